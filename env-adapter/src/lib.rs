@@ -1,0 +1,13 @@
+//! Telemetry in; windows, state vectors, actions and rewards out; the recorded environment.
+//!
+//! The crate does no network I/O and opens no final name. With default features it is events, windows, states, actions
+//! and rewards; readers and writers of telemetry files sit behind the feature `ingest`.
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod environment;
+pub mod event;
+
+pub use action::{ACTION_COUNT, Action, ActionMask};
+pub use environment::{Environment, Step};
+pub use event::{EpisodeAttributes, EpisodeId, Event, EventBuf, EventKind, EventSink, Label};

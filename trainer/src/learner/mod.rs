@@ -1,0 +1,188 @@
+//! The contract of a learner: one whole update each, from a batch of states and what is known about their actions.
+
+use bellwether_replay::StateRows;
+
+/// What is known about one action in one state: an experience that was played, or an answer that a recording gives.
+///
+/// The target of the state's q-value is `reward + discount * max_a' Q'(next, a')` over the allowed `a'`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Answer {
+    /// Row of [`Batch::states`].
+    pub row: u32,
+    /// Action number.
+    pub action: u32,
+    /// Reward, summed and discounted over the steps that the answer spans.
+    pub reward: f32,
+    /// `gamma^k` over the `k` steps that the answer spans; 0 where it ends the episode.
+    pub discount: f32,
+    /// Row of [`Batch::next_states`]; ignored where `discount` is 0.
+    pub next: u32,
+    /// Weight of the squared error (or of its Huber form) in the loss.
+    pub weight: f32,
+}
+
+/// One batch: states, answers and the states that the answers lead to.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// States whose q-values are fitted.
+    pub states: &'a dyn StateRows,
+    /// What is known about them, sorted by row.
+    pub answers: &'a [Answer],
+    /// Successors.
+    pub next_states: &'a dyn StateRows,
+    /// Allowed actions of the successors, row-major, `next_states.len() * actions`.
+    pub next_masks: &'a [bool],
+}
+
+/// The random part of one update, drawn by the caller so that every learner sees the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Noise<'a> {
+    /// For each layer that has a drop-out rate above 0, by layer: one byte per input element and row of
+    /// [`Batch::states`], row-major, 1 where it is kept. Empty for a layer without drop-out.
+    pub keep: &'a [Vec<u8>],
+}
+
+/// The form of the error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Loss {
+    /// Half the squared error.
+    Mse,
+    /// Huber's error with this threshold (SB3 and PyTorch's `smooth_l1` are 1.0).
+    Huber(f32),
+}
+
+/// How the target network follows after this update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TargetSync {
+    /// It stays.
+    Keep,
+    /// It becomes a copy of the online network.
+    Hard,
+    /// Polyak averaging: `target += tau * (online - target)`.
+    Soft(f32),
+}
+
+/// One update, whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpdateSpec {
+    /// Double DQN: the online network chooses the successor's action, the target network values it.
+    pub double: bool,
+    /// The form of the error.
+    pub loss: Loss,
+    /// Step size.
+    pub learning_rate: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Decoupled weight decay of the weights (not the biases); 0 makes AdamW Adam.
+    pub weight_decay: f32,
+    /// The gradient is scaled down to this Euclidean norm; infinite means never.
+    pub max_gradient_norm: f32,
+    /// Share of each layer's inputs that is dropped, by layer; the kept are scaled by `1 / (1 - rate)`. Empty: none.
+    pub dropout: Vec<f32>,
+    /// The loss is the weighted sum of errors divided by this (commonly the number of answers).
+    pub normaliser: f32,
+    /// What happens to the target network afterwards.
+    pub target_sync: TargetSync,
+}
+
+/// What one update did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct UpdateReport {
+    /// Loss before the update.
+    pub loss: f32,
+    /// Mean of the fitted q-values.
+    pub mean_q: f32,
+    /// Mean of the targets.
+    pub mean_target: f32,
+    /// Largest absolute error.
+    pub max_error: f32,
+    /// Euclidean norm of the gradient before clipping.
+    pub gradient_norm: f32,
+}
+
+/// Why a learner refuses.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum LearnerError {
+    /// The learner cannot do what the specification asks.
+    #[error("the learner `{learner}` cannot do this update: {reason}")]
+    Unsupported {
+        /// Name of the learner.
+        learner: &'static str,
+        /// What it lacks.
+        reason: String,
+    },
+    /// A batch or a parameter vector has the wrong size.
+    #[error("{what} has {found} elements where {expected} are needed")]
+    Shape {
+        /// What is wrong.
+        what: &'static str,
+        /// Needed.
+        expected: usize,
+        /// Given.
+        found: usize,
+    },
+    /// The loss or the gradient is no longer finite; the parameters are as they were before the update.
+    #[error("the update diverged: the {what} is not finite; lower the learning rate or the scale of the rewards")]
+    Diverged {
+        /// The value that is not finite.
+        what: &'static str,
+    },
+}
+
+/// A learner of q-values. Its parameters, moments and target have one canonical layout (`NetworkShape`), so that any
+/// learner can go on from the state of another.
+pub trait Learner: Send {
+    /// Its name in configurations and reports.
+    fn name(&self) -> &'static str;
+    /// Refuses beforehand what it cannot do.
+    ///
+    /// # Errors
+    /// [`LearnerError::Unsupported`] with what it lacks.
+    fn supports(&self, spec: &UpdateSpec) -> Result<(), LearnerError>;
+    /// One whole update: forward passes, targets, loss, gradients, clipping, optimiser, target network.
+    ///
+    /// `errors` receives each answer's temporal-difference error `q - target`, in order.
+    ///
+    /// # Errors
+    /// On wrong shapes and on divergence; the parameters are then as they were.
+    fn update(
+        &mut self,
+        spec: &UpdateSpec,
+        batch: Batch<'_>,
+        noise: Noise<'_>,
+        errors: &mut Vec<f32>,
+    ) -> Result<UpdateReport, LearnerError>;
+    /// The q-values of `states` by the online network, row-major, without drop-out.
+    ///
+    /// # Errors
+    /// On wrong shapes.
+    fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), LearnerError>;
+    /// Online parameters in canonical layout.
+    fn parameters(&self) -> &[f32];
+    /// The whole state, for a checkpoint.
+    fn state(&self) -> LearnerState;
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// [`LearnerError::Shape`] if it belongs to another network.
+    fn restore(&mut self, state: &LearnerState) -> Result<(), LearnerError>;
+}
+
+/// Everything that a learner carries from one update to the next, in canonical layout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnerState {
+    /// Online parameters.
+    pub online: Vec<f32>,
+    /// Target parameters.
+    pub target: Vec<f32>,
+    /// First moments.
+    pub first_moment: Vec<f32>,
+    /// Second moments.
+    pub second_moment: Vec<f32>,
+    /// Updates done.
+    pub updates: u64,
+}

@@ -1,1 +1,29 @@
-//! placeholder
+//! What every other crate may use to put bytes on disk and to know them again: hashes, durable files, JSON with one
+//! spelling, and the layout of a released model.
+//!
+//! - [`durable`] is the only way a file gets its final name: whoever looks finds the old content or the new, never half.
+//! - [`canonical_json`] gives a value one spelling, so that equal values have equal hashes on every machine.
+//! - [`ModelManifest`] is `model.json`, [`release`] the folder around it.
+//!
+//! The crate knows no telemetry, no network and no clock, and imports none of the workspace's crates.
+#![forbid(unsafe_code)]
+
+mod canonical;
+pub mod durable;
+mod error;
+mod folder;
+mod json_lines;
+mod manifest;
+pub mod release;
+mod sha256;
+mod version;
+
+pub use canonical::{CanonicalError, canonical_json, canonical_json_pretty};
+pub use error::ArtifactError;
+pub use json_lines::{JsonLines, JsonLinesReader, MAX_LINE_BYTES, TornTail};
+pub use manifest::{
+    ActionBinding, DataFingerprint, FORMAT_VERSION, FeatureBinding, GoldenVector, MAX_MANIFEST_BYTES, ManifestError,
+    Metric, ModelManifest, OnnxFile, OperatingPoint, SourceRevision, WindowLimits,
+};
+pub use sha256::{InvalidHash, Sha256};
+pub use version::{InvalidVersion, ModelVersion};

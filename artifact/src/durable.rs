@@ -1,0 +1,330 @@
+//! Files and folders that appear under their final name whole or not at all.
+//!
+//! The bytes go into a temporary file in the same folder, are forced to disk, renamed over the final name, and the
+//! folder is forced to disk too. A process that dies in between leaves the old content and perhaps a file whose name
+//! begins with [`TEMPORARY_PREFIX`], which every reader of the project ignores; an error leaves nothing.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+pub use crate::folder::DurableFolder;
+use crate::{ArtifactError, Sha256};
+
+/// How the names of temporary files and folders begin.
+pub const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// A file being written; it takes its final name on [`commit`](DurableFile::commit) and vanishes when dropped before.
+pub struct DurableFile {
+    file: BufWriter<NamedTempFile>,
+    path: PathBuf,
+}
+
+impl DurableFile {
+    /// Starts a file that will be called `path`; its folder must exist.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Io`] where the folder is missing or not writable.
+    pub fn create(path: impl Into<PathBuf>) -> Result<DurableFile, ArtifactError> {
+        let path = path.into();
+        let folder = parent(&path)?.to_path_buf();
+        DurableFile::create_in(&folder, path)
+    }
+
+    /// As [`create`](DurableFile::create), with the temporary file in another `folder` of the same file system.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Io`] where the folder is missing or not writable.
+    pub fn create_in(folder: &Path, path: impl Into<PathBuf>) -> Result<DurableFile, ArtifactError> {
+        let path = path.into();
+        parent(&path)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(TEMPORARY_PREFIX);
+        // What readers may do is the umask's business; the temporary file would be private otherwise.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file =
+            builder.tempfile_in(folder).map_err(|source| ArtifactError::io("create a file in", folder, source))?;
+        Ok(DurableFile { file: BufWriter::with_capacity(64 * 1024, file), path })
+    }
+
+    /// The name that the file will take.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Forces what was written to disk and hashes it from there: its SHA-256 and its length in bytes.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Io`] where writing or reading fails.
+    pub fn hash_on_disk(&mut self) -> Result<(Sha256, u64), ArtifactError> {
+        self.sync()?;
+        let hashed = self.file.get_ref().reopen().and_then(Sha256::of_reader);
+        hashed.map_err(|source| ArtifactError::io("read back", &self.path, source))
+    }
+
+    /// Takes the final name and replaces what stands there.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Io`]; the old content stands then and the temporary file is gone, except where only the last
+    /// step, forcing the folder to disk, failed: then the new content stands but may not survive a power cut.
+    pub fn commit(self) -> Result<(), ArtifactError> {
+        let (temporary, path) = self.finished(false)?;
+        temporary.persist(&path).map_err(|error| ArtifactError::io("rename into place", &path, error.error))?;
+        sync_folder(parent(&path)?)
+    }
+
+    /// Takes the final name unless something stands there.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Exists`] where the name is taken, else as [`commit`](DurableFile::commit).
+    pub fn commit_new(self) -> Result<(), ArtifactError> {
+        self.persist_new(false)
+    }
+
+    /// As [`commit_new`](DurableFile::commit_new), and nobody may write to the file from then on (mode 0444).
+    ///
+    /// # Errors
+    /// As [`commit_new`](DurableFile::commit_new).
+    pub fn commit_new_read_only(self) -> Result<(), ArtifactError> {
+        self.persist_new(true)
+    }
+
+    fn persist_new(self, read_only: bool) -> Result<(), ArtifactError> {
+        let (temporary, path) = self.finished(read_only)?;
+        temporary.persist_noclobber(&path).map_err(|error| match error.error.kind() {
+            io::ErrorKind::AlreadyExists => ArtifactError::Exists { path: path.clone() },
+            _ => ArtifactError::io("rename into place", &path, error.error),
+        })?;
+        sync_folder(parent(&path)?)
+    }
+
+    fn sync(&mut self) -> Result<(), ArtifactError> {
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().as_file().sync_all());
+        synced.map_err(|source| ArtifactError::io("write", &self.path, source))
+    }
+
+    fn finished(mut self, read_only: bool) -> Result<(NamedTempFile, PathBuf), ArtifactError> {
+        let failed = |path: &Path, source| ArtifactError::io("write", path, source);
+        self.file.flush().map_err(|source| failed(&self.path, source))?;
+        let path = self.path;
+        let temporary = self.file.into_inner().map_err(|error| failed(&path, error.into_error()))?;
+        if read_only {
+            let sealed = temporary.as_file().metadata().and_then(|data| {
+                let mut permissions = data.permissions();
+                permissions.set_readonly(true);
+                temporary.as_file().set_permissions(permissions)
+            });
+            sealed.map_err(|source| ArtifactError::io("make read-only", &path, source))?;
+        }
+        temporary.as_file().sync_all().map_err(|source| failed(&path, source))?;
+        Ok((temporary, path))
+    }
+}
+
+impl Write for DurableFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Writes a file through `fill` and gives it its name when `fill` has succeeded; what stood there is replaced.
+///
+/// # Errors
+/// [`ArtifactError::Io`], with what `fill` failed with or as [`DurableFile::commit`]; the old content stands then.
+///
+/// ```
+/// # use std::io::Write;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("report.txt");
+/// bellwether_artifact::durable::write(&path, |out| writeln!(out, "all well"))?;
+/// assert_eq!(std::fs::read_to_string(&path)?, "all well\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write(
+    path: impl Into<PathBuf>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), ArtifactError> {
+    let mut file = DurableFile::create(path)?;
+    fill(&mut file).map_err(|source| ArtifactError::io("write", file.path(), source))?;
+    file.commit()
+}
+
+/// Writes `bytes` as the whole content of a file; what stood there is replaced.
+///
+/// # Errors
+/// As [`write`](write()).
+pub fn write_bytes(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<(), ArtifactError> {
+    write(path, |out| out.write_all(bytes))
+}
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+/// [`ArtifactError::Io`], or [`ArtifactError::TooLarge`] before more than `limit` bytes were taken into memory.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ArtifactError> {
+    let failed = |source| ArtifactError::io("read", path, source);
+    let file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length > limit {
+        return Err(ArtifactError::TooLarge { path: path.to_path_buf(), bytes: length, limit });
+    }
+    let mut bytes = Vec::new();
+    // The file may grow while it is read, so its length is no bound.
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(ArtifactError::TooLarge { path: path.to_path_buf(), bytes: bytes.len() as u64, limit });
+    }
+    Ok(bytes)
+}
+
+/// The SHA-256 and the length in bytes of a file, streamed.
+///
+/// # Errors
+/// [`ArtifactError::Io`] where the file cannot be read.
+pub fn hash_file(path: &Path) -> Result<(Sha256, u64), ArtifactError> {
+    let hashed = File::open(path).and_then(Sha256::of_reader);
+    hashed.map_err(|source| ArtifactError::io("read", path, source))
+}
+
+/// Makes a folder and those above it, durably; one that exists already is fine.
+///
+/// # Errors
+/// [`ArtifactError::Io`] where a folder cannot be made.
+pub fn create_folder(path: &Path) -> Result<(), ArtifactError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = parent(path)?;
+    create_folder(above)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(source) => Err(ArtifactError::io("create the folder", path, source)),
+        Ok(()) => sync_folder(above),
+    }
+}
+
+/// Removes a file durably; one that is not there is fine.
+///
+/// # Errors
+/// [`ArtifactError::Io`] where the file cannot be removed.
+pub fn remove_file(path: &Path) -> Result<(), ArtifactError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ArtifactError::io("remove", path, source)),
+        Ok(()) => sync_folder(parent(path)?),
+    }
+}
+
+/// Forces the entries of a folder to disk.
+///
+/// # Errors
+/// [`ArtifactError::Io`] where the folder cannot be opened or synchronised.
+pub fn sync_folder(folder: &Path) -> Result<(), ArtifactError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| ArtifactError::io("force to disk", folder, source))
+}
+
+/// Whether a file or folder is somebody's unfinished work, to be ignored.
+pub fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()))
+}
+
+/// The folder that holds `path`.
+pub(crate) fn parent(path: &Path) -> Result<&Path, ArtifactError> {
+    match (path.file_name(), path.parent()) {
+        (Some(_), Some(folder)) if folder.as_os_str().is_empty() => Ok(Path::new(".")),
+        (Some(_), Some(folder)) => Ok(folder),
+        _ => Err(ArtifactError::NoFileName { path: path.to_path_buf() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_failing_writer_leaves_the_old_content_and_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.json");
+        write_bytes(&path, b"old").unwrap();
+        let failed = write(&path, |out| {
+            out.write_all(&[b'x'; 100_000])?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        let message = failed.unwrap_err().to_string();
+        assert!(message.contains("metrics.json") && message.contains("free some space"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["metrics.json"]);
+    }
+
+    #[test]
+    fn a_failed_rename_leaves_the_old_content_and_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        write_bytes(path.join("inside"), b"old").unwrap();
+        assert!(matches!(write_bytes(&path, b"new"), Err(ArtifactError::Io { action: "rename into place", .. })));
+        assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn new_files_never_overwrite() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("object");
+        let put = |bytes: &[u8]| {
+            let mut file = DurableFile::create(&path)?;
+            file.write_all(bytes).unwrap();
+            assert_eq!(file.hash_on_disk()?, (Sha256::of(bytes), bytes.len() as u64));
+            file.commit_new_read_only()
+        };
+        put(b"one").unwrap();
+        assert!(matches!(put(b"two"), Err(ArtifactError::Exists { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert!(fs::metadata(&path).unwrap().permissions().readonly());
+        assert_eq!(names(folder.path()), ["object"]);
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = write_bytes(folder.path().join("no/such/file"), b"").unwrap_err().to_string();
+        assert!(message.contains("no/such") && message.contains("its folder must exist"), "{message}");
+        assert!(matches!(write_bytes("/", b""), Err(ArtifactError::NoFileName { .. })));
+    }
+
+    #[test]
+    fn reading_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_bytes(&path, b"12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"12345");
+        assert!(matches!(read(&path, 4), Err(ArtifactError::TooLarge { bytes: 5, limit: 4, .. })));
+        assert!(matches!(read(Path::new("/dev/zero"), 1000), Err(ArtifactError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn folders_are_made_with_those_above() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b/c");
+        create_folder(&deep).unwrap();
+        create_folder(&deep).unwrap();
+        assert!(deep.is_dir());
+        write_bytes(folder.path().join("file"), b"").unwrap();
+        assert!(create_folder(&folder.path().join("file/below")).is_err());
+    }
+}

@@ -1,4 +1,22 @@
-//! The network that a model file holds.
+//! The network that a model file holds, and the contract it was trained for.
+//!
+//! A model file is ONNX, restricted to one graph shape (`docs/formats/model.md`). [`encode`] writes it, the same bytes
+//! for the same network; [`load`] reads that shape and refuses everything else.
+
+#[cfg(test)]
+mod attacks;
+mod encode;
+mod error;
+pub mod fuzz;
+mod load;
+mod onnx;
+mod wire;
+
+pub use encode::encode;
+pub use error::ModelError;
+pub use load::{load, read};
+
+use bellwether_env_adapter::Action;
 
 /// One affine layer, `y_j = bias_j + sum_i x_i * weights[i * outputs + j]`: input-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,9 +31,125 @@ pub struct Linear {
     pub bias: Vec<f32>,
 }
 
-/// A multi-layer perceptron with ReLU between its layers: state in, one q-value per action out.
+/// A multi-layer perceptron with `ReLU` between its layers: state in, one q-value per action out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mlp {
     /// At least one layer; the widths of neighbours match.
     pub layers: Vec<Linear>,
+}
+
+/// What a model was trained for: what its inputs and its outputs mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contract {
+    /// Width of a state.
+    pub width: usize,
+    /// SHA-256 of the feature specification of the state, 64 lower-case hexadecimal digits.
+    pub feature_spec: String,
+    /// Version of the action set.
+    pub action_set: u32,
+    /// Names of the actions, by number.
+    pub actions: Vec<String>,
+}
+
+/// What a caller of [`load`] insists on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// The contract that the model must state, to the letter.
+    pub contract: Contract,
+    /// Largest file that is looked at, in bytes.
+    pub max_bytes: usize,
+}
+
+/// Limits of the format. They bound what a hostile file can make the loader allocate or loop over.
+pub mod limits {
+    /// Largest file by default, in bytes: some 16 million weights.
+    pub const MAX_BYTES: usize = 64 << 20;
+    /// Most affine layers.
+    pub const MAX_LAYERS: usize = 16;
+    /// Largest width of a state, of a hidden layer or of the action set.
+    pub const MAX_WIDTH: usize = 65_536;
+    /// Most protobuf fields in a file; the largest permitted graph has fewer than half of them.
+    pub const MAX_FIELDS: usize = 2_048;
+    /// Longest name or text, in bytes.
+    pub const MAX_TEXT_BYTES: usize = 4_096;
+}
+
+impl Contract {
+    /// The contract of a model over the sandbox's own actions, for states of `width` under the specification with the
+    /// hash `feature_spec`.
+    pub fn sandbox(width: usize, feature_spec: impl Into<String>) -> Self {
+        Contract {
+            width,
+            feature_spec: feature_spec.into(),
+            action_set: Action::SET_VERSION,
+            actions: Action::ALL.iter().map(|action| action.name().to_owned()).collect(),
+        }
+    }
+}
+
+impl Expectation {
+    /// Insists on `contract`, in a file of at most [`limits::MAX_BYTES`].
+    pub fn new(contract: Contract) -> Self {
+        Expectation { contract, max_bytes: limits::MAX_BYTES }
+    }
+}
+
+impl Mlp {
+    /// Width of a state; 0 for a network without layers, which nothing accepts.
+    pub fn inputs(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.inputs)
+    }
+
+    /// Number of actions; 0 for a network without layers, which nothing accepts.
+    pub fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.outputs)
+    }
+
+    /// Number of weights and biases.
+    pub fn parameters(&self) -> usize {
+        self.layers.iter().map(|layer| layer.weights.len() + layer.bias.len()).sum()
+    }
+
+    /// Checks what every consumer relies on: between 1 and [`limits::MAX_LAYERS`] layers, widths between 1 and
+    /// [`limits::MAX_WIDTH`], neighbours that match, as many numbers as the widths say, all of them finite.
+    ///
+    /// # Errors
+    /// The first violation, by layer.
+    pub fn check(&self) -> Result<(), ModelError> {
+        if self.layers.is_empty() || self.layers.len() > limits::MAX_LAYERS {
+            return Err(ModelError::Layers { found: self.layers.len() });
+        }
+        let mut width = self.inputs();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (weights, bias) = (format!("w{index}"), format!("b{index}"));
+            for (name, found) in [(&weights, layer.inputs), (&bias, layer.outputs)] {
+                if found == 0 || found > limits::MAX_WIDTH {
+                    return Err(ModelError::Dimension { tensor: name.clone(), found: found as i64 });
+                }
+            }
+            if layer.inputs != width {
+                return Err(ModelError::Shape {
+                    tensor: weights,
+                    found: vec![layer.inputs as i64, layer.outputs as i64],
+                    expected: vec![width as i64, layer.outputs as i64],
+                });
+            }
+            // Both widths are at most 2^16, so the product fits any usize of 33 bits or more.
+            let count = layer
+                .inputs
+                .checked_mul(layer.outputs)
+                .ok_or_else(|| ModelError::SizeOverflow { tensor: weights.clone() })?;
+            for (name, values, expected) in [(weights, &layer.weights, count), (bias, &layer.bias, layer.outputs)] {
+                if values.len() != expected {
+                    let (found, expected) = (values.len() * 4, expected * 4);
+                    return Err(ModelError::DataLength { tensor: name, found, expected });
+                }
+                if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                    return Err(ModelError::NonFinite { tensor: name, index });
+                }
+            }
+            width = layer.outputs;
+        }
+        Ok(())
+    }
 }

@@ -1,0 +1,99 @@
+//! The weights of a network in one aligned piece of memory.
+
+use crate::model::Mlp;
+
+/// Values in a [`Lane`].
+pub(super) const LANES: usize = 16;
+
+/// Sixteen neighbouring outputs: one cache line, one AVX-512 register, two AVX2 registers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub(super) struct Lane(pub [f32; LANES]);
+
+impl Lane {
+    pub(super) const ZERO: Lane = Lane([0.0; LANES]);
+}
+
+/// All layers after each other: first the bias of a layer, then one row of outputs for each input. Rows are padded with
+/// zeros to whole lanes.
+#[derive(Debug)]
+pub(super) struct Slab {
+    lanes: Vec<Lane>,
+    layers: Vec<Extent>,
+}
+
+/// Where a layer lies.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    offset: usize,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Extent {
+    fn row(self) -> usize {
+        self.outputs.div_ceil(LANES)
+    }
+}
+
+/// One layer of a slab. `weights.len() == inputs * bias.len()`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layer<'a> {
+    /// The biases, padded.
+    pub bias: &'a [Lane],
+    /// The rows, input after input, each as long as `bias`.
+    pub weights: &'a [Lane],
+    /// Number of outputs without the padding.
+    pub outputs: usize,
+}
+
+impl Slab {
+    /// Copies a network that [`Mlp::check`] accepted.
+    pub(super) fn new(mlp: &Mlp) -> Self {
+        let mut slab = Slab { lanes: Vec::new(), layers: Vec::new() };
+        let total = mlp.layers.iter().map(|layer| (layer.inputs + 1) * layer.outputs.div_ceil(LANES)).sum();
+        slab.lanes.reserve_exact(total);
+        for layer in &mlp.layers {
+            let (offset, inputs, outputs) = (slab.lanes.len(), layer.inputs, layer.outputs);
+            slab.layers.push(Extent { offset, inputs, outputs });
+            for row in std::iter::once(layer.bias.as_slice()).chain(layer.weights.chunks_exact(outputs)) {
+                for part in row.chunks(LANES) {
+                    let mut lane = Lane::ZERO;
+                    lane.0[..part.len()].copy_from_slice(part);
+                    slab.lanes.push(lane);
+                }
+            }
+        }
+        slab
+    }
+
+    pub(super) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    pub(super) fn layer(&self, index: usize) -> Layer<'_> {
+        let extent = self.layers[index];
+        let row = extent.row();
+        let (bias, rest) = self.lanes[extent.offset..].split_at(row);
+        Layer { bias, weights: &rest[..extent.inputs * row], outputs: extent.outputs }
+    }
+
+    pub(super) fn inputs(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.inputs)
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.outputs)
+    }
+
+    /// Lanes of the widest row.
+    pub(super) fn widest_lanes(&self) -> usize {
+        self.layers.iter().map(|layer| layer.row()).max().unwrap_or(0)
+    }
+
+    /// Entries that a list of active inputs needs: the branch-free writer touches one past the last that it keeps, and
+    /// that is still an input.
+    pub(super) fn widest_input(&self) -> usize {
+        self.layers.iter().map(|layer| layer.inputs).max().unwrap_or(0)
+    }
+}

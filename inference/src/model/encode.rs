@@ -1,0 +1,164 @@
+//! From a network to the bytes of a model file.
+
+use prost::Message;
+
+use super::onnx::{
+    ATTRIBUTE_INT, AttributeProto, BOOL, DimensionProto, FLOAT, GraphProto, INT64, ModelProto, NodeProto,
+    OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    ValueInfoProto,
+};
+use super::{Contract, Mlp, ModelError};
+
+/// Version of the ONNX container.
+pub(super) const IR_VERSION: i64 = 8;
+/// Version of the operator set `ai.onnx`.
+pub(super) const OPSET: i64 = 17;
+/// Version of this format, under [`keys::FORMAT`].
+pub(super) const FORMAT: &str = "1";
+
+/// Names of the graph's inputs and outputs: part of the format.
+pub(super) mod values {
+    pub(in super::super) const STATE: &str = "state";
+    pub(in super::super) const ACTION_MASK: &str = "action_mask";
+    pub(in super::super) const Q_VALUES: &str = "q_values";
+    pub(in super::super) const ACTION: &str = "action";
+    pub(in super::super) const BATCH: &str = "batch";
+}
+
+/// Keys of the metadata, in the order in which they are written.
+pub(super) mod keys {
+    pub(in super::super) const FORMAT: &str = "bellwether.format";
+    pub(in super::super) const FEATURE_SPEC: &str = "bellwether.feature_spec";
+    pub(in super::super) const ACTION_SET: &str = "bellwether.action_set";
+    pub(in super::super) const ACTIONS: &str = "bellwether.actions";
+}
+
+/// The model file of a network under its contract: the same bytes for the same arguments, always.
+///
+/// Inputs `state` (f32 `[batch, width]`) and `action_mask` (bool `[batch, actions]`); outputs `q_values` (f32
+/// `[batch, actions]`, unmasked) and `action` (i64 `[batch]`, the allowed action with the largest q-value, the lowest
+/// number among equals).
+///
+/// # Errors
+/// What [`Mlp::check`] finds; a contract of another width or number of actions; action names that are empty, doubled or
+/// hold a comma.
+pub fn encode(mlp: &Mlp, contract: &Contract) -> Result<Vec<u8>, ModelError> {
+    mlp.check()?;
+    contract.check()?;
+    if contract.width != mlp.inputs() {
+        return Err(ModelError::Width { found: mlp.inputs(), expected: contract.width });
+    }
+    if contract.actions.len() != mlp.outputs() {
+        return Err(ModelError::Outputs { found: mlp.outputs(), expected: contract.actions.len() });
+    }
+    let (node, initializer) = body(mlp);
+    let actions = mlp.outputs();
+    let graph = GraphProto {
+        node,
+        name: Some("policy".to_owned()),
+        initializer,
+        input: vec![value(values::STATE, FLOAT, &[mlp.inputs()]), value(values::ACTION_MASK, BOOL, &[actions])],
+        output: vec![value(values::Q_VALUES, FLOAT, &[actions]), value(values::ACTION, INT64, &[])],
+    };
+    let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
+    let model = ModelProto {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some("bellwether".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: None, version: Some(OPSET) }],
+        metadata_props: vec![
+            entry(keys::FORMAT, FORMAT.to_owned()),
+            entry(keys::FEATURE_SPEC, contract.feature_spec.clone()),
+            entry(keys::ACTION_SET, contract.action_set.to_string()),
+            entry(keys::ACTIONS, contract.actions.join(",")),
+        ],
+    };
+    Ok(model.encode_to_vec())
+}
+
+impl Contract {
+    /// Checks that the contract can be written and read back: a hash of 64 lower-case hexadecimal digits, names that
+    /// are distinct, not empty, and free of commas.
+    ///
+    /// # Errors
+    /// The metadata entry that would come out wrong.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let refuse = |key: &str, reason: String| Err(ModelError::Metadata { key: key.to_owned(), reason });
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if self.feature_spec.len() != 64 || !self.feature_spec.bytes().all(hex) {
+            let reason = format!("{:?} is no SHA-256 in 64 lower-case hexadecimal digits", self.feature_spec);
+            return refuse(keys::FEATURE_SPEC, reason);
+        }
+        for (index, name) in self.actions.iter().enumerate() {
+            if name.is_empty() || name.contains(',') || self.actions[..index].contains(name) {
+                return refuse(keys::ACTIONS, format!("action {index} is {name:?}: empty, doubled or with a comma"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nodes and weights: Gemm, then Relu and Gemm for each further layer, then the masked argmax.
+fn body(mlp: &Mlp) -> (Vec<NodeProto>, Vec<TensorProto>) {
+    let (mut nodes, mut tensors) = (Vec::new(), Vec::new());
+    let mut flow = values::STATE.to_owned();
+    let last = mlp.layers.len() - 1;
+    for (index, layer) in mlp.layers.iter().enumerate() {
+        let (weights, bias) = (format!("w{index}"), format!("b{index}"));
+        tensors.push(tensor(&weights, &[layer.inputs, layer.outputs], &layer.weights));
+        tensors.push(tensor(&bias, &[layer.outputs], &layer.bias));
+        let product = if index == last { values::Q_VALUES.to_owned() } else { format!("z{index}") };
+        nodes.push(node("Gemm", &[&flow, &weights, &bias], &product));
+        flow = product;
+        if index < last {
+            let hidden = format!("h{index}");
+            nodes.push(node("Relu", &[&flow], &hidden));
+            flow = hidden;
+        }
+    }
+    tensors.push(tensor("masked_value", &[], &[f32::NEG_INFINITY]));
+    nodes.push(node("Where", &[values::ACTION_MASK, &flow, "masked_value"], "masked_q_values"));
+    let mut argmax = node("ArgMax", &["masked_q_values"], values::ACTION);
+    argmax.attribute = ARGMAX
+        .iter()
+        .map(|&(name, value)| AttributeProto {
+            name: Some(name.to_owned()),
+            i: Some(value),
+            r#type: Some(ATTRIBUTE_INT),
+        })
+        .collect();
+    nodes.push(argmax);
+    (nodes, tensors)
+}
+
+/// Attributes of `ArgMax`: over the actions, without keeping their axis, the first of equals.
+pub(super) const ARGMAX: [(&str, i64); 3] = [("axis", 1), ("keepdims", 0), ("select_last_index", 0)];
+
+fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        name: Some(format!("{output}_node")),
+        op_type: Some(operator.to_owned()),
+        attribute: Vec::new(),
+    }
+}
+
+fn tensor(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
+    TensorProto {
+        dims: dims.iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(FLOAT),
+        name: Some(name.to_owned()),
+        raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+    }
+}
+
+/// An input or output: the symbolic batch, then `dims`.
+pub(super) fn value(name: &str, elem_type: i32, dims: &[usize]) -> ValueInfoProto {
+    let batch = DimensionProto { dim_value: None, dim_param: Some(values::BATCH.to_owned()) };
+    let fixed = dims.iter().map(|&dim| DimensionProto { dim_value: Some(dim as i64), dim_param: None });
+    let shape = TensorShapeProto { dim: std::iter::once(batch).chain(fixed).collect() };
+    let tensor = TensorTypeProto { elem_type: Some(elem_type), shape: Some(shape) };
+    ValueInfoProto { name: Some(name.to_owned()), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+}

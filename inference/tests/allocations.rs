@@ -1,0 +1,77 @@
+//! A decision allocates nothing: counted, not claimed.
+
+mod nets;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use bellwether_inference::{Engine, Isa};
+use nets::Draw;
+
+/// The system's allocator, counting the calls of each thread.
+struct Counting;
+
+thread_local! {
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is ending has no counter any more; nobody looks at it then.
+    let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is the one that `System` wants.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn calls_during(body: impl FnOnce()) -> u64 {
+    let before = CALLS.get();
+    body();
+    CALLS.get() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert!(calls_during(|| drop(std::hint::black_box(vec![1_u8; 100]))) >= 2);
+}
+
+#[test]
+fn decisions_and_refusals_allocate_nothing() {
+    let mlp = Draw(1).mlp(&[64, 256, 256, 6]);
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let engine = Engine::new(&mlp, isa).unwrap();
+        let mut scratch = engine.scratch();
+        let (state, broken) = (vec![0.5; 64 * 3], vec![f32::NAN; 64]);
+        let mask = vec![true; 6 * 3];
+        let calls = calls_during(|| {
+            for _ in 0..10 {
+                assert!(engine.decide(&mut scratch, &state[..64], &mask[..6]).is_ok());
+                assert!(engine.decide(&mut scratch, &broken, &mask[..6]).is_err());
+                assert!(engine.decide(&mut scratch, &state[..64], &[false; 6]).is_err());
+                let batch = engine.decide_batch(&mut scratch, &state, &mask, |_, decision| assert!(decision.is_ok()));
+                assert!(batch.is_ok());
+            }
+        });
+        assert_eq!(calls, 0, "{isa}");
+    }
+}

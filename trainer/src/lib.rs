@@ -1,4 +1,5 @@
 //! Learners, the training loop, evaluation and export.
 #![deny(unsafe_code)]
 
+pub mod evaluate;
 pub mod learner;

@@ -1,5 +1,6 @@
 //! Hostile and damaged model files, each refused with its own error.
 
+use bellwether_artifact::Sha256;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -8,7 +9,7 @@ use super::{Contract, Expectation, Linear, Mlp, ModelError, encode, fuzz, limits
 
 fn contract() -> Contract {
     let actions = ["left", "right"].map(str::to_owned).to_vec();
-    Contract { width: 3, feature_spec: "ab".repeat(32), action_set: 7, actions }
+    Contract { width: 3, feature_spec: Sha256::of(b"spec"), action_set: 7, actions }
 }
 
 fn mlp() -> Mlp {
@@ -162,6 +163,7 @@ fn another_contract_is_refused() {
     refused!(entry(0, "2"), FormatVersion, "\"2\"");
     refused!(entry(1, &"cd".repeat(32)), FeatureSpec, "cdcd");
     refused!(entry(1, "cd"), Metadata, "SHA-256");
+    refused!(entry(1, &"CD".repeat(32)), Metadata, "SHA-256");
     refused!(entry(2, "8"), ActionSet, "set 8");
     refused!(entry(2, "+7"), Metadata, "version number");
     refused!(entry(3, "right,left"), ActionSet, "right,left");

@@ -69,7 +69,7 @@ pub fn encode(mlp: &Mlp, contract: &Contract) -> Result<Vec<u8>, ModelError> {
         opset_import: vec![OperatorSetIdProto { domain: None, version: Some(OPSET) }],
         metadata_props: vec![
             entry(keys::FORMAT, FORMAT.to_owned()),
-            entry(keys::FEATURE_SPEC, contract.feature_spec.clone()),
+            entry(keys::FEATURE_SPEC, contract.feature_spec.to_string()),
             entry(keys::ACTION_SET, contract.action_set.to_string()),
             entry(keys::ACTIONS, contract.actions.join(",")),
         ],
@@ -78,21 +78,15 @@ pub fn encode(mlp: &Mlp, contract: &Contract) -> Result<Vec<u8>, ModelError> {
 }
 
 impl Contract {
-    /// Checks that the contract can be written and read back: a hash of 64 lower-case hexadecimal digits, names that
-    /// are distinct, not empty, and free of commas.
+    /// Checks that the contract can be written and read back: names that are distinct, not empty, and free of commas.
     ///
     /// # Errors
     /// The metadata entry that would come out wrong.
     pub fn check(&self) -> Result<(), ModelError> {
-        let refuse = |key: &str, reason: String| Err(ModelError::Metadata { key: key.to_owned(), reason });
-        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if self.feature_spec.len() != 64 || !self.feature_spec.bytes().all(hex) {
-            let reason = format!("{:?} is no SHA-256 in 64 lower-case hexadecimal digits", self.feature_spec);
-            return refuse(keys::FEATURE_SPEC, reason);
-        }
         for (index, name) in self.actions.iter().enumerate() {
             if name.is_empty() || name.contains(',') || self.actions[..index].contains(name) {
-                return refuse(keys::ACTIONS, format!("action {index} is {name:?}: empty, doubled or with a comma"));
+                let reason = format!("action {index} is {name:?}: empty, doubled or with a comma");
+                return Err(ModelError::Metadata { key: keys::ACTIONS.to_owned(), reason });
             }
         }
         Ok(())

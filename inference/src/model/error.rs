@@ -1,5 +1,6 @@
 //! Everything that can be wrong with a model.
 
+use bellwether_artifact::Sha256;
 use thiserror::Error;
 
 /// Why a network or a model file was refused.
@@ -124,9 +125,9 @@ pub enum ModelError {
     #[error("the model wants states of feature specification {found}, expected {expected}: train it on this one")]
     FeatureSpec {
         /// Hash in the file.
-        found: String,
+        found: Sha256,
         /// Hash that the caller expects.
-        expected: String,
+        expected: Sha256,
     },
     /// The model chooses among other actions, or the same in another order.
     #[error("the model's actions are {found}, expected {expected}")]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bellwether_artifact::Sha256;
 use prost::Message;
 
 use super::encode::{ARGMAX, FORMAT, IR_VERSION, OPSET, keys, value, values};
@@ -19,7 +20,7 @@ pub fn load(bytes: &[u8], expectation: &Expectation) -> Result<Mlp, ModelError> 
     let (mlp, found) = read(bytes, expectation.max_bytes)?;
     let expected = &expectation.contract;
     if found.feature_spec != expected.feature_spec {
-        let (found, expected) = (found.feature_spec, expected.feature_spec.clone());
+        let (found, expected) = (found.feature_spec, expected.feature_spec);
         return Err(ModelError::FeatureSpec { found, expected });
     }
     if found.action_set != expected.action_set || found.actions != expected.actions {
@@ -87,7 +88,7 @@ fn header(model: &ModelProto) -> Result<(), ModelError> {
 }
 
 /// Hash of the feature specification, version of the action set, names of the actions.
-fn metadata(model: &ModelProto) -> Result<(String, u32, Vec<String>), ModelError> {
+fn metadata(model: &ModelProto) -> Result<(Sha256, u32, Vec<String>), ModelError> {
     let refuse = |key: &str, reason: &str| ModelError::Metadata { key: key.to_owned(), reason: reason.to_owned() };
     let mut found = BTreeMap::new();
     for entry in &model.metadata_props {
@@ -108,7 +109,8 @@ fn metadata(model: &ModelProto) -> Result<(String, u32, Vec<String>), ModelError
     let number = set.parse::<u32>().ok().filter(|number| number.to_string() == set);
     let number = number.ok_or_else(|| refuse(keys::ACTION_SET, "not a version number"))?;
     let actions = take(keys::ACTIONS)?.split(',').map(str::to_owned).collect();
-    Ok((take(keys::FEATURE_SPEC)?.to_owned(), number, actions))
+    let spec = take(keys::FEATURE_SPEC)?.parse::<Sha256>();
+    Ok((spec.map_err(|error| refuse(keys::FEATURE_SPEC, &error.to_string()))?, number, actions))
 }
 
 /// The graph's tensors by name; [`Tensors::take`] hands each out once.

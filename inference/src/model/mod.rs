@@ -16,6 +16,7 @@ pub use encode::encode;
 pub use error::ModelError;
 pub use load::{load, read};
 
+use bellwether_artifact::Sha256;
 use bellwether_env_adapter::Action;
 
 /// One affine layer, `y_j = bias_j + sum_i x_i * weights[i * outputs + j]`: input-major.
@@ -43,8 +44,8 @@ pub struct Mlp {
 pub struct Contract {
     /// Width of a state.
     pub width: usize,
-    /// SHA-256 of the feature specification of the state, 64 lower-case hexadecimal digits.
-    pub feature_spec: String,
+    /// SHA-256 of the feature specification of the state.
+    pub feature_spec: Sha256,
     /// Version of the action set.
     pub action_set: u32,
     /// Names of the actions, by number.
@@ -77,10 +78,10 @@ pub mod limits {
 impl Contract {
     /// The contract of a model over the sandbox's own actions, for states of `width` under the specification with the
     /// hash `feature_spec`.
-    pub fn sandbox(width: usize, feature_spec: impl Into<String>) -> Self {
+    pub fn sandbox(width: usize, feature_spec: Sha256) -> Self {
         Contract {
             width,
-            feature_spec: feature_spec.into(),
+            feature_spec,
             action_set: Action::SET_VERSION,
             actions: Action::ALL.iter().map(|action| action.name().to_owned()).collect(),
         }

@@ -1,0 +1,165 @@
+//! From a release folder to an engine that was checked against everything the folder says about itself.
+
+use std::path::Path;
+
+use bellwether_artifact::{ArtifactError, GoldenVector, ModelManifest, release};
+use thiserror::Error;
+
+use crate::engine::{DecideError, Engine, EngineError, Isa, Scratch};
+use crate::model::{Expectation, Mlp, ModelError, load};
+
+/// A release whose file, contract and golden vectors were all checked.
+#[derive(Debug)]
+pub struct LoadedRelease {
+    /// `model.json`.
+    pub manifest: ModelManifest,
+    /// The network.
+    pub mlp: Mlp,
+    /// The network, ready to decide.
+    pub engine: Engine,
+}
+
+/// Why a release was refused. The folder was not changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// A file cannot be read, breaks its format, or the network is not the one that the manifest names.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The network is refused, or keeps another contract than expected.
+    #[error("model.onnx: {0}")]
+    Model(#[from] ModelError),
+    /// The network fits, but no engine can be built for it here.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The manifest says something else than the caller expects or than the network shows.
+    #[error("model.json: {field} is {found}, expected {expected}: the files are of different models")]
+    Binding {
+        /// The field of the manifest.
+        field: &'static str,
+        /// What the manifest says.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// Without a golden vector nothing shows that this engine computes what the exporter did.
+    #[error("model.json has no golden vectors: export the model again")]
+    NoGoldenVectors,
+    /// The engine refuses the state of a golden vector.
+    #[error("golden vector {index}: {source}")]
+    GoldenRefused {
+        /// Position in the manifest.
+        index: usize,
+        /// Why.
+        source: DecideError,
+    },
+    /// The engine's q-values are not those of the golden vector, to the last bit.
+    #[error(
+        "golden vector {index}: the q-value of action {action} is {found}, expected {expected}: do not serve this model"
+    )]
+    GoldenMismatch {
+        /// Position in the manifest.
+        index: usize,
+        /// The first action that differs.
+        action: usize,
+        /// What the engine computes.
+        found: f32,
+        /// What the manifest says.
+        expected: f32,
+    },
+}
+
+/// Reads a release, each file once, and checks it: the manifest's rules, the network's hash, its graph, the contract in
+/// the network and in the manifest against `expectation`, and the golden vectors, which the engine on `isa` must
+/// reproduce bit for bit.
+///
+/// # Errors
+/// The first violation.
+pub fn load_release(folder: &Path, expectation: &Expectation, isa: Isa) -> Result<LoadedRelease, ReleaseError> {
+    let release::Release { manifest, onnx } = release::read(folder)?;
+    check_release(manifest, &onnx, expectation, isa)
+}
+
+/// [`load_release`] without the folder: the manifest and the network are in memory, and the caller has checked that the
+/// network's hash is the manifest's.
+///
+/// # Errors
+/// As [`load_release`].
+pub fn check_release(
+    manifest: ModelManifest,
+    onnx: &[u8],
+    expectation: &Expectation,
+    isa: Isa,
+) -> Result<LoadedRelease, ReleaseError> {
+    let mlp = load(onnx, expectation)?;
+    check_binding(&manifest, onnx.len(), expectation, &mlp)?;
+    let engine = Engine::new(&mlp, isa)?;
+    check_golden(&manifest.golden, &engine)?;
+    Ok(LoadedRelease { manifest, mlp, engine })
+}
+
+/// The golden vector of one state: what `engine` makes of it, to be kept in the manifest.
+///
+/// # Errors
+/// As [`Engine::decide`].
+pub fn golden_vector(
+    engine: &Engine,
+    scratch: &mut Scratch,
+    state: &[f32],
+    mask: &[bool],
+) -> Result<GoldenVector, DecideError> {
+    let decision = engine.decide(scratch, state, mask)?;
+    Ok(GoldenVector {
+        state: GoldenVector::sparse_state(state),
+        mask: mask.to_vec(),
+        q_values: decision.q_values.to_vec(),
+        // The number of actions is bounded by the model format.
+        action: decision.action as u32,
+    })
+}
+
+fn check_binding(
+    manifest: &ModelManifest,
+    onnx_bytes: usize,
+    expectation: &Expectation,
+    mlp: &Mlp,
+) -> Result<(), ReleaseError> {
+    let contract = &expectation.contract;
+    let widths: Vec<usize> =
+        std::iter::once(mlp.inputs()).chain(mlp.layers.iter().map(|layer| layer.outputs)).collect();
+    let (features, actions) = (&manifest.features, &manifest.actions);
+    let facts = [
+        ("onnx.bytes", manifest.onnx.bytes.to_string(), onnx_bytes.to_string()),
+        ("features.spec_sha256", features.spec_sha256.to_string(), contract.feature_spec.to_string()),
+        ("features.width", features.width.to_string(), contract.width.to_string()),
+        ("actions.set_version", actions.set_version.to_string(), contract.action_set.to_string()),
+        ("actions.names", actions.names.join(","), contract.actions.join(",")),
+        ("widths", format!("{:?}", manifest.widths), format!("{widths:?}")),
+    ];
+    for (field, found, expected) in facts {
+        if found != expected {
+            return Err(ReleaseError::Binding { field, found, expected });
+        }
+    }
+    Ok(())
+}
+
+fn check_golden(golden: &[GoldenVector], engine: &Engine) -> Result<(), ReleaseError> {
+    if golden.is_empty() {
+        return Err(ReleaseError::NoGoldenVectors);
+    }
+    let mut scratch = engine.scratch();
+    for (index, vector) in golden.iter().enumerate() {
+        let state = vector.dense_state(engine.width());
+        let decision = engine
+            .decide(&mut scratch, &state, &vector.mask)
+            .map_err(|source| ReleaseError::GoldenRefused { index, source })?;
+        // The manifest's own rules tie its action to its q-values, so these are enough.
+        for (action, (&found, &expected)) in decision.q_values.iter().zip(&vector.q_values).enumerate() {
+            if found.to_bits() != expected.to_bits() {
+                return Err(ReleaseError::GoldenMismatch { index, action, found, expected });
+            }
+        }
+    }
+    Ok(())
+}

@@ -3,3 +3,5 @@
 
 pub mod evaluate;
 pub mod learner;
+pub mod network;
+pub mod streams;

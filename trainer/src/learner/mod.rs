@@ -1,6 +1,13 @@
 //! The contract of a learner: one whole update each, from a batch of states and what is known about their actions.
 
+mod check;
+pub mod fused;
+mod noise;
+
+use crate::network::NetworkShape;
 use bellwether_replay::StateRows;
+
+pub use noise::draw_keep;
 
 /// What is known about one action in one state: an experience that was played, or an answer that a recording gives.
 ///
@@ -89,6 +96,25 @@ pub struct UpdateSpec {
     pub target_sync: TargetSync,
 }
 
+impl Default for UpdateSpec {
+    /// The settings that most DQN recipes share: Adam with PyTorch's constants, Huber's error, gradients clipped to 10.
+    fn default() -> Self {
+        UpdateSpec {
+            double: false,
+            loss: Loss::Huber(1.0),
+            learning_rate: 1e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_gradient_norm: 10.0,
+            dropout: Vec::new(),
+            normaliser: 1.0,
+            target_sync: TargetSync::Keep,
+        }
+    }
+}
+
 /// What one update did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UpdateReport {
@@ -114,6 +140,32 @@ pub enum LearnerError {
         learner: &'static str,
         /// What it lacks.
         reason: String,
+    },
+    /// A setting of the update is out of range.
+    #[error("{key} = {value}: {reason}")]
+    Setting {
+        /// Name of the field of [`UpdateSpec`].
+        key: &'static str,
+        /// Its value.
+        value: f32,
+        /// What would be right.
+        reason: &'static str,
+    },
+    /// An answer cannot be learned from.
+    #[error("answer {index} of the batch: {reason}")]
+    Answer {
+        /// Position in [`Batch::answers`].
+        index: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A state or a parameter is infinite or not a number.
+    #[error("{what}: row {row} holds a value that is not finite")]
+    NotFinite {
+        /// What was given.
+        what: &'static str,
+        /// Row, or position in a parameter vector.
+        row: usize,
     },
     /// A batch or a parameter vector has the wrong size.
     #[error("{what} has {found} elements where {expected} are needed")]
@@ -156,11 +208,18 @@ pub trait Learner: Send {
         noise: Noise<'_>,
         errors: &mut Vec<f32>,
     ) -> Result<UpdateReport, LearnerError>;
+    /// Lets the target network follow outside of an update, where the interval is counted in environment steps.
+    ///
+    /// # Errors
+    /// [`LearnerError::Setting`] on a `tau` outside of 0 to 1.
+    fn sync_target(&mut self, sync: TargetSync) -> Result<(), LearnerError>;
     /// The q-values of `states` by the online network, row-major, without drop-out.
     ///
     /// # Errors
     /// On wrong shapes.
     fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), LearnerError>;
+    /// Widths of the network.
+    fn shape(&self) -> &NetworkShape;
     /// Online parameters in canonical layout.
     fn parameters(&self) -> &[f32];
     /// The whole state, for a checkpoint.

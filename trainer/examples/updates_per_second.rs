@@ -1,0 +1,81 @@
+//! Prints how many updates per second the fused learner makes on a 64-256-256-6 network, as JSON lines.
+//!
+//! `cargo run --release -p bellwether-trainer --example updates_per_second -- [THREADS] [ISA] [SECONDS]`
+
+use bellwether_replay::DenseRows;
+use bellwether_trainer::learner::fused::{FusedLearner, FusedOptions, Isa};
+use bellwether_trainer::learner::{Answer, Batch, Learner, LearnerError, Noise, UpdateSpec};
+use bellwether_trainer::network::NetworkConfig;
+use bellwether_trainer::streams::stream;
+use rand::Rng;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let threads = arguments.next().map_or(Ok(1), |text| text.parse())?;
+    let isa = match arguments.next().as_deref() {
+        Some("scalar") => Isa::Scalar,
+        Some("avx2") => Isa::Avx2,
+        Some("avx512") => Isa::Avx512,
+        _ => Isa::best(),
+    };
+    let seconds: f64 = arguments.next().map_or(Ok(1.0), |text| text.parse())?;
+    for double in [false, true] {
+        for rows in [32, 64, 256] {
+            let rate = measure(FusedOptions { isa, threads }, rows, double, Duration::from_secs_f64(seconds))?;
+            let isa = isa.name();
+            writeln!(
+                std::io::stdout(),
+                r#"{{"double":{double},"batch":{rows},"threads":{threads},"isa":"{isa}","updates_per_second":{rate:.0}}}"#
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Updates per second; each draws its rows anew from 20,000 states.
+fn measure(
+    options: FusedOptions,
+    rows: usize,
+    double: bool,
+    time: Duration,
+) -> Result<f64, Box<dyn std::error::Error>> {
+    const STATES: usize = 20_000;
+    let shape = NetworkConfig::default().shape(64, 6)?;
+    let mut rng = stream(1, "bench");
+    let mut learner = FusedLearner::new(shape.clone(), &shape.initial_parameters(&mut rng), options)?;
+    let data: Vec<f32> = (0..STATES * 64).map(|_| (rng.next_u32() >> 8) as f32 / (1 << 24) as f32).collect();
+    let spec = UpdateSpec { double, normaliser: rows as f32, ..UpdateSpec::default() };
+    let (mut states, mut next_states) = (vec![0.0; rows * 64], vec![0.0; rows * 64]);
+    let masks = vec![true; rows * 6];
+    let (mut answers, mut errors) = (Vec::new(), Vec::new());
+    let mut update = || -> Result<(), LearnerError> {
+        answers.clear();
+        for row in 0..rows {
+            for into in [&mut states, &mut next_states] {
+                let from = rng.next_u32() as usize % STATES * 64;
+                into[row * 64..(row + 1) * 64].copy_from_slice(&data[from..from + 64]);
+            }
+            let discount = if rng.next_u32().is_multiple_of(20) { 0.0 } else { 0.99 };
+            let (row, action) = (row as u32, rng.next_u32() % 6);
+            answers.push(Answer { row, action, reward: 0.5, discount, next: row, weight: 1.0 });
+        }
+        let batch = Batch {
+            states: &DenseRows::new(64, &states),
+            answers: &answers,
+            next_states: &DenseRows::new(64, &next_states),
+            next_masks: &masks,
+        };
+        learner.update(&spec, batch, Noise::default(), &mut errors).map(|_| ())
+    };
+    for _ in 0..20 {
+        update()?;
+    }
+    let (start, mut updates) = (Instant::now(), 0u32);
+    while start.elapsed() < time {
+        update()?;
+        updates += 1;
+    }
+    Ok(f64::from(updates) / start.elapsed().as_secs_f64())
+}

@@ -1,0 +1,439 @@
+//! The fused learner: hand-written forward and backward passes of an MLP on the processor, in `f32`.
+//!
+//! Its numbers are a function of data and seed alone. Each output of a layer is one chain of fused multiply-adds from
+//! the bias through the inputs in index order, as in the decision engine of the runtime; each weight's gradient is one
+//! chain from 0 through the rows of the batch. Lanes are outputs and threads split outputs, so instruction set and
+//! number of threads do not change a byte. The remaining sums have a fixed order.
+
+mod aligned;
+mod kernels;
+mod worker;
+
+use super::{Batch, Learner, LearnerError, LearnerState, Noise, TargetSync, UpdateReport, UpdateSpec};
+use crate::learner::Loss;
+use crate::network::{LayerShape, NetworkShape};
+use aligned::Aligned;
+use bellwether_replay::StateRows;
+use kernels::{AdamStep, Kernels};
+use std::ops::Range;
+use worker::{AnswerShare, Shared, Worker};
+
+pub use kernels::Isa;
+
+/// Parameters whose squares are summed together for the norm of the gradient: a constant, because it shapes the sum.
+const NORM_CHUNK: usize = 4096;
+/// Rows of a batch that are handed to a thread together.
+const ROW_TILE: usize = 8;
+/// Rows that go through the network together where only q-values are asked for.
+const FORWARD_ROWS: usize = 256;
+/// Larger gradients would overflow their squares in the second moment.
+const LARGEST_GRADIENT: f64 = 1e18;
+
+/// How a fused learner computes; neither field changes a byte of what it computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FusedOptions {
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+    /// Threads, at least 1.
+    pub threads: usize,
+}
+
+impl Default for FusedOptions {
+    /// The widest instruction set of this processor, one thread.
+    fn default() -> Self {
+        FusedOptions { isa: Isa::best(), threads: 1 }
+    }
+}
+
+/// The fused learner.
+pub struct FusedLearner {
+    shape: NetworkShape,
+    layers: Vec<LayerShape>,
+    kernels: Kernels,
+    pool: Option<rayon::ThreadPool>,
+    online: Aligned,
+    target: Aligned,
+    first_moment: Aligned,
+    second_moment: Aligned,
+    gradient: Aligned,
+    updates: u64,
+    workers: Vec<Worker>,
+    /// Where the share of each thread of the gradient begins, and the end.
+    cuts: Vec<usize>,
+    successors: Vec<f32>,
+    fitted: Vec<f32>,
+    norms: Vec<f64>,
+}
+
+/// Runs jobs on the threads of `pool`, or one after the other.
+fn each<J: Send>(pool: Option<&rayon::ThreadPool>, jobs: impl Iterator<Item = J>, work: impl Fn(J) + Sync) {
+    match pool {
+        None => jobs.for_each(work),
+        Some(pool) => pool.in_place_scope(|scope| {
+            for job in jobs {
+                let work = &work;
+                scope.spawn(move |_| work(job));
+            }
+        }),
+    }
+}
+
+/// Takes the first `count` elements off a slice.
+fn take<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    let (taken, left) = std::mem::take(rest).split_at_mut(count);
+    *rest = left;
+    taken
+}
+
+/// The share of thread `t` of `threads` in `rows` rows.
+fn share(rows: usize, t: usize, threads: usize) -> Range<usize> {
+    let each = rows.div_ceil(threads).next_multiple_of(ROW_TILE);
+    (t * each).min(rows)..((t + 1) * each).min(rows)
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+impl FusedLearner {
+    /// A learner of a network with these online parameters (and the same target), in canonical layout.
+    ///
+    /// # Errors
+    /// [`LearnerError::Shape`] and [`LearnerError::NotFinite`] on bad parameters, [`LearnerError::Unsupported`] if the
+    /// processor lacks the instruction set or the threads cannot be started.
+    pub fn new(shape: NetworkShape, parameters: &[f32], options: FusedOptions) -> Result<FusedLearner, LearnerError> {
+        let unsupported = |reason| LearnerError::Unsupported { learner: "fused", reason };
+        let kernels = Kernels::new(options.isa)
+            .ok_or_else(|| unsupported(format!("this processor has no {}", options.isa.name())))?;
+        let threads = options.threads.clamp(1, 256);
+        let pool = if threads > 1 {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            Some(pool.map_err(|error| unsupported(format!("its threads cannot be started: {error}")))?)
+        } else {
+            None
+        };
+        check_parameters(&shape, "the parameters", parameters)?;
+        let layers: Vec<LayerShape> = shape.layers().collect();
+        let zeros = vec![0.0; parameters.len()];
+        Ok(FusedLearner {
+            cuts: gradient_cuts(&layers, parameters.len(), threads),
+            workers: std::iter::repeat_with(|| Worker::new(layers.len())).take(threads).collect(),
+            online: Aligned::from_slice(parameters),
+            target: Aligned::from_slice(parameters),
+            first_moment: Aligned::from_slice(&zeros),
+            second_moment: Aligned::from_slice(&zeros),
+            gradient: Aligned::from_slice(&zeros),
+            norms: vec![0.0; parameters.len().div_ceil(NORM_CHUNK)],
+            successors: Vec::new(),
+            fitted: Vec::new(),
+            updates: 0,
+            shape,
+            layers,
+            kernels,
+            pool,
+        })
+    }
+
+    /// How it computes.
+    pub fn options(&self) -> FusedOptions {
+        FusedOptions { isa: self.kernels.isa(), threads: self.workers.len() }
+    }
+
+    /// The gradient of the last update before clipping, in canonical layout.
+    pub fn gradient(&self) -> &[f32] {
+        &self.gradient
+    }
+
+    /// The first failure among the threads, in their order.
+    fn failure(workers: &mut [Worker]) -> Result<(), LearnerError> {
+        workers.iter_mut().find_map(|worker| worker.failure.take()).map_or(Ok(()), Err)
+    }
+
+    /// Values of the successors, q-values of the states, errors and slopes: all that is split by rows.
+    fn passes(
+        &mut self,
+        spec: &UpdateSpec,
+        batch: &Batch<'_>,
+        noise: Noise<'_>,
+        errors: &mut [f32],
+    ) -> Result<(), LearnerError> {
+        let shared = Shared { kernels: self.kernels, layers: &self.layers, online: &self.online, target: &self.target };
+        let (pool, threads) = (self.pool.as_ref(), self.workers.len());
+        let next_rows = batch.next_states.len();
+        self.successors.resize(next_rows, 0.0);
+        let mut values = self.successors.as_mut_slice();
+        let jobs = self.workers.iter_mut().enumerate().map(|(t, worker)| {
+            let rows = share(next_rows, t, threads);
+            let values = take(&mut values, rows.len());
+            (worker, rows, values)
+        });
+        each(pool, jobs, |(worker, rows, values)| {
+            worker.failure = worker.successors(shared, batch, spec.double, rows, values).err();
+        });
+        Self::failure(&mut self.workers)?;
+
+        let state_rows = batch.states.len();
+        self.fitted.resize(batch.answers.len(), 0.0);
+        let (mut errors, mut fitted, mut taken) = (errors, self.fitted.as_mut_slice(), 0);
+        let successors = self.successors.as_slice();
+        let jobs = self.workers.iter_mut().enumerate().map(|(t, worker)| {
+            let rows = share(state_rows, t, threads);
+            let end = batch.answers.partition_point(|answer| (answer.row as usize) < rows.end);
+            let answers = &batch.answers[taken..end];
+            taken = end;
+            let (errors, fitted) = (take(&mut errors, answers.len()), take(&mut fitted, answers.len()));
+            (worker, rows, AnswerShare { answers, errors, fitted })
+        });
+        each(pool, jobs, |(worker, rows, answers)| {
+            let first_row = rows.start;
+            worker.failure = worker.states(shared, batch, spec, noise, rows).err();
+            if worker.failure.is_none() {
+                worker.backward(shared, spec, first_row, successors, answers);
+            }
+        });
+        Self::failure(&mut self.workers)
+    }
+
+    /// The gradient of all parameters, and its Euclidean norm.
+    fn differentiate(&mut self) -> f64 {
+        let shared = Shared { kernels: self.kernels, layers: &self.layers, online: &self.online, target: &self.target };
+        let (pool, workers) = (self.pool.as_ref(), self.workers.as_slice());
+        let mut rest = &mut self.gradient[..];
+        let jobs = self.cuts.windows(2).map(|cut| (cut[0]..cut[1], take(&mut rest, cut[1] - cut[0])));
+        each(pool, jobs, |(range, gradient)| {
+            for (l, layer) in shared.layers.iter().enumerate() {
+                let weights = overlap(&range, &layer.weights);
+                let inputs = weights.start.saturating_sub(layer.weights.start) / layer.outputs;
+                let inputs = inputs..inputs + weights.len() / layer.outputs;
+                if !inputs.is_empty() {
+                    let gradient = &mut gradient[weights.start - range.start..weights.end - range.start];
+                    for (w, worker) in workers.iter().enumerate() {
+                        worker.weight_gradient(shared, l, inputs.clone(), w == 0, gradient);
+                    }
+                }
+                let bias = overlap(&range, &layer.bias);
+                if !bias.is_empty() {
+                    let gradient = &mut gradient[bias.start - range.start..bias.end - range.start];
+                    gradient.fill(0.0);
+                    for worker in workers {
+                        worker.bias_gradient(shared, l, gradient);
+                    }
+                }
+            }
+        });
+        let per_thread = self.norms.len().div_ceil(workers.len());
+        let jobs = self.norms.chunks_mut(per_thread).zip(self.gradient.chunks(per_thread * NORM_CHUNK));
+        each(pool, jobs, |(norms, gradient)| {
+            for (norm, chunk) in norms.iter_mut().zip(gradient.chunks(NORM_CHUNK)) {
+                *norm = shared.kernels.sum_of_squares(chunk);
+            }
+        });
+        self.norms.iter().sum::<f64>().sqrt()
+    }
+
+    /// One step of AdamW, and the target network after it.
+    fn step(&mut self, spec: &UpdateSpec, clip: f32) {
+        self.updates += 1;
+        let (beta1, beta2, t) = (f64::from(spec.beta1), f64::from(spec.beta2), self.updates as f64);
+        let step = AdamStep {
+            clip,
+            beta2: spec.beta2,
+            one_minus_beta1: (1.0 - beta1) as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            step_size: (f64::from(spec.learning_rate) / (1.0 - libm::pow(beta1, t))) as f32,
+            root_correction: (1.0 / (1.0 - libm::pow(beta2, t)).sqrt()) as f32,
+            epsilon: spec.epsilon,
+        };
+        let decay = (1.0 - f64::from(spec.learning_rate) * f64::from(spec.weight_decay)) as f32;
+        let (kernels, layers) = (self.kernels, &self.layers);
+        let size = self.gradient.len().div_ceil(self.workers.len()).next_multiple_of(NORM_CHUNK);
+        let jobs = self
+            .gradient
+            .chunks(size)
+            .zip(self.online.chunks_mut(size).zip(self.target.chunks_mut(size)))
+            .zip(self.first_moment.chunks_mut(size).zip(self.second_moment.chunks_mut(size)))
+            .enumerate();
+        each(self.pool.as_ref(), jobs, |(i, ((gradient, (online, target)), (first, second)))| {
+            let range = i * size..i * size + gradient.len();
+            for layer in layers {
+                for (part, decay) in [(&layer.weights, decay), (&layer.bias, 1.0)] {
+                    let part = overlap(&range, part);
+                    if !part.is_empty() {
+                        let at = part.start - range.start..part.end - range.start;
+                        let (first, second) = (&mut first[at.clone()], &mut second[at.clone()]);
+                        kernels.adam(step, decay, &gradient[at.clone()], &mut online[at], first, second);
+                    }
+                }
+            }
+            follow(kernels, spec.target_sync, online, target);
+        });
+    }
+}
+
+/// Moves the target network.
+fn follow(kernels: Kernels, sync: TargetSync, online: &[f32], target: &mut [f32]) {
+    match sync {
+        TargetSync::Keep => {}
+        TargetSync::Hard => target.copy_from_slice(online),
+        TargetSync::Soft(tau) => kernels.follow(target, online, tau),
+    }
+}
+
+/// Splits the canonical layout among threads at the weights of a whole input.
+fn gradient_cuts(layers: &[LayerShape], parameters: usize, threads: usize) -> Vec<usize> {
+    let mut cuts = vec![0];
+    for t in 1..threads {
+        let wanted = parameters * t / threads;
+        let cut = layers.iter().find(|layer| wanted < layer.bias.end).map_or(parameters, |layer| {
+            let inputs = (wanted - layer.weights.start) / layer.outputs / ROW_TILE * ROW_TILE;
+            layer.weights.start + inputs.min(layer.inputs) * layer.outputs
+        });
+        cuts.push(cut);
+    }
+    cuts.push(parameters);
+    cuts
+}
+
+fn check_parameters(shape: &NetworkShape, what: &'static str, parameters: &[f32]) -> Result<(), LearnerError> {
+    let (expected, found) = (shape.parameter_count(), parameters.len());
+    if expected != found {
+        return Err(LearnerError::Shape { what, expected, found });
+    }
+    match parameters.iter().position(|value| !value.is_finite()) {
+        Some(row) => Err(LearnerError::NotFinite { what, row }),
+        None => Ok(()),
+    }
+}
+
+impl Learner for FusedLearner {
+    fn name(&self) -> &'static str {
+        "fused"
+    }
+
+    fn supports(&self, spec: &UpdateSpec) -> Result<(), LearnerError> {
+        spec.validate(&self.shape)
+    }
+
+    fn update(
+        &mut self,
+        spec: &UpdateSpec,
+        batch: Batch<'_>,
+        noise: Noise<'_>,
+        errors: &mut Vec<f32>,
+    ) -> Result<UpdateReport, LearnerError> {
+        spec.validate(&self.shape)?;
+        batch.validate(&self.shape)?;
+        noise.validate(spec, &self.shape, batch.states.len())?;
+        if batch.answers.is_empty() {
+            return Err(LearnerError::Shape { what: "the list of answers", expected: 1, found: 0 });
+        }
+        errors.clear();
+        errors.resize(batch.answers.len(), 0.0);
+        self.passes(spec, &batch, noise, errors)?;
+
+        let report = summarise(spec, &batch, errors, &self.fitted)?;
+        let norm = self.differentiate();
+        let limit = f64::from(spec.max_gradient_norm);
+        let clip = if norm > limit { limit / (norm + 1e-6) } else { 1.0 };
+        if !(norm.is_finite() && norm * clip <= LARGEST_GRADIENT) {
+            return Err(LearnerError::Diverged { what: "gradient" });
+        }
+        self.step(spec, clip as f32);
+        Ok(UpdateReport { gradient_norm: norm as f32, ..report })
+    }
+
+    fn sync_target(&mut self, sync: TargetSync) -> Result<(), LearnerError> {
+        sync.validate()?;
+        follow(self.kernels, sync, &self.online, &mut self.target);
+        Ok(())
+    }
+
+    fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), LearnerError> {
+        if !states.is_empty() && states.width() != self.shape.inputs() {
+            let (expected, found) = (self.shape.inputs(), states.width());
+            return Err(LearnerError::Shape { what: "a state", expected, found });
+        }
+        let shared = Shared { kernels: self.kernels, layers: &self.layers, online: &self.online, target: &self.target };
+        let (rows, actions, threads) = (states.len(), self.shape.outputs(), self.workers.len());
+        out.resize(rows * actions, 0.0);
+        let mut rest = out.as_mut_slice();
+        let jobs = self.workers.iter_mut().enumerate().map(|(t, worker)| {
+            let rows = share(rows, t, threads);
+            let out = take(&mut rest, rows.len() * actions);
+            (worker, rows, out)
+        });
+        each(self.pool.as_ref(), jobs, |(worker, rows, out)| {
+            let chunks = rows.clone().step_by(FORWARD_ROWS).zip(out.chunks_mut(FORWARD_ROWS * actions));
+            worker.failure = chunks
+                .map(|(start, out)| worker.q_values(shared, states, start..rows.end.min(start + FORWARD_ROWS), out))
+                .find_map(Result::err);
+        });
+        Self::failure(&mut self.workers)
+    }
+
+    fn shape(&self) -> &NetworkShape {
+        &self.shape
+    }
+
+    fn parameters(&self) -> &[f32] {
+        &self.online
+    }
+
+    fn state(&self) -> LearnerState {
+        LearnerState {
+            online: self.online.to_vec(),
+            target: self.target.to_vec(),
+            first_moment: self.first_moment.to_vec(),
+            second_moment: self.second_moment.to_vec(),
+            updates: self.updates,
+        }
+    }
+
+    fn restore(&mut self, state: &LearnerState) -> Result<(), LearnerError> {
+        check_parameters(&self.shape, "the online parameters", &state.online)?;
+        check_parameters(&self.shape, "the target parameters", &state.target)?;
+        check_parameters(&self.shape, "the first moments", &state.first_moment)?;
+        check_parameters(&self.shape, "the second moments", &state.second_moment)?;
+        self.online.copy_from_slice(&state.online);
+        self.target.copy_from_slice(&state.target);
+        self.first_moment.copy_from_slice(&state.first_moment);
+        self.second_moment.copy_from_slice(&state.second_moment);
+        self.updates = state.updates;
+        Ok(())
+    }
+}
+
+/// The figures of a report, in the order of the answers and in double precision.
+fn summarise(
+    spec: &UpdateSpec,
+    batch: &Batch<'_>,
+    errors: &[f32],
+    fitted: &[f32],
+) -> Result<UpdateReport, LearnerError> {
+    let (mut loss, mut q, mut target, mut largest) = (0.0f64, 0.0f64, 0.0f64, 0.0f32);
+    for ((answer, error), fitted) in batch.answers.iter().zip(errors).zip(fitted) {
+        let (size, weight) = (f64::from(error.abs()), f64::from(answer.weight));
+        loss += weight
+            * match spec.loss {
+                Loss::Huber(threshold) if size > f64::from(threshold) => {
+                    f64::from(threshold) * (size - 0.5 * f64::from(threshold))
+                }
+                _ => 0.5 * size * size,
+            };
+        q += f64::from(*fitted);
+        target += f64::from(*fitted) - f64::from(*error);
+        largest = largest.max(error.abs());
+    }
+    let (count, loss) = (batch.answers.len() as f64, (loss / f64::from(spec.normaliser)) as f32);
+    if !loss.is_finite() {
+        return Err(LearnerError::Diverged { what: "loss" });
+    }
+    Ok(UpdateReport {
+        loss,
+        mean_q: (q / count) as f32,
+        mean_target: (target / count) as f32,
+        max_error: largest,
+        gradient_norm: 0.0,
+    })
+}

@@ -1,0 +1,101 @@
+//! Whole updates against the reference in double precision.
+
+use crate::case::any_case;
+use crate::gradient::learner;
+use crate::reference;
+use bellwether_trainer::learner::Learner;
+use bellwether_trainer::learner::fused::FusedOptions;
+use proptest::prelude::*;
+
+/// Panics unless each value lies within `tolerance` of the reference, relative to the larger of it and `scale`.
+fn close(what: &str, ours: &[f32], reference: &[f64], scale: f64, tolerance: f64) {
+    assert_eq!(ours.len(), reference.len());
+    for (i, (ours, reference)) in ours.iter().zip(reference).enumerate() {
+        let difference = (f64::from(*ours) - reference).abs();
+        let allowed = tolerance * reference.abs().max(scale);
+        assert!(difference <= allowed, "{what} {i}: {ours} and {reference}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Bellman targets with masks, Double DQN, Huber's error, weights, drop-out, clipping, AdamW and the target network
+    /// are what their formulas say.
+    #[test]
+    fn an_update_is_what_its_formulas_say(case in any_case()) {
+        let mut learner = learner(&case, FusedOptions::default());
+        let mut errors = Vec::new();
+        let report = case.with_batch(|batch, noise| learner.update(&case.spec, batch, noise, &mut errors)).unwrap();
+        let expected = reference::updates(&case, 1);
+        close("loss", &[report.loss], &[expected.loss], 1e-2, 1e-4);
+        close("error", &errors, &expected.errors, 1.0, 1e-4);
+        close("slope", learner.gradient(), &expected.gradient, 0.1, 1e-4);
+        let norm = expected.gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        close("norm", &[report.gradient_norm], &[norm], 0.1, 1e-4);
+        let largest = expected.errors.iter().fold(0.0f64, |largest, error| largest.max(error.abs()));
+        close("largest error", &[report.max_error], &[largest], 1.0, 1e-4);
+        let state = learner.state();
+        close("first moment", &state.first_moment, &expected.first_moment, 0.01, 1e-4);
+        close("second moment", &state.second_moment, &expected.second_moment, 1e-4, 1e-3);
+        // The first step of Adam divides the slope by its size: where the slope is next to nothing its sign decides,
+        // so such parameters are compared by the length of a step.
+        let rate = f64::from(case.spec.learning_rate);
+        for (p, (ours, reference)) in state.online.iter().zip(&expected.parameters).enumerate() {
+            let sure = expected.gradient[p].abs() > 1e-4;
+            let allowed = if sure { 2e-2 * rate + 1e-6 } else { 2.1 * rate };
+            prop_assert!((f64::from(*ours) - reference).abs() <= allowed, "parameter {p}: {ours} and {reference}");
+            let allowed = allowed + 1e-6;
+            let (ours, reference) = (state.target[p], expected.target[p]);
+            prop_assert!((f64::from(ours) - reference).abs() <= allowed, "target {p}: {ours} and {reference}");
+        }
+        prop_assert_eq!(state.updates, 1);
+    }
+
+    /// q-values are those of the plain forward pass, for any number of rows.
+    #[test]
+    fn q_values_do_not_depend_on_the_rows_beside(case in any_case()) {
+        let mut learner = learner(&case, FusedOptions::default());
+        let mut all = Vec::new();
+        learner.q_values(&case.states(), &mut all).unwrap();
+        let (inputs, actions) = (case.shape.inputs(), case.shape.outputs());
+        let mut one = Vec::new();
+        for (row, state) in case.states.chunks(inputs).enumerate() {
+            learner.q_values(&bellwether_replay::DenseRows::new(inputs, state), &mut one).unwrap();
+            prop_assert_eq!(&one[..], &all[row * actions..(row + 1) * actions]);
+            let mut values = state.to_vec();
+            for (l, layer) in case.shape.layers().enumerate() {
+                let weights = &case.parameters[layer.weights.clone()];
+                values = (0..layer.outputs).map(|j| {
+                    let sum = values.iter().enumerate().fold(case.parameters[layer.bias.start + j], |sum, (i, x)| {
+                        x.mul_add(weights[i * layer.outputs + j], sum)
+                    });
+                    if l + 1 < case.shape.layer_count() && sum < 0.0 { 0.0 } else { sum }
+                }).collect();
+            }
+            prop_assert_eq!(&one, &values);
+        }
+    }
+}
+
+#[test]
+fn several_updates_follow_the_reference() {
+    use bellwether_trainer::learner::{TargetSync, UpdateSpec};
+    let spec = UpdateSpec {
+        double: true,
+        learning_rate: 1e-3,
+        weight_decay: 0.01,
+        normaliser: 24.0,
+        target_sync: TargetSync::Soft(0.05),
+        ..UpdateSpec::default()
+    };
+    let case = crate::case::draw(vec![9, 33, 20, 4], 24, 24, 1, spec, 4);
+    let mut learner = learner(&case, FusedOptions::default());
+    for _ in 0..20 {
+        case.with_batch(|batch, noise| learner.update(&case.spec, batch, noise, &mut Vec::new())).unwrap();
+    }
+    let expected = reference::updates(&case, 20);
+    let state = learner.state();
+    close("parameter", &state.online, &expected.parameters, 1.0, 5e-4);
+    close("target", &state.target, &expected.target, 1.0, 5e-4);
+}

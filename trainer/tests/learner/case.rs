@@ -61,7 +61,7 @@ pub(crate) fn draw(
     let mut values = |count: usize| (0..count).map(|_| signed(&mut rng)).collect::<Vec<f32>>();
     let states = values(rows * shape.inputs());
     let next_states = values(next_rows * shape.inputs());
-    let mut next_masks: Vec<bool> = (0..next_rows * actions).map(|_| rng.next_u32() % 3 > 0).collect();
+    let mut next_masks: Vec<bool> = (0..next_rows * actions).map(|_| !rng.next_u32().is_multiple_of(3)).collect();
     for mask in next_masks.chunks_mut(actions) {
         if !mask.contains(&true) {
             let allowed = rng.next_u32() as usize % actions;
@@ -71,7 +71,7 @@ pub(crate) fn draw(
     let mut answers = Vec::new();
     for row in 0..rows {
         for _ in 0..answers_per_row {
-            let ends = next_rows == 0 || rng.next_u32() % 4 == 0;
+            let ends = next_rows == 0 || rng.next_u32().is_multiple_of(4);
             answers.push(Answer {
                 row: row as u32,
                 action: rng.next_u32() % actions as u32,

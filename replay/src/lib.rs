@@ -1,7 +1,24 @@
 //! Experience in memory and episodes in Parquet. The crate knows nothing of malware: states are `f32` rows, actions are
 //! small integers, and what else a caller wants to keep beside a state is a column of annotations.
+//!
+//! - [`StateStore`] keeps every state once, in memory up to a budget and beyond it in a spill file.
+//! - [`EpisodeStore`] holds recordings, which answer for every action; [`EpisodeSampler`] draws their states.
+//! - [`SampledRows`] are drawn states as a learner gathers them.
+//!
+//! Every draw comes from the caller's generator, so the same data and seed give the same batches. The crate opens no
+//! file under a name: the spill file has none, and all else is written to and read from what the caller gives.
 #![forbid(unsafe_code)]
 
+mod draw;
+mod error;
+mod mask;
+mod recording;
 mod rows;
+mod store;
 
-pub use rows::{DenseRows, StateRows};
+pub use draw::Draw;
+pub use error::ReplayError;
+pub use mask::ActionMask;
+pub use recording::{DrawnStates, Episode, EpisodeSampler, EpisodeStore, EpisodeStoreConfig};
+pub use rows::{DenseRows, SampledRows, StateRows};
+pub use store::{Encoding, StateStore, StoreConfig};

@@ -6,6 +6,7 @@
 //! number of threads do not change a byte. The remaining sums have a fixed order.
 
 mod aligned;
+mod forward;
 mod kernels;
 mod worker;
 
@@ -18,6 +19,7 @@ use kernels::{AdamStep, Kernels};
 use std::ops::Range;
 use worker::{AnswerShare, Shared, Worker};
 
+pub use forward::Forward;
 pub use kernels::Isa;
 
 /// Parameters whose squares are summed together for the norm of the gradient: a constant, because it shapes the sum.

@@ -2,6 +2,7 @@
 //! each instruction set; Rust neither contracts nor reorders floating-point arithmetic, so the bytes stay the same.
 
 use super::{Isa, Kernels};
+use crate::learner::keep;
 
 /// The constants of one step of AdamW.
 #[derive(Clone, Copy, Debug)]
@@ -69,11 +70,15 @@ for_each_isa! {
 }
 
 for_each_isa! {
-    /// Drop-out: `x * scale` where `keep` is not 0, and 0 elsewhere.
+    /// Drop-out by the bytes of `Noise::keep`: 0, `x * scale` or `x`.
     fn drop_out(values: &mut [f32], keep: &[u8], scale: f32) {
         assert_eq!(values.len(), keep.len());
-        for (value, keep) in values.iter_mut().zip(keep) {
-            *value = if *keep == 0 { 0.0 } else { *value * scale };
+        for (value, kept) in values.iter_mut().zip(keep) {
+            *value = match *kept {
+                keep::DROPPED => 0.0,
+                keep::EXEMPT => *value,
+                _ => *value * scale,
+            };
         }
     }
 }

@@ -1,0 +1,81 @@
+//! Q-values by parameters that somebody else keeps.
+
+use super::kernels::{Isa, Kernels};
+use super::worker::{Shared, Worker};
+use super::{FORWARD_ROWS, check_parameters};
+use crate::learner::LearnerError;
+use crate::network::{LayerShape, NetworkShape};
+use bellwether_replay::StateRows;
+
+/// A forward pass on one thread, with the numbers of the fused learner.
+///
+/// Many passes may read the same parameters: target networks are shared like this between learners that run beside each
+/// other.
+pub struct Forward {
+    shape: NetworkShape,
+    layers: Vec<LayerShape>,
+    kernels: Kernels,
+    worker: Worker,
+}
+
+impl Forward {
+    /// A pass through networks of this shape.
+    ///
+    /// # Errors
+    /// [`LearnerError::Unsupported`] if the processor lacks the instruction set.
+    pub fn new(shape: NetworkShape, isa: Isa) -> Result<Forward, LearnerError> {
+        let kernels = Kernels::new(isa).ok_or_else(|| LearnerError::Unsupported {
+            learner: "fused",
+            reason: format!("this processor has no {}", isa.name()),
+        })?;
+        let layers: Vec<LayerShape> = shape.layers().collect();
+        Ok(Forward { worker: Worker::new(layers.len()), shape, layers, kernels })
+    }
+
+    /// The q-values of `states`, row-major, by `parameters` in canonical layout.
+    ///
+    /// # Errors
+    /// On wrong shapes and on values that are not finite.
+    pub fn q_values(
+        &mut self,
+        parameters: &[f32],
+        states: &dyn StateRows,
+        out: &mut Vec<f32>,
+    ) -> Result<(), LearnerError> {
+        check_parameters(&self.shape, "the parameters", parameters)?;
+        if !states.is_empty() && states.width() != self.shape.inputs() {
+            let (expected, found) = (self.shape.inputs(), states.width());
+            return Err(LearnerError::Shape { what: "a state", expected, found });
+        }
+        let shared = Shared { kernels: self.kernels, layers: &self.layers, online: parameters, target: &[] };
+        let (rows, actions) = (states.len(), self.shape.outputs());
+        out.resize(rows * actions, 0.0);
+        for (start, out) in (0..rows).step_by(FORWARD_ROWS).zip(out.chunks_mut(FORWARD_ROWS * actions)) {
+            self.worker.q_values(shared, states, start..rows.min(start + FORWARD_ROWS), out)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learner::Learner;
+    use crate::learner::fused::{FusedLearner, FusedOptions};
+    use crate::streams::stream;
+    use bellwether_replay::DenseRows;
+
+    #[test]
+    fn the_q_values_are_those_of_the_learner() {
+        let shape = NetworkShape::new(vec![7, 20, 3]).unwrap();
+        let parameters = shape.initial_parameters(&mut stream(3, "init"));
+        let states: Vec<f32> = (0..7 * 300).map(|i| (i % 11) as f32 / 11.0).collect();
+        let rows = DenseRows::new(7, &states);
+        let mut learner = FusedLearner::new(shape.clone(), &parameters, FusedOptions::default()).unwrap();
+        let (mut expected, mut found) = (Vec::new(), Vec::new());
+        learner.q_values(&rows, &mut expected).unwrap();
+        Forward::new(shape, Isa::best()).unwrap().q_values(&parameters, &rows, &mut found).unwrap();
+        assert_eq!(expected, found);
+        assert_eq!(found.len(), 900);
+    }
+}

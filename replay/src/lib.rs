@@ -3,12 +3,15 @@
 //!
 //! - [`StateStore`] keeps every state once, in memory up to a budget and beyond it in a spill file.
 //! - [`EpisodeStore`] holds recordings, which answer for every action; [`EpisodeSampler`] draws their states.
+//! - [`ReplayBuffer`] is a ring of played experience, which assembles transitions of any number of steps as they are
+//!   drawn; [`SharedReplay`] is one for many threads.
 //! - [`SampledRows`] are drawn states as a learner gathers them.
 //!
 //! Every draw comes from the caller's generator, so the same data and seed give the same batches. The crate opens no
 //! file under a name: the spill file has none, and all else is written to and read from what the caller gives.
 #![forbid(unsafe_code)]
 
+mod buffer;
 mod draw;
 mod error;
 mod mask;
@@ -16,6 +19,9 @@ mod recording;
 mod rows;
 mod store;
 
+pub use buffer::{
+    BufferConfig, Outcome, Played, ReplayBuffer, SampleSpec, Sampled, SharedReplay, StreamId, Transition,
+};
 pub use draw::Draw;
 pub use error::ReplayError;
 pub use mask::ActionMask;

@@ -1,0 +1,405 @@
+//! Played experience in a ring: every state is stored once, and transitions are assembled when they are drawn.
+
+mod sample;
+mod save;
+mod shared;
+
+pub use sample::{SampleSpec, Sampled, Transition};
+pub use shared::SharedReplay;
+
+use crate::error::{ReplayError, all_finite};
+use crate::{ActionMask, StateRows};
+
+/// What a [`ReplayBuffer`] is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferConfig {
+    /// Elements per state, at least 1.
+    pub width: usize,
+    /// Number of actions, 1 to 32.
+    pub actions: u32,
+    /// The most states that are held at once, at least 2; the oldest make room for the newest. An episode of `n` steps
+    /// holds `n` states, and one more where it was cut off with its final state observed.
+    pub capacity: usize,
+}
+
+/// One source of episodes, of which at most one is under way: an environment of many, or a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(u32);
+
+/// What was played in the open state of a stream, and what it earned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Played {
+    /// Action number; the state's mask allows it.
+    pub action: u32,
+    /// Reward of the step; finite.
+    pub reward: f32,
+    /// Probability with which the behaviour policy chose this action in this state, above 0 and at most 1.
+    pub behaviour_probability: f32,
+}
+
+/// What a step led to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome<'a> {
+    /// The episode goes on in this state.
+    Continues {
+        /// The next state.
+        state: &'a [f32],
+        /// Its allowed actions.
+        mask: ActionMask,
+    },
+    /// The episode ended by its own rules; nothing is bootstrapped.
+    Terminated,
+    /// The episode was cut off. Its last step is learned from only where the state that it led to was observed.
+    Truncated {
+        /// The final state with its allowed actions, where it was observed.
+        observed: Option<(&'a [f32], ActionMask)>,
+    },
+}
+
+/// A ring of played steps of any number of interleaved streams.
+///
+/// ```
+/// use bellwether_replay::{ActionMask, BufferConfig, Outcome, Played, ReplayBuffer, SampleSpec, Sampled};
+/// use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
+/// let mut buffer = ReplayBuffer::new(BufferConfig { width: 1, actions: 2, capacity: 100 })?;
+/// let stream = buffer.add_stream();
+/// let mask = ActionMask::all(2);
+/// buffer.begin(stream, &[0.0], mask)?;
+/// let played = Played { action: 1, reward: 1.0, behaviour_probability: 0.5 };
+/// buffer.append(stream, played, Outcome::Continues { state: &[1.0], mask })?;
+/// buffer.append(stream, played, Outcome::Terminated)?;
+///
+/// let mut sampled = Sampled::default();
+/// let mut rng = ChaCha8Rng::seed_from_u64(7);
+/// buffer.sample(&mut rng, 8, &SampleSpec { n_step: 3, gamma: 0.5, ..SampleSpec::default() }, &mut sampled)?;
+/// for (row, reward) in sampled.rows.iter().zip(&sampled.rewards) {
+///     assert_eq!(*reward, if *row == 0 { 1.5 } else { 1.0 });
+/// }
+/// assert!(sampled.discounts.iter().all(|discount| *discount == 0.0));
+/// # Ok::<(), bellwether_replay::ReplayError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ReplayBuffer {
+    config: BufferConfig,
+    /// States ever stored; state number `i` lies in slot `i % capacity` until number `i + capacity` takes it.
+    written: u64,
+    /// Slots whose step can be drawn.
+    drawable: u32,
+    streams: Vec<Stream>,
+    // One entry per slot in use, in each of these columns.
+    kinds: Vec<Kind>,
+    masks: Vec<ActionMask>,
+    actions: Vec<u8>,
+    rewards: Vec<f32>,
+    behaviour_probabilities: Vec<f32>,
+    /// Slot of the successor, or [`NO_SLOT`]. A link leads to a younger state, which outlives the older: it never dangles.
+    next: Vec<u32>,
+    /// Row-major, `width` values per slot.
+    states: Vec<f32>,
+}
+
+/// The episode that is under way in a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stream {
+    /// Number of the state in which the next action is played.
+    open: Option<u64>,
+    /// Number of the state before it, in the same episode.
+    previous: Option<u64>,
+}
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    /// A state whose action is still to be played.
+    Open = 0,
+    /// A step that leads to the state in `next`.
+    Continues = 1,
+    /// The last step of an episode that ended by its own rules.
+    Terminated = 2,
+    /// The last step of an episode that was cut off; its final state is in `next`.
+    TruncatedObserved = 3,
+    /// The last step of an episode that was cut off, with nothing observed after it: kept as played, never drawn.
+    TruncatedBlind = 4,
+    /// The final state of an episode that was cut off; nothing was played in it.
+    Final = 5,
+}
+
+const NO_SLOT: u32 = u32::MAX;
+
+/// Bytes of the columns beside the state, per slot.
+const COLUMN_BYTES: u64 = 1 + 4 + 1 + 4 + 4 + 4;
+
+impl ReplayBuffer {
+    /// An empty buffer. Memory is taken as it fills.
+    ///
+    /// # Errors
+    /// [`ReplayError::Setting`] on a setting out of range.
+    pub fn new(config: BufferConfig) -> Result<Self, ReplayError> {
+        config.check()?;
+        Ok(ReplayBuffer {
+            config,
+            written: 0,
+            drawable: 0,
+            streams: Vec::new(),
+            kinds: Vec::new(),
+            masks: Vec::new(),
+            actions: Vec::new(),
+            rewards: Vec::new(),
+            behaviour_probabilities: Vec::new(),
+            next: Vec::new(),
+            states: Vec::new(),
+        })
+    }
+
+    /// Adds a stream of episodes.
+    pub fn add_stream(&mut self) -> StreamId {
+        self.streams.push(Stream::default());
+        StreamId(self.streams.len() as u32 - 1)
+    }
+
+    /// The streams there are, in the order of adding; after a restore, those of the saved buffer.
+    pub fn streams(&self) -> impl ExactSizeIterator<Item = StreamId> + use<> {
+        (0..self.streams.len() as u32).map(StreamId)
+    }
+
+    /// Whether an episode is under way in a stream.
+    ///
+    /// # Panics
+    /// If the stream is not of this buffer.
+    pub fn is_open(&self, stream: StreamId) -> bool {
+        self.streams[stream.0 as usize].open.is_some()
+    }
+
+    /// Starts an episode in its first state.
+    ///
+    /// # Errors
+    /// If one is under way in the stream, and on a state or mask that does not fit; nothing is stored then.
+    pub fn begin(&mut self, stream: StreamId, state: &[f32], mask: ActionMask) -> Result<(), ReplayError> {
+        if self.stream(stream)?.open.is_some() {
+            let reason = "an episode is under way; end it, or abandon it before the next begins";
+            return Err(ReplayError::Stream { stream: stream.0, reason });
+        }
+        self.check_state(state, mask)?;
+        let open = self.push(state, mask, Kind::Open)?;
+        self.streams[stream.0 as usize] = Stream { open: Some(open), previous: None };
+        Ok(())
+    }
+
+    /// Records what was played in the open state of a stream, and what came of it. The step can be drawn at once.
+    ///
+    /// # Errors
+    /// If no episode is under way, if its open state was overwritten, and on values that do not fit. Nothing is stored
+    /// then, and the stream is as it was.
+    pub fn append(&mut self, stream: StreamId, played: Played, outcome: Outcome<'_>) -> Result<(), ReplayError> {
+        let Some(open) = self.stream(stream)?.open else {
+            return Err(ReplayError::Stream { stream: stream.0, reason: "begin an episode before its steps" });
+        };
+        let (successor, kind) = match outcome {
+            Outcome::Continues { state, mask } => (Some((state, mask, Kind::Open)), Kind::Continues),
+            Outcome::Terminated => (None, Kind::Terminated),
+            Outcome::Truncated { observed: None } => (None, Kind::TruncatedBlind),
+            Outcome::Truncated { observed: Some((state, mask)) } => {
+                (Some((state, mask, Kind::Final)), Kind::TruncatedObserved)
+            }
+        };
+        if self.written + u64::from(successor.is_some()) > open + self.config.capacity as u64 {
+            return Err(ReplayError::Overwritten { stream: stream.0 });
+        }
+        let slot = self.slot(open);
+        self.check_played(slot, played)?;
+        let mut next = NO_SLOT;
+        let mut after = Stream::default();
+        if let Some((state, mask, kind)) = successor {
+            self.check_state(state, mask)?;
+            let number = self.push(state, mask, kind)?;
+            next = self.slot(number) as u32;
+            if kind == Kind::Open {
+                after = Stream { open: Some(number), previous: Some(open) };
+            }
+        }
+        self.kinds[slot] = kind;
+        self.actions[slot] = played.action as u8;
+        self.rewards[slot] = played.reward;
+        self.behaviour_probabilities[slot] = played.behaviour_probability;
+        self.next[slot] = next;
+        self.drawable += u32::from(kind.is_drawable());
+        self.streams[stream.0 as usize] = after;
+        Ok(())
+    }
+
+    /// Breaks off the episode of a stream in its open state, in which nothing will be played: it becomes the observed
+    /// final state of an episode that was cut off, so every step that was played still counts. Without an episode under
+    /// way, nothing happens.
+    ///
+    /// # Errors
+    /// [`ReplayError::Stream`] if the stream is not of this buffer.
+    pub fn abandon(&mut self, stream: StreamId) -> Result<(), ReplayError> {
+        let Stream { open, previous } = self.stream(stream)?;
+        for (number, kind) in [(open, Kind::Final), (previous, Kind::TruncatedObserved)] {
+            if let Some(number) = number.filter(|number| self.is_held(*number)) {
+                let slot = self.slot(number);
+                self.kinds[slot] = kind;
+            }
+        }
+        self.streams[stream.0 as usize] = Stream::default();
+        Ok(())
+    }
+
+    /// Number of states held; never above the capacity.
+    pub fn states_held(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// Number of steps that can be drawn.
+    pub fn transitions(&self) -> usize {
+        self.drawable as usize
+    }
+
+    /// Number of states ever stored, those since overwritten included.
+    pub fn states_written(&self) -> u64 {
+        self.written
+    }
+
+    /// What the buffer is made of.
+    pub fn config(&self) -> &BufferConfig {
+        &self.config
+    }
+
+    /// Bytes of memory that everything takes now.
+    pub fn memory_bytes(&self) -> usize {
+        self.states.capacity() * 4
+            + self.kinds.capacity() * COLUMN_BYTES as usize
+            + self.streams.capacity() * size_of::<Stream>()
+    }
+
+    fn stream(&self, stream: StreamId) -> Result<Stream, ReplayError> {
+        let reason = "it belongs to another buffer; add a stream to this one";
+        self.streams.get(stream.0 as usize).copied().ok_or(ReplayError::Stream { stream: stream.0, reason })
+    }
+
+    fn slot(&self, number: u64) -> usize {
+        (number % self.config.capacity as u64) as usize
+    }
+
+    fn is_held(&self, number: u64) -> bool {
+        self.written <= number + self.config.capacity as u64
+    }
+
+    fn check_state(&self, state: &[f32], mask: ActionMask) -> Result<(), ReplayError> {
+        if state.len() != self.config.width {
+            return Err(ReplayError::Width { what: "a state", expected: self.config.width, found: state.len() });
+        }
+        all_finite("a state", state)?;
+        mask.check(self.config.actions)
+    }
+
+    fn check_played(&self, slot: usize, played: Played) -> Result<(), ReplayError> {
+        let Played { action, reward, behaviour_probability } = played;
+        if action >= self.config.actions {
+            return Err(ReplayError::Action { action, reason: "there is no such action" });
+        }
+        if !self.masks[slot].allows(action) {
+            return Err(ReplayError::Action { action, reason: "the mask of the state forbids it" });
+        }
+        all_finite("a reward", &[reward])?;
+        if !(behaviour_probability > 0.0 && behaviour_probability <= 1.0) {
+            return Err(ReplayError::Setting {
+                key: "behaviour_probability",
+                value: behaviour_probability.to_string(),
+                reason: "what was played had a probability above 0 and at most 1",
+            });
+        }
+        Ok(())
+    }
+
+    /// Stores a checked state in the next slot, and gives its number.
+    fn push(&mut self, state: &[f32], mask: ActionMask, kind: Kind) -> Result<u64, ReplayError> {
+        let number = self.written;
+        if self.kinds.len() < self.config.capacity {
+            self.grow()?;
+            self.kinds.push(kind);
+            self.masks.push(mask);
+            self.actions.push(0);
+            self.rewards.push(0.0);
+            self.behaviour_probabilities.push(0.0);
+            self.next.push(NO_SLOT);
+            self.states.extend_from_slice(state);
+        } else {
+            let slot = self.slot(number);
+            self.drawable -= u32::from(self.kinds[slot].is_drawable());
+            self.kinds[slot] = kind;
+            self.masks[slot] = mask;
+            self.actions[slot] = 0;
+            self.rewards[slot] = 0.0;
+            self.behaviour_probabilities[slot] = 0.0;
+            self.next[slot] = NO_SLOT;
+            self.states[slot * self.config.width..][..self.config.width].copy_from_slice(state);
+        }
+        self.written += 1;
+        Ok(number)
+    }
+
+    /// Makes room for one more slot, doubling up to the capacity and not beyond.
+    fn grow(&mut self) -> Result<(), ReplayError> {
+        let slots = self.kinds.len();
+        if slots < self.kinds.capacity() && slots * self.config.width < self.states.capacity() {
+            return Ok(());
+        }
+        let more = slots.max(64).min(self.config.capacity - slots);
+        self.kinds
+            .try_reserve_exact(more)
+            .and_then(|()| self.masks.try_reserve_exact(more))
+            .and_then(|()| self.actions.try_reserve_exact(more))
+            .and_then(|()| self.rewards.try_reserve_exact(more))
+            .and_then(|()| self.behaviour_probabilities.try_reserve_exact(more))
+            .and_then(|()| self.next.try_reserve_exact(more))
+            .and_then(|()| self.states.try_reserve_exact(more * self.config.width))
+            .map_err(|_| ReplayError::Memory {
+                what: "the replay buffer",
+                bytes: (slots + more) as u64 * (self.config.width as u64 * 4 + COLUMN_BYTES),
+            })
+    }
+}
+
+impl StateRows for ReplayBuffer {
+    fn len(&self) -> usize {
+        self.kinds.len()
+    }
+    fn width(&self) -> usize {
+        self.config.width
+    }
+    /// Writes the state in slot `row`.
+    fn gather(&self, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.states[row * self.config.width..(row + 1) * self.config.width]);
+    }
+}
+
+impl BufferConfig {
+    fn check(&self) -> Result<(), ReplayError> {
+        let refuse = |key, value: usize, reason| Err(ReplayError::Setting { key, value: value.to_string(), reason });
+        if self.width == 0 || self.width > crate::StateStore::MAX_WIDTH {
+            return refuse("width", self.width, "a state has 1 to 65,535 elements");
+        }
+        if self.actions == 0 || self.actions as usize > ActionMask::MAX_ACTIONS {
+            return refuse("actions", self.actions as usize, "there are 1 to 32 actions");
+        }
+        if self.capacity < 2 || self.capacity >= NO_SLOT as usize {
+            return refuse("capacity", self.capacity, "a step needs its state and the next; 2 to 4,294,967,294 states");
+        }
+        Ok(())
+    }
+}
+
+impl StreamId {
+    /// Its number: 0, 1, 2, ... in the order of adding.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Kind {
+    fn is_drawable(self) -> bool {
+        matches!(self, Kind::Continues | Kind::Terminated | Kind::TruncatedObserved)
+    }
+}

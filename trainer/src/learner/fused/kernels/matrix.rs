@@ -94,13 +94,13 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize, const WHOLE: bool>(
     // SAFETY: all addresses lie within the operands, by the promise of the caller and the loops' bounds.
     unsafe {
         let read = |from: *const f32| if WHOLE { V::load(from) } else { V::load_first(from, lanes) };
-        let c = p.c.add(row * p.c_row + column);
+        let c = p.c.wrapping_add(row * p.c_row + column);
         let mut sums = [[V::splat(0.0); NV]; MR];
         match p.start {
             Start::Zero => {}
             Start::Row(from) => {
                 for j in 0..NV {
-                    let value = read(from.add(column + j * V::COUNT));
+                    let value = read(from.wrapping_add(column + j * V::COUNT));
                     for sum in &mut sums {
                         sum[j] = value;
                     }
@@ -109,7 +109,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize, const WHOLE: bool>(
             Start::Continue => {
                 for (i, sum) in sums.iter_mut().enumerate() {
                     for (j, lane) in sum.iter_mut().enumerate() {
-                        *lane = read(c.add(i * p.c_row + j * V::COUNT));
+                        *lane = read(c.wrapping_add(i * p.c_row + j * V::COUNT));
                     }
                 }
             }
@@ -136,7 +136,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize, const WHOLE: bool>(
         }
         for (i, sum) in sums.iter().enumerate() {
             for (j, lane) in sum.iter().enumerate() {
-                let to = c.add(i * p.c_row + j * V::COUNT);
+                let to = c.wrapping_add(i * p.c_row + j * V::COUNT);
                 if WHOLE {
                     lane.store(to);
                 } else {

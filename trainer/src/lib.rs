@@ -1,7 +1,10 @@
 //! Learners, the training loop, evaluation and export.
 #![deny(unsafe_code)]
 
+pub mod control;
+pub mod dqn;
 pub mod evaluate;
 pub mod learner;
 pub mod network;
+pub mod schedule;
 pub mod streams;

@@ -3,11 +3,13 @@
 mod check;
 pub mod fused;
 mod noise;
+mod state;
 
 use crate::network::NetworkShape;
 use bellwether_replay::StateRows;
 
 pub use noise::draw_keep;
+pub use state::StateError;
 
 /// What is known about one action in one state: an experience that was played, or an answer that a recording gives.
 ///

@@ -1,0 +1,325 @@
+//! The loop: an action in one environment, what it led to into the buffer, and updates at their interval.
+
+use super::greedy::greedy;
+use super::{DqnConfig, DqnError, DqnEvent, DqnObserver, DqnReport};
+use crate::learner::fused::{FusedLearner, FusedOptions};
+use crate::learner::{Answer, Batch, Learner, Noise, TargetSync, UpdateSpec, draw_keep};
+use crate::streams::stream;
+use bellwether_env_adapter::Environment;
+use bellwether_replay::{
+    ActionMask, BufferConfig, DenseRows, Draw, Outcome, Played, ReplayBuffer, SampleSpec, Sampled, SampledRows,
+    StreamId,
+};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+/// A DQN run: environments, what was played in them, and the learner.
+///
+/// Environments take their steps in turn, so that everything that happens at an interval of environment steps happens
+/// exactly there, however many environments there are.
+pub struct DqnTrainer<E> {
+    pub(super) config: DqnConfig,
+    pub(super) spec: UpdateSpec,
+    pub(super) learner: Box<dyn Learner>,
+    pub(super) buffer: ReplayBuffer,
+    pub(super) seats: Vec<Seat<E>>,
+    pub(super) streams: Streams,
+    pub(super) environment_steps: u64,
+    pub(super) updates: u64,
+    pub(super) episodes: u64,
+    scratch: Scratch,
+}
+
+/// One environment and the episode under way in it.
+pub(super) struct Seat<E> {
+    pub(super) env: E,
+    pub(super) stream: StreamId,
+    /// Whether an episode is under way.
+    pub(super) playing: bool,
+    /// Its seed.
+    pub(super) seed: u64,
+    /// What was played in it: with the seed, this is the episode once more.
+    pub(super) actions: Vec<u32>,
+    pub(super) total: f64,
+    pub(super) observation: Vec<f32>,
+    pub(super) mask: Vec<bool>,
+}
+
+/// One stream of random numbers per purpose.
+pub(super) struct Streams {
+    pub(super) exploration: ChaCha8Rng,
+    pub(super) sampling: ChaCha8Rng,
+    pub(super) environment: ChaCha8Rng,
+    pub(super) dropout: ChaCha8Rng,
+}
+
+/// Memory of a round of updates, kept for the next.
+#[derive(Default)]
+struct Scratch {
+    sampled: Sampled,
+    answers: Vec<Answer>,
+    next_masks: Vec<bool>,
+    keep: Vec<Vec<u8>>,
+    errors: Vec<f32>,
+    q: Vec<f32>,
+}
+
+impl Streams {
+    pub(super) fn new(seed: u64) -> Streams {
+        Streams {
+            exploration: stream(seed, "exploration"),
+            sampling: stream(seed, "sampling"),
+            environment: stream(seed, "environment"),
+            dropout: stream(seed, "dropout"),
+        }
+    }
+}
+
+/// A uniform number in `[0, 1)`.
+fn unit(rng: &mut impl Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+impl<E: Environment> Seat<E> {
+    fn new(env: E, stream: StreamId) -> Seat<E> {
+        let (observation, mask) = (vec![0.0; env.width()], vec![false; env.actions()]);
+        Seat { env, stream, playing: false, seed: 0, actions: Vec::new(), total: 0.0, observation, mask }
+    }
+
+    /// Starts an episode.
+    pub(super) fn reset(&mut self, seed: u64) {
+        self.env.reset(seed);
+        (self.seed, self.total, self.playing) = (seed, 0.0, true);
+        self.actions.clear();
+        self.look();
+    }
+
+    /// Reads observation and mask. After the end of an episode the mask says nothing, so an empty one allows all.
+    pub(super) fn look(&mut self) {
+        self.env.observe(&mut self.observation);
+        self.env.mask(&mut self.mask);
+        if !self.playing && !self.mask.contains(&true) {
+            self.mask.fill(true);
+        }
+    }
+
+    fn allowed(&self) -> ActionMask {
+        ActionMask::from_bools(&self.mask)
+    }
+}
+
+impl<E: Environment> DqnTrainer<E> {
+    /// A run with the fused learner.
+    ///
+    /// # Errors
+    /// On a bad configuration, without environments, and if they differ in width or actions.
+    pub fn new(config: DqnConfig, environments: Vec<E>, options: FusedOptions) -> Result<Self, DqnError> {
+        config.validate()?;
+        let Some(first) = environments.first() else {
+            return Err(DqnError::Environment { environment: 0, reason: "there is none; give at least one".into() });
+        };
+        let shape = config.network.shape(first.width(), first.actions())?;
+        let parameters = shape.initial_parameters(&mut stream(config.seed, "init"));
+        let learner = FusedLearner::new(shape, &parameters, options)?;
+        Self::with_learner(config, environments, Box::new(learner))
+    }
+
+    /// A run with a learner that was made elsewhere.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), and if the learner's network or abilities do not fit.
+    pub fn with_learner(config: DqnConfig, environments: Vec<E>, learner: Box<dyn Learner>) -> Result<Self, DqnError> {
+        config.validate()?;
+        let (width, actions) = (learner.shape().inputs(), learner.shape().outputs());
+        if environments.is_empty() {
+            return Err(DqnError::Environment { environment: 0, reason: "there is none; give at least one".into() });
+        }
+        let (mut seats, capacity) = (Vec::new(), config.buffer_capacity);
+        let mut buffer = ReplayBuffer::new(BufferConfig { width, actions: actions as u32, capacity })?;
+        for (environment, env) in environments.into_iter().enumerate() {
+            if (env.width(), env.actions()) != (width, actions) {
+                let (found, other) = (env.width(), env.actions());
+                let reason =
+                    format!("{found} elements and {other} actions where the network has {width} and {actions}");
+                return Err(DqnError::Environment { environment, reason });
+            }
+            seats.push(Seat::new(env, buffer.add_stream()));
+        }
+        let spec = config.update_spec(learner.shape());
+        learner.supports(&spec)?;
+        Ok(DqnTrainer {
+            streams: Streams::new(config.seed),
+            config,
+            spec,
+            learner,
+            buffer,
+            seats,
+            environment_steps: 0,
+            updates: 0,
+            episodes: 0,
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// Plays and learns until all steps are taken or the observer stops the run, which can then be called again.
+    ///
+    /// # Errors
+    /// On divergence, and if an environment does not keep its contract.
+    pub fn run(&mut self, observer: &mut impl DqnObserver) -> Result<DqnReport, DqnError> {
+        let (epsilon, target) = (self.config.epsilon(), self.config.target_schedule());
+        let mut stopped = false;
+        while self.environment_steps < self.config.total_steps && !stopped {
+            let warm = self.environment_steps >= self.config.learning_starts;
+            let chance = if warm { epsilon.at(self.environment_steps) } else { 1.0 };
+            let ended = self.play(chance)?;
+            let sync = target.after(self.environment_steps);
+            if sync != TargetSync::Keep {
+                self.learner.sync_target(sync)?;
+            }
+            if let Some(event) = ended {
+                stopped |= observer.observe(&event).is_break();
+            }
+            let due = self.environment_steps.is_multiple_of(self.config.train_interval);
+            if due && self.environment_steps > self.config.learning_starts {
+                let event = self.learn(epsilon.at(self.environment_steps))?;
+                stopped |= observer.observe(&event).is_break();
+            }
+        }
+        Ok(DqnReport {
+            environment_steps: self.environment_steps,
+            updates: self.updates,
+            episodes: self.episodes,
+            finished: self.environment_steps >= self.config.total_steps,
+        })
+    }
+
+    /// The learner, for evaluation and export.
+    pub fn learner(&mut self) -> &mut dyn Learner {
+        self.learner.as_mut()
+    }
+
+    /// What was played, as far as the buffer holds it.
+    pub fn buffer(&self) -> &ReplayBuffer {
+        &self.buffer
+    }
+
+    /// The configuration of the run.
+    pub fn config(&self) -> &DqnConfig {
+        &self.config
+    }
+
+    /// Takes one step in the environment whose turn it is; gives the end of its episode, if it ended.
+    fn play(&mut self, epsilon: f64) -> Result<Option<DqnEvent>, DqnError> {
+        let environment = (self.environment_steps % self.seats.len() as u64) as usize;
+        let seat = &mut self.seats[environment];
+        if !seat.playing {
+            seat.reset(self.streams.environment.next_u64());
+            self.buffer.begin(seat.stream, &seat.observation, seat.allowed())?;
+        }
+        let (action, behaviour_probability) =
+            choose(self.learner.as_mut(), seat, epsilon, &mut self.streams.exploration, &mut self.scratch.q)?;
+        let step = seat.env.step(action);
+        let played = Played { action: action as u32, reward: step.reward, behaviour_probability };
+        seat.playing = !(step.terminated || step.truncated);
+        seat.actions.push(action as u32);
+        seat.total += f64::from(step.reward);
+        seat.look();
+        let mask = seat.allowed();
+        let outcome = if step.terminated {
+            Outcome::Terminated
+        } else if step.truncated {
+            Outcome::Truncated { observed: Some((&seat.observation, mask)) }
+        } else {
+            Outcome::Continues { state: &seat.observation, mask }
+        };
+        self.buffer.append(seat.stream, played, outcome)?;
+        self.environment_steps += 1;
+        if seat.playing {
+            return Ok(None);
+        }
+        self.episodes += 1;
+        Ok(Some(DqnEvent::Episode {
+            environment_steps: self.environment_steps,
+            environment,
+            episode_return: seat.total,
+            length: seat.actions.len() as u64,
+            terminated: step.terminated,
+        }))
+    }
+
+    /// One round of updates.
+    fn learn(&mut self, epsilon: f64) -> Result<DqnEvent, DqnError> {
+        let draw = SampleSpec { n_step: self.config.n_step, gamma: self.config.gamma, draw: Draw::Uniform };
+        let (batch_size, actions) = (self.config.batch_size, self.learner.shape().outputs());
+        let Scratch { sampled, answers, next_masks, keep, errors, .. } = &mut self.scratch;
+        let (mut sums, mut largest) = ([0.0; 4], 0.0f64);
+        for _ in 0..self.config.gradient_steps {
+            self.buffer.sample(&mut self.streams.sampling, batch_size, &draw, sampled)?;
+            answers.clear();
+            answers.extend((0..batch_size).map(|i| Answer {
+                row: i as u32,
+                action: sampled.actions[i],
+                reward: sampled.rewards[i],
+                discount: sampled.discounts[i],
+                next: i as u32,
+                weight: sampled.weights[i],
+            }));
+            sampled.write_next_masks(actions, next_masks);
+            draw_keep(&mut self.streams.dropout, &self.spec, self.learner.shape(), batch_size, keep);
+            let batch = Batch {
+                states: &SampledRows::new(&self.buffer, &sampled.rows),
+                answers,
+                next_states: &SampledRows::new(&self.buffer, &sampled.next_rows),
+                next_masks,
+            };
+            let report = self.learner.update(&self.spec, batch, Noise { keep }, errors)?;
+            self.updates += 1;
+            let figures = [report.loss, report.mean_q, report.mean_target, report.gradient_norm];
+            for (sum, figure) in sums.iter_mut().zip(figures) {
+                *sum += f64::from(figure);
+            }
+            largest = largest.max(f64::from(report.max_error));
+        }
+        let [loss, mean_q, mean_target, gradient_norm] = sums.map(|sum| sum / f64::from(self.config.gradient_steps));
+        Ok(DqnEvent::Updates {
+            environment_steps: self.environment_steps,
+            updates: self.updates,
+            epsilon,
+            loss,
+            mean_q,
+            mean_target,
+            max_error: largest,
+            gradient_norm,
+            transitions: self.buffer.transitions(),
+        })
+    }
+}
+
+/// Epsilon-greedy among the allowed actions: with probability `epsilon` any of them, each as likely, and otherwise the
+/// greedy one. Returns the action and the probability that this policy gave it.
+fn choose<E: Environment>(
+    learner: &mut dyn Learner,
+    seat: &Seat<E>,
+    epsilon: f64,
+    rng: &mut ChaCha8Rng,
+    q: &mut Vec<f32>,
+) -> Result<(usize, f32), DqnError> {
+    let allowed = seat.mask.iter().filter(|allowed| **allowed).count();
+    let explores = unit(rng) < epsilon;
+    let place = ((unit(rng) * allowed as f64) as usize).min(allowed.saturating_sub(1));
+    let random = seat.mask.iter().enumerate().filter(|(_, allowed)| **allowed).nth(place).map(|(action, _)| action);
+    let best = if epsilon < 1.0 {
+        learner.q_values(&DenseRows::new(seat.observation.len(), &seat.observation), q)?;
+        greedy(q, &seat.mask)
+    } else {
+        None
+    };
+    let chosen = if explores { random } else { best };
+    let Some(action) = chosen else {
+        let reason = "no action is allowed in an episode that has not ended".to_owned();
+        return Err(DqnError::Environment { environment: 0, reason });
+    };
+    let share = epsilon / allowed as f64;
+    let probability = if best == Some(action) { share + (1.0 - epsilon) } else { share };
+    Ok((action, probability as f32))
+}

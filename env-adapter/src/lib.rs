@@ -7,6 +7,9 @@
 pub mod action;
 pub mod environment;
 pub mod event;
+#[cfg(feature = "ingest")]
+pub mod ingest;
+pub mod redact;
 
 pub use action::{ACTION_COUNT, Action, ActionMask};
 pub use environment::{Environment, Step};

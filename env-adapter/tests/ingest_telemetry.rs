@@ -1,5 +1,6 @@
 //! Telemetry Parquet: exact round trips, and files that are damaged, foreign or out of order.
 #![cfg(feature = "ingest")]
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod arbitrary;
 
@@ -186,7 +187,8 @@ fn a_foreign_file_with_wider_types_and_missing_columns_is_read() {
 
 #[test]
 fn faults_name_their_row() {
-    let cases: Vec<(Vec<(&str, ArrayRef)>, u64, RowFault)> = vec![
+    type Case<'a> = (Vec<(&'a str, ArrayRef)>, u64, RowFault);
+    let cases: Vec<Case<'_>> = vec![
         (columns(&["a", "b", "a"], &[0, 0, 1], vec![]), 2, RowFault::NotContiguous),
         (columns(&["a", "a", "a"], &[0, 2, 1], vec![]), 2, RowFault::OutOfOrder),
         (columns(&["a", "a"], &[3, 3], vec![]), 1, RowFault::OutOfOrder),

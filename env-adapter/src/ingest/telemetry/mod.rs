@@ -192,7 +192,15 @@ pub(crate) const KINDS: [(EventKind, &str); 6] = [
 
 /// The kind with this name.
 pub(crate) fn kind_from_name(name: &str) -> Option<EventKind> {
-    KINDS.iter().find(|(_, kind)| *kind == name).map(|(kind, _)| *kind)
+    Some(match name {
+        "syscall" => EventKind::Syscall,
+        "file" => EventKind::File,
+        "network" => EventKind::Network,
+        "process" => EventKind::Process,
+        "memory" => EventKind::Memory,
+        "behaviour" => EventKind::Behaviour,
+        _ => return None,
+    })
 }
 
 /// The name of a kind in files.

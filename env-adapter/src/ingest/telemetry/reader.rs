@@ -85,8 +85,8 @@ impl TelemetryReader {
         let known = schema();
         let unknown_columns = natural.schema().fields().iter().map(|field| field.name().clone());
         let unknown_columns = unknown_columns.filter(|name| known.field_with_name(name).is_err()).collect();
-        // Text arrives with its dictionary: a name is looked at once per batch and not once per row.
-        let fields: Vec<Field> = natural.schema().fields().iter().map(|field| as_dictionary(field)).collect();
+        // Views share the page's text: nothing is copied, and an equal view is an equal text.
+        let fields: Vec<Field> = natural.schema().fields().iter().map(|field| as_view(field)).collect();
         let options = options.with_schema(Arc::new(Schema::new(fields)));
         let fitted = ArrowReaderMetadata::try_new(Arc::clone(metadata), options).map_err(damaged)?;
         let wanted = Wanted::from_schema(fitted.schema())?;
@@ -205,12 +205,12 @@ where
     S::Error: std::error::Error + Send + Sync + 'static,
 {
     fn batch(&mut self, batch: &RecordBatch, rows: &Rows) -> Result<(), IngestError> {
-        // Keys of a dictionary are comparable within a batch only; -2 is no key.
-        let mut last_key = -2;
-        let mut last_attributes = [-2; 4];
+        // Keys are comparable within a batch only.
+        let mut last_key = None;
+        let mut last_attributes = None;
         for row in 0..batch.num_rows() {
             let key = rows.episode_id.key(row);
-            if key != last_key || key < 0 {
+            if key != last_key || key.is_none() {
                 last_key = key;
                 match rows.episode_id.get(row) {
                     None => {
@@ -222,7 +222,7 @@ where
                 }
             }
             // Text of attributes is compared only where a key differs from the row before.
-            let attributes = rows.attribute_keys(row);
+            let attributes = Some(rows.attribute_keys(row));
             self.one(rows, row, attributes != last_attributes)?;
             last_attributes = attributes;
             self.row += 1;
@@ -293,11 +293,10 @@ where
     }
 }
 
-fn as_dictionary(field: &Field) -> Field {
+fn as_view(field: &Field) -> Field {
     let text = matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     if text && schema().field_with_name(field.name()).is_ok() {
-        let keys = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-        Field::new(field.name(), keys, field.is_nullable())
+        Field::new(field.name(), DataType::Utf8View, field.is_nullable())
     } else {
         field.clone()
     }

@@ -5,14 +5,14 @@ use arrow_array::types::{
     ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, StringViewArray};
 use arrow_buffer::{ArrowNativeType, NullBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Schema};
 
 use super::writer::label_name;
 use super::{RowFault, check_event, column, kind_from_name};
 use crate::ingest::IngestError;
-use crate::{EpisodeAttributes, EpisodeId, Event, EventKind, Label};
+use crate::{EpisodeAttributes, EpisodeId, Event, Label};
 
 /// Which columns a file has.
 pub(super) struct Wanted(());
@@ -24,8 +24,6 @@ pub(super) struct Rows {
     stage: Number<u8>,
     seq: Number<u64>,
     kind: Text,
-    /// The kind of each entry of the dictionary of `kind`.
-    kinds: Vec<Option<EventKind>>,
     name: Text,
     time_ns: Number<u64>,
     pid: Number<u32>,
@@ -62,14 +60,11 @@ pub(super) struct Number<T: ArrowNativeType> {
 /// A column of yes and no.
 pub(super) struct Flag(Option<BooleanArray>);
 
-/// A column of text with its dictionary.
-pub(super) struct Text(Option<Keyed>);
+/// A column of text.
+pub(super) struct Text(Option<StringViewArray>);
 
-struct Keyed {
-    keys: ScalarBuffer<i32>,
-    nulls: Option<NullBuffer>,
-    values: StringArray,
-}
+/// The view of a text: within one batch, equal keys mean equal text.
+pub(super) type Key = Option<u128>;
 
 const INTEGER: &str = "an integer type";
 const TEXT: &str = "text (UTF-8)";
@@ -87,7 +82,7 @@ impl Wanted {
             let Ok(field) = schema.field_with_name(known.name()) else { continue };
             let found = field.data_type();
             let (fits, expected) = match known.data_type() {
-                DataType::Utf8 => (matches!(found, DataType::Dictionary(_, _)), TEXT),
+                DataType::Utf8 => (*found == DataType::Utf8View, TEXT),
                 DataType::Boolean => (*found == DataType::Boolean, "boolean"),
                 DataType::Float32 => (matches!(found, DataType::Float32 | DataType::Float64), "a float type"),
                 _ => (found.is_integer(), INTEGER),
@@ -96,7 +91,7 @@ impl Wanted {
             if !fits {
                 let column = ALL.into_iter().find(|name| name == known.name()).unwrap_or("?");
                 let found = match found {
-                    DataType::Dictionary(_, _) => "text".to_owned(),
+                    DataType::Utf8View => "text".to_owned(),
                     other => other.to_string(),
                 };
                 return Err(IngestError::ColumnType { column, found, expected });
@@ -109,18 +104,12 @@ impl Wanted {
     pub(super) fn rows(&self, batch: &RecordBatch) -> Result<Rows, IngestError> {
         use column::*;
         let get = |name| batch.column_by_name(name);
-        let kind = Text::new(get(KIND), KIND)?;
-        let kinds = match &kind.0 {
-            Some(keyed) => keyed.values.iter().map(|name| name.and_then(kind_from_name)).collect(),
-            None => Vec::new(),
-        };
         Ok(Rows {
             episode_id: Text::new(get(EPISODE_ID), EPISODE_ID)?,
             complete: Flag::new(get(COMPLETE)),
             stage: Number::integers::<UInt8Type>(get(STAGE)),
             seq: Number::integers::<UInt64Type>(get(SEQ)),
-            kind,
-            kinds,
+            kind: Text::new(get(KIND), KIND)?,
             name: Text::new(get(NAME), NAME)?,
             time_ns: Number::integers::<UInt64Type>(get(TIME_NS)),
             pid: Number::integers::<UInt32Type>(get(PID)),
@@ -151,13 +140,8 @@ impl Wanted {
 impl Rows {
     /// The event of a row.
     pub(super) fn event(&self, row: usize) -> Result<Event<'_>, RowFault> {
-        let kind = match usize::try_from(self.kind.key(row)) {
-            Err(_) => return Err(RowFault::Missing(column::KIND)),
-            Ok(key) => match self.kinds.get(key).copied().flatten() {
-                Some(kind) => kind,
-                None => return Err(RowFault::UnknownKind(self.kind.get(row).unwrap_or_default().to_owned())),
-            },
-        };
+        let kind = self.kind.get(row).ok_or(RowFault::Missing(column::KIND))?;
+        let kind = kind_from_name(kind).ok_or_else(|| RowFault::UnknownKind(kind.to_owned()))?;
         let event = Event {
             stage: self.stage.get(row, column::STAGE)?.ok_or(RowFault::Missing(column::STAGE))?,
             seq: self.seq.get(row, column::SEQ)?.ok_or(RowFault::Missing(column::SEQ))?,
@@ -207,7 +191,7 @@ impl Rows {
 
     /// The keys of the attributes of a row.
     #[inline]
-    pub(super) fn attribute_keys(&self, row: usize) -> [i32; 4] {
+    pub(super) fn attribute_keys(&self, row: usize) -> [Key; 4] {
         [self.label.key(row), self.family.key(row), self.source.key(row), self.sample_sha256.key(row)]
     }
 
@@ -319,28 +303,22 @@ impl Flag {
 impl Text {
     fn new(array: Option<&ArrayRef>, column: &'static str) -> Result<Self, IngestError> {
         let Some(array) = array.filter(|array| array.null_count() < array.len()) else { return Ok(Text(None)) };
-        let dictionary = array.as_dictionary_opt::<Int32Type>();
-        let values = dictionary.and_then(|dictionary| dictionary.values().as_string_opt::<i32>());
-        let (Some(dictionary), Some(values)) = (dictionary, values) else {
+        let Some(views) = array.as_string_view_opt() else {
             return Err(IngestError::ColumnType { column, found: array.data_type().to_string(), expected: TEXT });
         };
-        let keys = dictionary.keys();
-        Ok(Text(Some(Keyed { keys: keys.values().clone(), nulls: keys.nulls().cloned(), values: values.clone() })))
+        Ok(Text(Some(views.clone())))
     }
 
-    /// The key of a row in the dictionary of this batch, -1 for null.
+    /// The key of the text in a row, none for null.
     #[inline]
-    pub(super) fn key(&self, row: usize) -> i32 {
-        match &self.0 {
-            Some(keyed) if !keyed.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) => keyed.keys[row],
-            _ => -1,
-        }
+    pub(super) fn key(&self, row: usize) -> Key {
+        let views = self.0.as_ref()?;
+        views.is_valid(row).then(|| views.views()[row])
     }
 
     #[inline]
     pub(super) fn get(&self, row: usize) -> Option<&str> {
-        let keyed = self.0.as_ref()?;
-        let key = usize::try_from(self.key(row)).ok()?;
-        (key < keyed.values.len()).then(|| keyed.values.value(key))
+        let views = self.0.as_ref()?;
+        views.is_valid(row).then(|| views.value(row))
     }
 }

@@ -55,6 +55,11 @@ impl DurableFile {
         &self.path
     }
 
+    /// Chooses another final name on the same file system, for content that is named by what it turned out to be.
+    pub fn rename_to(&mut self, path: impl Into<PathBuf>) {
+        self.path = path.into();
+    }
+
     /// Forces what was written to disk and hashes it from there: its SHA-256 and its length in bytes.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod error;
 mod folder;
 mod json_lines;
 mod manifest;
+mod name;
 pub mod release;
 mod sha256;
 mod version;
@@ -25,5 +26,6 @@ pub use manifest::{
     ActionBinding, DataFingerprint, FORMAT_VERSION, FeatureBinding, GoldenVector, MAX_MANIFEST_BYTES, ManifestError,
     Metric, ModelManifest, OnnxFile, OperatingPoint, SourceRevision, WindowLimits,
 };
+pub use name::is_plain_name;
 pub use sha256::{InvalidHash, Sha256};
 pub use version::{InvalidVersion, ModelVersion};

@@ -3,7 +3,7 @@
 //! Each test runs itself again as a child process with `CHILD` set, because limits and deaths belong to processes.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;

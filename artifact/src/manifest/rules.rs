@@ -1,7 +1,7 @@
 //! The rules that a `model.json` must keep beyond its shape.
 
 use super::{FORMAT_VERSION, GoldenVector, MAX_MANIFEST_BYTES, ModelManifest, OperatingPoint};
-use crate::{CanonicalError, ModelVersion};
+use crate::{CanonicalError, ModelVersion, is_plain_name};
 
 /// Largest number of golden vectors, operating points, metrics, data sets, layers or actions in one manifest.
 const MAX_ITEMS: usize = 4096;
@@ -51,14 +51,6 @@ type Result = std::result::Result<(), ManifestError>;
 
 fn ensure(holds: bool, field: impl Into<String>, found: impl ToString, rule: &'static str) -> Result {
     if holds { Ok(()) } else { Err(ManifestError::Field { field: field.into(), found: found.to_string(), rule }) }
-}
-
-/// Whether a name is safe as a file name and in a URL: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, no leading sign.
-fn is_plain_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
-    name.len() <= 64
-        && name.bytes().all(plain)
-        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
 }
 
 impl ModelManifest {

@@ -127,13 +127,18 @@ fn what_runs_refer_to_stays_and_an_unreadable_manifest_stops_all() {
     assert!(matches!(References::none().add_runs(&runs), Err(RegistryError::UnreadableReferences { .. })));
 }
 
+/// A folder in memory where the system has one: hundreds of cases would wait for the disk otherwise.
+fn quick_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 proptest! {
     #[test]
     fn a_collection_keeps_exactly_what_is_referred_to(
         contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 1..10),
         chosen in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
-        let root = tempfile::tempdir().unwrap();
+        let root = quick_folder();
         let store = ArtifactStore::open(root.path()).unwrap();
         let session = store.session().unwrap();
         let hashes: Vec<Sha256> = contents.iter().map(|content| session.put(content.as_slice()).unwrap()).collect();

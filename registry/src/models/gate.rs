@@ -73,6 +73,9 @@ impl GateReport {
     pub(super) fn keep(&self, folder: &Path) -> Result<Sha256, RegistryError> {
         let json = canonical_json_pretty(self)?;
         let hash = Sha256::of(json.as_bytes());
+        if report_path(folder, &hash).exists() {
+            return Ok(hash);
+        }
         let mut file = DurableFile::create(report_path(folder, &hash))?;
         std::io::Write::write_all(&mut file, json.as_bytes())
             .map_err(|source| ArtifactError::io("write", file.path(), source))?;

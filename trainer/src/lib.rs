@@ -1,10 +1,12 @@
 //! Learners, the training loop, evaluation and export.
 #![deny(unsafe_code)]
 
+pub mod baselines;
 pub mod control;
 pub mod dqn;
 pub mod evaluate;
 pub mod learner;
+pub mod metrics;
 pub mod network;
 pub mod schedule;
 pub mod streams;

@@ -12,23 +12,20 @@
 
 use std::collections::BTreeMap;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::RngExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::EvaluationError;
 use super::outcome::Outcome;
 use super::summary::{AscendingEvents, METRICS, Metrics, Tally};
+use crate::streams::stream;
 
 /// Lower and upper end of a 95 % interval.
 pub type Interval = [f64; 2];
 
 /// The share that each tail of the interval leaves out.
 const TAIL: f64 = 0.025;
-
-/// Stream of the generator: no other purpose draws from it.
-const STREAM: u64 = 0xb007;
 
 /// What is drawn as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +149,7 @@ impl Bootstrap {
 
     /// Calls `visit` with the multiplicities of one replicate after the other.
     fn replicate(&self, plan: &Plan, mut visit: impl FnMut(&[u32])) {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(STREAM);
+        let mut rng = stream(self.seed, "bootstrap");
         let mut weights = vec![0; plan.groups];
         for _ in 0..self.replicates {
             weights.fill(0);
@@ -373,7 +369,7 @@ mod tests {
     #[test]
     fn intervals_cover_as_often_as_they_promise() {
         // 200 data sets of 30 malicious groups whose true rate is 0.7: a 95 % interval must cover it about 190 times.
-        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let mut rng = stream(11, "test");
         let mut covered = 0;
         for seed in 0..200 {
             let mut list = Vec::new();

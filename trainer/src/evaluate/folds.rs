@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use bellwether_env_adapter::Label;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::RngExt;
 
 use super::error::EvaluationError;
-
-/// Stream of the generator: no other purpose draws from it.
-const STREAM: u64 = 0xf01d;
+use crate::streams::stream;
 
 /// What the split needs to know of an episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +61,7 @@ pub fn grouped_folds(items: &[FoldItem], folds: u32, seed: u64) -> Result<Vec<u3
     let share = |size: &Component| [size.benign as f64 / total_benign, size.malicious as f64 / total_malicious];
 
     let mut order: Vec<u32> = (0..count as u32).collect();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(STREAM);
+    let mut rng = stream(seed, "folds");
     for last in (1..order.len()).rev() {
         order.swap(last, rng.random_range(0..=last as u32) as usize);
     }

@@ -159,8 +159,8 @@ pub fn read_json_lines<T: DeserializeOwned>(mut reader: impl BufRead) -> Result<
             let partial = (read > 0).then_some(PartialLine { line, bytes: read, offset });
             return Ok(JsonLines { records, partial });
         }
-        let record = serde_json::from_slice(&bytes)
-            .map_err(|error| MetricsError::Line { line, reason: error.to_string() })?;
+        let record =
+            serde_json::from_slice(&bytes).map_err(|error| MetricsError::Line { line, reason: error.to_string() })?;
         records.push(record);
         offset += read;
     }
@@ -253,10 +253,7 @@ mod tests {
         let error = read_json_lines::<MetricsRecord>(&[&text[..], b"\n"].concat()[..]).unwrap_err();
         assert!(error.to_string().contains("`loss` is no number"), "{error}");
         let long = vec![b'x'; MAX_LINE_BYTES as usize + 10];
-        assert!(matches!(
-            read_json_lines::<MetricsRecord>(&long[..]),
-            Err(MetricsError::TooLong { line: 1 })
-        ));
+        assert!(matches!(read_json_lines::<MetricsRecord>(&long[..]), Err(MetricsError::TooLong { line: 1 })));
     }
 
     proptest! {

@@ -1,28 +1,28 @@
 //! TensorBoard event files, written by hand: two messages in a record framing need no TensorFlow.
 //!
-//! The framing is TFRecord: length (u64, little-endian), masked CRC-32C of those 8 bytes, the data, masked CRC-32C of the
+//! The framing is `TFRecord`: length (u64, little-endian), masked CRC-32C of those 8 bytes, the data, masked CRC-32C of the
 //! data; the mask is `((crc >> 15) | (crc << 17)) + 0xa282ead8` (TensorFlow, `core/lib/hash/crc32c.h`). The data is an
 //! `Event` message (`core/util/event.proto`, `core/framework/{summary,tensor,tensor_shape}.proto`); the field numbers
 //! stand at the constants below.
 
 use std::io::Write;
 
-/// `Event`: wall_time (double), step (int64), file_version (string), summary (message).
+/// `Event`: `wall_time` (double), step (int64), `file_version` (string), summary (message).
 const EVENT_WALL_TIME: u32 = 1;
 const EVENT_STEP: u32 = 2;
 const EVENT_FILE_VERSION: u32 = 3;
 const EVENT_SUMMARY: u32 = 5;
 /// `Summary`: value (repeated message).
 const SUMMARY_VALUE: u32 = 1;
-/// `Summary.Value`: tag (string), simple_value (float), tensor (message), metadata (message).
+/// `Summary.Value`: tag (string), `simple_value` (float), tensor (message), metadata (message).
 const VALUE_TAG: u32 = 1;
 const VALUE_SIMPLE: u32 = 2;
 const VALUE_TENSOR: u32 = 8;
 const VALUE_METADATA: u32 = 9;
-/// `SummaryMetadata`: plugin_data (message); `PluginData`: plugin_name (string).
+/// `SummaryMetadata`: `plugin_data` (message); `PluginData`: `plugin_name` (string).
 const METADATA_PLUGIN_DATA: u32 = 1;
 const PLUGIN_NAME: u32 = 1;
-/// `TensorProto`: dtype (enum), tensor_shape (message), string_val (repeated bytes).
+/// `TensorProto`: dtype (enum), `tensor_shape` (message), `string_val` (repeated bytes).
 const TENSOR_DTYPE: u32 = 1;
 const TENSOR_SHAPE: u32 = 2;
 const TENSOR_STRINGS: u32 = 8;
@@ -261,12 +261,11 @@ mod tests {
     fn checksums_have_their_published_values() {
         // RFC 3720 (iSCSI), section B.4: 32 bytes of zeros, of ones, ascending.
         let ascending: Vec<u8> = (0..32).collect();
-        for (bytes, crc) in
-            [(&[0u8; 32][..], 0x8a91_36aau32), (&[0xff; 32], 0x62a8_ab43), (&ascending, 0x46dd_794e)]
-        {
+        for (bytes, crc) in [(&[0u8; 32][..], 0x8a91_36aau32), (&[0xff; 32], 0x62a8_ab43), (&ascending, 0x46dd_794e)] {
             assert_eq!(crc32c::crc32c(bytes), crc);
-            // The mask as TensorFlow spells it.
-            assert_eq!(masked_crc(bytes), ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8));
+            // The mask as TensorFlow spells it, in wider numbers.
+            let wide = u64::from(crc);
+            assert_eq!(u64::from(masked_crc(bytes)), (((wide >> 15) | (wide << 17)) + 0xa282_ead8) & 0xffff_ffff);
         }
         // "123456789", the check value of every CRC catalogue.
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);

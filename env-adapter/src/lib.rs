@@ -5,12 +5,20 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod behaviour;
+pub mod calls;
 pub mod environment;
 pub mod event;
 #[cfg(feature = "ingest")]
 pub mod ingest;
 pub mod redact;
+pub mod reward;
+pub mod spec;
+pub mod window;
 
 pub use action::{ACTION_COUNT, Action, ActionMask};
 pub use environment::{Environment, Step};
 pub use event::{EpisodeAttributes, EpisodeId, Event, EventBuf, EventKind, EventSink, Label};
+pub use reward::{Parts, RewardConfig};
+pub use spec::{FeatureSpec, Featurizer, StateVector};
+pub use window::{Window, WindowConfig, WindowSink, Windower};

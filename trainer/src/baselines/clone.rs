@@ -55,29 +55,48 @@ impl ClonedRule {
         })
     }
 
-    /// The scores of the verdict for every window up to the one where the clone stops: cut there, a rule that runs to the
-    /// end and a threshold make the clone whole.
+    /// The scores of both decisions at every window.
     ///
     /// # Errors
     /// [`BaselineError::NotFinite`] on a bad state.
-    pub fn sequences(&self, recordings: &dyn Recordings) -> Result<ScoreSequences, BaselineError> {
-        let mut out = ScoreSequences::default();
+    pub fn scores(&self, recordings: &dyn Recordings) -> Result<ClonedScores, BaselineError> {
+        let mut out = ClonedScores::default();
         let mut state = vec![0.0; recordings.width()];
         for episode in 0..recordings.len() {
-            let (mut scores, mut events) = (Vec::new(), Vec::new());
-            for window in 0..recordings.windows(episode) {
+            let windows = recordings.windows(episode);
+            let (mut convict, mut stop) = (Vec::new(), Vec::new());
+            for window in 0..windows {
                 read_state(recordings, episode, window, &mut state)?;
-                scores.push(self.convict.score(&state));
-                events.push(recordings.events(episode, window));
-                if self.stop.score(&state) >= 0.0 {
-                    break;
-                }
+                convict.push(self.convict.score(&state));
+                stop.push(self.stop.score(&state));
             }
-            out.labels.push(recordings.label(episode));
-            out.scores.push(scores);
-            out.events.push(events);
+            out.convict.labels.push(recordings.label(episode));
+            out.convict.scores.push(convict);
+            out.convict.events.push((0..windows).map(|window| recordings.events(episode, window)).collect());
+            out.stop.push(stop);
         }
         Ok(out)
+    }
+}
+
+/// What a clone thinks at every window.
+#[derive(Clone, Debug, Default)]
+pub struct ClonedScores {
+    convict: ScoreSequences,
+    stop: Vec<Vec<f32>>,
+}
+
+impl ClonedScores {
+    /// The scores of the verdict up to the first window whose score for stopping is at least `threshold`, or the last: a rule
+    /// that runs to the end of these sequences makes the clone whole. At 0 it stops where stopping is the likelier action.
+    pub fn cut(&self, threshold: f32) -> ScoreSequences {
+        let mut out = self.convict.clone();
+        for (episode, stop) in self.stop.iter().enumerate() {
+            let windows = stop.iter().position(|&score| score >= threshold).map_or(stop.len(), |window| window + 1);
+            out.scores[episode].truncate(windows);
+            out.events[episode].truncate(windows);
+        }
+        out
     }
 }
 
@@ -125,12 +144,15 @@ mod tests {
             .collect();
         let clone = ClonedRule::learn(&toy, &stops, &config()).unwrap();
         let test = Toy::new(30, 30, 6);
-        let sequences = clone.sequences(&test).unwrap();
+        let sequences = clone.scores(&test).unwrap().cut(0.0);
         let imitated = sequences.stops(&Shape::Prefix { windows: u32::MAX }.rule(0.0));
         let same_window = (0..60).filter(|&i| imitated[i].window == 6.min(test.windows(i) - 1)).count();
         let right = (0..60).filter(|&i| (imitated[i].verdict == Verdict::Malicious) == (i >= 30)).count();
         assert!(same_window >= 58, "{same_window} of 60 stop where the rule does");
         assert!(right >= 50, "{right} of 60 verdicts");
+        let total =
+            |threshold: f32| -> usize { clone.scores(&test).unwrap().cut(threshold).scores.iter().map(Vec::len).sum() };
+        assert!(total(-100.0) == 60 && total(-1.0) <= total(0.0), "a lower threshold stops earlier");
     }
 
     #[test]
@@ -139,7 +161,7 @@ mod tests {
         let stops: Vec<Stop> =
             (0..20).map(|episode| Stop { window: toy.windows(episode) - 1, verdict: Verdict::Benign }).collect();
         let clone = ClonedRule::learn(&toy, &stops, &config()).unwrap();
-        let sequences = clone.sequences(&toy).unwrap();
+        let sequences = clone.scores(&toy).unwrap().cut(0.0);
         let rule = Shape::Prefix { windows: u32::MAX }.rule(0.0);
         assert_eq!(sequences.stops(&rule), stops);
         assert!(matches!(ClonedRule::learn(&toy, &stops[1..], &config()), Err(BaselineError::NoEpisodes)));

@@ -17,7 +17,7 @@ use bellwether_env_adapter::Label;
 use crate::evaluate::{EvaluationError, Outcome, Stop};
 
 pub use classifier::{BoostedTrees, ClassifierConfig, PrefixRow, Weighting, prefix_rows};
-pub use clone::ClonedRule;
+pub use clone::{ClonedRule, ClonedScores};
 pub use percentile::{CANDIDATE_PERCENTILE, PercentileDetector};
 pub use rule::{Evidence, Shape, StoppingRule};
 pub use scorer::ScorerKind;

@@ -23,6 +23,9 @@ const LOWER_BOUNDS: [f64; 9] = [0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7];
 /// Positions of the threshold at the end between the bounds.
 const ENDS: [f32; 3] = [0.0, 0.25, 0.5];
 
+/// Scores for stopping from which on a clone stops: 0 where stopping is the likelier action, below it to save events.
+const CLONE_STOPS: [f32; 8] = [0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
 /// One operating point of the policy, which baselines must match.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BaselineTarget {
@@ -49,7 +52,8 @@ pub struct BaselineConfig {
 ///   that prefix alone are made on calibration, at no more mean events than the policy.
 /// - `sprt`: two bounds on the classifier's log-odds (or their sum), at no more mean events than the policy.
 /// - `percentile`: the percentile detector at a fixed prefix or at its first crossing, at no more mean events.
-/// - `clone`: a classifier that imitates whichever of the last three did best on calibration at the first target.
+/// - `clone`: classifiers that imitate whichever of the last three did best on calibration at the first target, made to stop
+///   early enough to keep the mean events.
 ///
 /// # Errors
 /// [`BaselineError::NoEpisodes`] and [`BaselineError::OneClass`] where `train` or `calibration` lacks a class,
@@ -233,19 +237,25 @@ impl Suite<'_> {
         let kind = self.scorers[teacher.scorer].kind;
         let stops = kind.cross_fitted(self.train, &self.config.classifier)?.stops(&teacher.rule);
         let clone = ClonedRule::learn(self.train, &stops, &self.config.classifier)?;
-        let calibration = clone.sequences(self.calibration)?;
-        let test = clone.sequences(self.test)?;
-        let candidates = [(0, Shape::Prefix { windows: u32::MAX })];
+        let cut = |recordings| -> Result<Vec<ScoreSequences>, BaselineError> {
+            let scores = clone.scores(recordings)?;
+            Ok(CLONE_STOPS.iter().map(|&threshold| scores.cut(threshold)).collect())
+        };
+        let (calibration, test) = (cut(self.calibration)?, cut(self.test)?);
+        let calibration: Vec<&ScoreSequences> = calibration.iter().collect();
+        let candidates: Vec<(usize, Shape)> =
+            (0..CLONE_STOPS.len()).map(|position| (position, Shape::Prefix { windows: u32::MAX })).collect();
         let tuned: Vec<Tuned> = targets
             .iter()
-            .map(|target| tune(&[&calibration], &candidates, target.target_fpr, Some(target.mean_events)))
+            .map(|target| tune(&calibration, &candidates, target.target_fpr, Some(target.mean_events)))
             .collect::<Result<_, _>>()?;
+        let test: Vec<&ScoreSequences> = tuned.iter().map(|tuned| &test[tuned.scorer]).collect();
         let description = format!(
             "imitates the best fixed rule at {} % FPR ({})",
             100.0 * first.target_fpr,
             describe(kind, &teacher.shape)
         );
-        Ok(self.outcomes("clone", description, &vec![&test; targets.len()], &tuned, targets))
+        Ok(self.outcomes("clone", description, &test, &tuned, targets))
     }
 
     fn outcomes(

@@ -24,6 +24,10 @@ use crate::streams::stream;
 /// Lower and upper end of a 95 % interval.
 pub type Interval = [f64; 2];
 
+/// Groups of a class that an interval needs at least. Resampling two or three groups gives little more than their extremes
+/// and looks far more certain than it is.
+pub const MIN_GROUPS: usize = 5;
+
 /// The share that each tail of the interval leaves out.
 const TAIL: f64 = 0.025;
 
@@ -77,7 +81,7 @@ impl Bootstrap {
         })
     }
 
-    /// 95 % intervals of every metric; `None` for a metric that fewer than two groups of its class carry.
+    /// 95 % intervals of every metric; `None` for a metric that fewer than [`MIN_GROUPS`] groups of its class carry.
     ///
     /// # Errors
     /// [`EvaluationError::Parameter`] as in [`Bootstrap::validate`].
@@ -211,11 +215,12 @@ impl Plan {
         }
     }
 
-    /// Which metrics have at least two groups of every class that they are about.
+    /// Which metrics have enough groups of every class that they are about.
     fn trusted(&self) -> [bool; METRICS] {
         let (benign, malicious) = (self.benign_groups, self.malicious_groups);
-        let both = self.groups >= 2 && benign != 1 && malicious != 1;
-        let (benign, malicious) = (benign >= 2, malicious >= 2);
+        let enough_or_absent = |groups: usize| groups == 0 || groups >= MIN_GROUPS;
+        let both = self.groups >= MIN_GROUPS && enough_or_absent(benign) && enough_or_absent(malicious);
+        let (benign, malicious) = (benign >= MIN_GROUPS, malicious >= MIN_GROUPS);
         Metrics {
             fpr: benign,
             tpr: malicious,
@@ -330,11 +335,13 @@ mod tests {
     }
 
     #[test]
-    fn one_group_supports_no_interval() {
-        let list = clustered(1, 10, 1);
+    fn few_groups_support_no_interval() {
+        let list = clustered(MIN_GROUPS as u32 - 1, 10, 1);
         let intervals = Bootstrap::default().intervals(&list, Clusters::Groups).unwrap();
         assert_eq!((intervals.tpr, intervals.mean_events, intervals.harm_prevented), (None, None, None));
         assert!(intervals.fpr.is_some() && intervals.mean_events_benign.is_some());
+        let enough = clustered(MIN_GROUPS as u32, 10, 1);
+        assert!(Bootstrap::default().intervals(&enough, Clusters::Groups).unwrap().tpr.is_some());
     }
 
     #[test]

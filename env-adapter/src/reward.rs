@@ -265,18 +265,24 @@ impl RewardConfig {
         (-libm::expm1(-f64::from(harm) / ceiling) * ceiling) as f32
     }
 
-    /// What letting one more window happen costs, as a number of at least 0.
-    pub fn window_charge(&self, label: Label, level: u8, window: &WindowCosts) -> f32 {
+    /// What letting one more window happen costs: the time that it takes, and what its events do; both at least 0.
+    fn window_charges(&self, label: Label, level: u8, window: &WindowCosts) -> (f32, f32) {
         let level = usize::from(level).min(LEVELS - 1);
         let base = if window.stage > 1 { self.stage2_window_cost } else { self.window_cost };
-        let time = base + self.isolation_window_cost * level as f32;
         let effect = match label {
             Label::Malicious => {
                 self.charged_harm(window.harm_before + window.harm[level]) - self.charged_harm(window.harm_before)
             }
             Label::Benign => window.breakage[level].min(self.breakage_ceiling),
         };
-        time + effect.max(0.0)
+        (base + self.isolation_window_cost * level as f32, effect.max(0.0))
+    }
+
+    /// What letting one more window happen earns. Its time is charged in `r0` and in `r1`, so that it costs the same
+    /// whichever error is feared and no cost makes waiting free; its events are charged in `r0`.
+    pub fn window_parts(&self, label: Label, level: u8, window: &WindowCosts) -> Parts {
+        let (time, effect) = self.window_charges(label, level, window);
+        Parts { r0: -time - effect, r1: -time }
     }
 
     /// What a recording answers about one action in one of its states; `None` where it has no answer.
@@ -286,20 +292,16 @@ impl RewardConfig {
     pub fn answer(&self, situation: &Situation<'_>, action: Action) -> Option<Parts> {
         let malicious = situation.label == Label::Malicious;
         match action {
-            Action::Continue => {
-                let charge = self.window_charge(situation.label, situation.level, situation.next?);
-                Some(Parts { r0: -charge, r1: 0.0 })
-            }
+            Action::Continue => Some(self.window_parts(situation.label, situation.level, situation.next?)),
             Action::RaiseIsolation => {
                 let raised = situation.level.checked_add(1).filter(|level| usize::from(*level) < LEVELS)?;
                 let raise = if malicious { 0.0 } else { self.raise_cost };
-                let charge = self.window_charge(situation.label, raised, situation.next?) + raise;
-                Some(Parts { r0: -charge, r1: 0.0 })
+                let parts = self.window_parts(situation.label, raised, situation.next?);
+                Some(Parts { r0: parts.r0 - raise, ..parts })
             }
             Action::Release => {
                 if let Some(next_stage) = situation.next_stage {
-                    let charge = self.window_charge(situation.label, 0, next_stage);
-                    return Some(Parts { r0: -charge, r1: 0.0 });
+                    return Some(self.window_parts(situation.label, 0, next_stage));
                 }
                 if !malicious {
                     return Some(Parts { r0: self.true_negative, r1: 0.0 });

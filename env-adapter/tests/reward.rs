@@ -25,6 +25,11 @@ fn config() -> impl Strategy<Value = RewardConfig> {
     })
 }
 
+/// What one more window costs where a false positive costs nothing.
+fn charge(config: &RewardConfig, label: Label, level: u8, window: &WindowCosts) -> f32 {
+    -config.window_parts(label, level, window).r0
+}
+
 fn costs() -> impl Strategy<Value = WindowCosts> {
     (1_u8..3, prop::array::uniform4(0.0_f32..3.0), 0.0_f32..10.0, prop::array::uniform4(0.0_f32..1.0)).prop_map(
         |(stage, mut harm, harm_before, mut breakage)| {
@@ -66,7 +71,7 @@ proptest! {
     }
 
     #[test]
-    fn false_positives_are_charged_through_r1_alone(
+    fn r1_holds_false_positives_and_time_alone(
         config in config(), label in label(), level in 0_u8..4, next in costs(), harm in (0.0_f32..9.0, 0.0_f32..9.0),
     ) {
         let situation = situation(label, level, Some(&next), harm);
@@ -76,7 +81,12 @@ proptest! {
                 continue;
             };
             let false_positive = label == Label::Benign && action.is_conviction();
-            prop_assert_eq!(parts.r1 < 0.0, false_positive);
+            if action.is_verdict() {
+                prop_assert_eq!(parts.r1 < 0.0, false_positive);
+            } else {
+                let time = config.window_cost.max(config.stage2_window_cost) + 3.0 * config.isolation_window_cost;
+                prop_assert!((-time..=0.0).contains(&parts.r1), "time alone: {}", parts.r1);
+            }
             prop_assert!(!false_positive || parts.r0 == 0.0);
             prop_assert_eq!(parts.at(0.0), parts.r0);
             prop_assert_eq!(parts.at(1.0), parts.r1);
@@ -95,8 +105,8 @@ proptest! {
                 prop_assert!(bad.r0 <= mild.r0 + 1e-6, "{action:?}: {} after {}", bad.r0, mild.r0);
             }
         }
-        let higher = config.window_charge(Label::Malicious, 3, &next) - 3.0 * config.isolation_window_cost;
-        let lower = config.window_charge(Label::Malicious, 0, &next);
+        let higher = charge(&config, Label::Malicious, 3, &next) - 3.0 * config.isolation_window_cost;
+        let lower = charge(&config, Label::Malicious, 0, &next);
         prop_assert!(higher <= lower + 1e-5);
     }
 
@@ -106,7 +116,7 @@ proptest! {
         let mut charged = 0.0;
         for harm in &harms {
             let window = WindowCosts { stage: 1, harm: [*harm; 4], harm_before: before, breakage: [0.0; 4] };
-            charged += config.window_charge(Label::Malicious, 0, &window) - config.window_cost;
+            charged += charge(&config, Label::Malicious, 0, &window) - config.window_cost;
             before += harm;
         }
         prop_assert!((charged - config.charged_harm(before)).abs() < 1e-3);
@@ -120,7 +130,7 @@ fn a_missed_sample_at_the_end_is_the_worst_that_can_happen() {
     let harm = [0.3_f32; 10];
     let window = |at: usize| WindowCosts { stage: 1, harm: [0.3; 4], harm_before: 0.3 * at as f32, breakage: [0.0; 4] };
     let play = |steps: usize, action: Action| {
-        let waited: f32 = (1..=steps).map(|at| -config.window_charge(Label::Malicious, 0, &window(at))).sum();
+        let waited: f32 = (1..=steps).map(|at| -charge(&config, Label::Malicious, 0, &window(at))).sum();
         let so_far: f32 = harm[..=steps].iter().sum();
         let rest: f32 = harm[steps + 1..].iter().sum();
         waited + config.answer(&situation(Label::Malicious, 0, None, (so_far, rest)), action).unwrap().at(0.0)

@@ -75,11 +75,14 @@ pub mod element {
     pub(crate) const NOVELTY: usize = 15;
 }
 
-/// The cost element of a state: `z` itself, in [0, 1]; a value that is not finite becomes 0.
+/// The cost element of a state: `(log10(c) + 2) / 4` of the cost `c = z / (1 - z)`, in [0, 1], so that 0.01 is 0, 1 is a half
+/// and 100 is 1; a `z` that is not finite becomes 0.
 ///
-/// A false positive that costs `c` is `z = c / (1 + c)`; see [`z_of_cost`].
+/// Costs that matter lie between a fifth and fifty times the other rewards; `z` itself would press the upper half of
+/// them into its last tenth.
 pub fn encode_cost(z: f32) -> f32 {
-    unit(z)
+    let z = f64::from(unit(z));
+    unit(((libm::log10(z / (1.0 - z)).clamp(-2.0, 2.0) + 2.0) / 4.0) as f32)
 }
 
 /// `z = c / (1 + c)` of a cost `c >= 0`; the reward is `(1 - z) * r0 + z * r1`.
@@ -326,7 +329,7 @@ mod tests {
         assert_eq!(spec, capped);
         assert_ne!(spec.hash(), shorter.hash());
         // A new value here means that every model and episode file of before is refused: make it version 2.
-        assert_eq!(spec.hash_hex(), "faf9e9913d5416155b996c0153527925eb7621e809ca588ec547b090914e5e4e");
+        assert_eq!(spec.hash_hex(), "8dfb588c12514fea927bc4fac5e66b445a88194c141dbe769db5cd1c4939f22c");
     }
 
     #[test]

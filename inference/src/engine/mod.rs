@@ -212,13 +212,13 @@ impl Engine {
         if !scratch.fits(self) {
             return Err(DecideError::ScratchTooSmall);
         }
-        scratch.active.gather(state);
+        scratch.active.gather(self.kernel, state);
         let last = self.slab.layers() - 1;
         for index in 0..=last {
             let layer = self.slab.layer(index);
             let lanes = &mut scratch.lanes[..layer.bias.len()];
             self.kernel.affine(&layer, &scratch.active, lanes);
-            if index < last && !scratch.active.gather_rectified(lanes, layer.outputs) {
+            if index < last && !scratch.active.gather_rectified(self.kernel, lanes, layer.outputs) {
                 return Err(DecideError::Overflow { layer: index });
             }
         }

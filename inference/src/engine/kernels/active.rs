@@ -1,29 +1,33 @@
 //! Which inputs of a layer take part: those that are not zero.
 
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+use super::{Kernel, flat};
+use crate::engine::isa::Isa;
 use crate::engine::slab::{LANES, Lane};
 
-/// The inputs of a layer that are not zero, in index order. The fields are private to keep the promise that the kernels
-/// rely on: every number is below `bound`.
+/// The inputs of a layer that are not zero, in index order.
 #[derive(Clone, Debug, Default)]
 pub(in crate::engine) struct Active {
     index: Vec<u32>,
     value: Vec<f32>,
     len: usize,
-    bound: u32,
 }
 
 impl Active {
     /// Makes room for layers of up to `inputs` inputs.
     pub(in crate::engine) fn grow(&mut self, inputs: usize) {
-        if self.index.len() < inputs {
-            self.index.resize(inputs, 0);
-            self.value.resize(inputs, 0.0);
+        // The vector writer stores a whole lane at a time.
+        let room = inputs + LANES;
+        if self.index.len() < room {
+            self.index.resize(room, 0);
+            self.value.resize(room, 0.0);
         }
     }
 
     /// Inputs that there is room for.
     pub(in crate::engine) fn room(&self) -> usize {
-        self.index.len()
+        self.index.len().saturating_sub(LANES)
     }
 
     /// The numbers of the inputs, ascending.
@@ -36,43 +40,59 @@ impl Active {
         &self.value[..self.len]
     }
 
-    /// Every number is below this one.
-    pub(super) fn bound(&self) -> usize {
-        self.bound as usize
-    }
-
-    /// Keeps what is not zero of a state, without a branch: a zero is written and then overwritten by what follows.
-    pub(in crate::engine) fn gather(&mut self, state: &[f32]) {
-        let (index, value) = (&mut self.index[..state.len()], &mut self.value[..state.len()]);
-        let mut len = 0;
-        let mut number = 0_u32;
-        for &element in state {
-            index[len] = number;
-            value[len] = element;
-            number += 1;
-            len += usize::from(element != 0.0);
-        }
-        self.len = len;
-        self.bound = number;
+    /// Keeps what is not zero of a state.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    pub(in crate::engine) fn gather(&mut self, kernel: Kernel, state: &[f32]) {
+        let found = match kernel.isa() {
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            // SAFETY: a `Kernel` exists only where the processor has its instruction set.
+            Isa::Avx512 => unsafe { x86::gather_avx512::<false>(state, &mut self.index, &mut self.value) },
+            _ => gather::<false>(state, &mut self.index[..state.len()], &mut self.value[..state.len()]),
+        };
+        self.len = found.len;
     }
 
     /// Keeps what is above zero among the first `count` values of `lanes`: the rectified inputs of the next layer. Gives
     /// whether all of the values are finite.
-    pub(in crate::engine) fn gather_rectified(&mut self, lanes: &[Lane], count: usize) -> bool {
-        let (index, value) = (&mut self.index[..count], &mut self.value[..count]);
-        let (mut len, mut number, mut finite) = (0, 0_u32, true);
-        for lane in lanes {
-            let take = (count - number as usize).min(LANES);
-            for &element in &lane.0[..take] {
-                index[len] = number;
-                value[len] = element;
-                number += 1;
-                len += usize::from(element > 0.0);
-                finite &= element.is_finite();
-            }
-        }
-        self.len = len;
-        self.bound = number;
-        finite
+    ///
+    /// # Panics
+    /// When there is no room for them, or fewer of them.
+    pub(in crate::engine) fn gather_rectified(&mut self, kernel: Kernel, lanes: &[Lane], count: usize) -> bool {
+        let found = match kernel.isa() {
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            // SAFETY: a `Kernel` exists only where the processor has its instruction set.
+            Isa::Avx512 => unsafe {
+                x86::gather_avx512::<true>(&flat(lanes)[..count], &mut self.index, &mut self.value)
+            },
+            _ => gather::<true>(&flat(lanes)[..count], &mut self.index[..count], &mut self.value[..count]),
+        };
+        self.len = found.len;
+        found.finite
     }
+}
+
+/// What a pass over the values found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Gathered {
+    /// Values kept.
+    pub(super) len: usize,
+    /// Whether every value, kept or not, is finite.
+    pub(super) finite: bool,
+}
+
+/// Keeps what is not zero (what is above zero, if `RECTIFY`), without a branch: every value is written, and those that are
+/// not wanted are overwritten by what follows.
+pub(super) fn gather<const RECTIFY: bool>(values: &[f32], index: &mut [u32], kept: &mut [f32]) -> Gathered {
+    let (mut len, mut finite) = (0, true);
+    for (number, &value) in (0_u32..).zip(values) {
+        index[len] = number;
+        kept[len] = value;
+        len += usize::from(if RECTIFY { value > 0.0 } else { value != 0.0 });
+        finite &= value.is_finite();
+    }
+    Gathered { len, finite }
 }

@@ -8,7 +8,16 @@ mod x86;
 pub(super) use active::Active;
 
 use super::isa::Isa;
-use super::slab::{Lane, Layer};
+use super::slab::{LANES, Lane, Layer};
+
+/// The values of `lanes`, one after the other.
+#[allow(unsafe_code)]
+fn flat(lanes: &[Lane]) -> &[f32] {
+    // SAFETY: a lane is `LANES` values and nothing else: its size is that of the array, so an array of lanes has no gaps.
+    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+}
+
+const _: () = assert!(size_of::<Lane>() == size_of::<[f32; LANES]>());
 
 /// A kernel that this processor can run: its existence is the proof.
 #[derive(Clone, Copy, Debug)]
@@ -27,17 +36,15 @@ impl Kernel {
     /// `out_j = bias_j + sum over the inputs`, as one chain for each output, in the order of the inputs.
     ///
     /// # Panics
-    /// When `out` is not as long as the layer's rows, or `inputs` were gathered from more values than there are rows.
+    /// When `out` is not as long as the layer's rows, or an input has no row.
     #[inline]
     pub(super) fn affine(self, layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) {
-        // The vector kernels read through pointers and rely on these two.
         assert_eq!(out.len(), layer.bias.len());
-        assert!(inputs.bound() * layer.bias.len() <= layer.weights.len());
         match self.0 {
             Isa::Scalar => scalar::affine(layer, inputs, out),
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
-            // SAFETY: a `Kernel` exists only where the processor has its instruction set; the shapes were checked above.
+            // SAFETY: a `Kernel` exists only where the processor has its instruction set.
             Isa::Avx2 => unsafe { x86::affine_avx2(layer, inputs, out) },
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]

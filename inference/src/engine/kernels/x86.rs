@@ -1,121 +1,202 @@
 //! AVX2 and AVX-512. A tile of outputs stays in registers while its inputs stream by; lanes are outputs, so every output
 //! is the same chain as in the reference.
+//!
+//! Weights are reached through slices, with one bounds check for each input and tile, so the only promise that a caller
+//! makes is the instruction set.
 #![allow(unsafe_code)]
 
+use super::Active;
+use super::active::Gathered;
+use crate::engine::slab::{LANES, Lane, Layer};
 use std::arch::x86_64::{
-    __m256, __m512, _mm256_fmadd_ps, _mm256_load_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_store_ps,
-    _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps,
+    __m256, __m512, __mmask16, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_NEQ_UQ, _mm256_fmadd_ps, _mm256_load_ps, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_store_ps, _mm512_abs_ps, _mm512_add_epi32, _mm512_fmadd_ps, _mm512_load_ps,
+    _mm512_mask_cmp_ps_mask, _mm512_maskz_compress_epi32, _mm512_maskz_compress_ps, _mm512_maskz_loadu_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_store_ps, _mm512_storeu_ps,
+    _mm512_storeu_si512,
 };
 
-use super::Active;
-use crate::engine::slab::{LANES, Lane, Layer};
-
 /// See [`super::Kernel::affine`].
-///
-/// # Safety
-/// The processor has AVX-512F. `out.len() == layer.bias.len()`, and `layer.weights` has at least `inputs.bound()`
-/// rows of that length.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn affine_avx512(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) {
+pub(super) fn affine_avx512(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) {
     let mut first = 0;
     while first < out.len() {
-        let left = out.len() - first;
-        // SAFETY: each tile spans at most the lanes that are left; the rest is the caller's promise.
-        first += unsafe {
-            match left {
-                16.. => tile_avx512::<16>(layer, inputs, out, first),
-                8.. => tile_avx512::<8>(layer, inputs, out, first),
-                4.. => tile_avx512::<4>(layer, inputs, out, first),
-                2.. => tile_avx512::<2>(layer, inputs, out, first),
-                _ => tile_avx512::<1>(layer, inputs, out, first),
-            }
+        first += match out.len() - first {
+            16.. => tile_avx512::<16>(layer, inputs, out, first),
+            8.. => tile_avx512::<8>(layer, inputs, out, first),
+            4.. => tile_avx512::<4>(layer, inputs, out, first),
+            2.. => tile_avx512::<2>(layer, inputs, out, first),
+            _ => tile_avx512::<1>(layer, inputs, out, first),
         };
     }
 }
 
 /// `N` lanes of outputs from lane `first` on; gives `N`.
-///
-/// # Safety
-/// As [`affine_avx512`], and `first + N <= out.len()`.
 #[target_feature(enable = "avx512f")]
-unsafe fn tile_avx512<const N: usize>(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane], first: usize) -> usize {
+fn tile_avx512<const N: usize>(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane], first: usize) -> usize {
     let row_lanes = out.len();
-    let bias = layer.bias[first..first + N].as_ptr().cast::<f32>();
-    let weights = layer.weights.as_ptr();
     let mut sums: [__m512; N] = [_mm512_setzero_ps(); N];
+    let bias = chunk::<N>(layer.bias, first);
     for (lane, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: `bias` points at `N` whole lanes, each aligned to 64 bytes.
-        *sum = unsafe { _mm512_load_ps(bias.add(lane * LANES)) };
+        *sum = whole(&bias[lane]);
     }
     for (&index, &value) in inputs.index().iter().zip(inputs.value()) {
-        // SAFETY: `index` is below the bound, so the row lies within the weights, and `first + N` is at most its length.
-        let row = unsafe { weights.add(index as usize * row_lanes + first) }.cast::<f32>();
+        let row = chunk::<N>(layer.weights, index as usize * row_lanes + first);
         let value = _mm512_set1_ps(value);
+        // Two zipped iterators would be unrolled too late for the sums to stay in registers.
         for (lane, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: `row` points at `N` whole lanes, each aligned to 64 bytes.
-            *sum = _mm512_fmadd_ps(value, unsafe { _mm512_load_ps(row.add(lane * LANES)) }, *sum);
+            *sum = _mm512_fmadd_ps(value, whole(&row[lane]), *sum);
         }
     }
-    for (lane, &sum) in out[first..first + N].iter_mut().zip(&sums) {
-        // SAFETY: a lane is sixteen values, aligned to 64 bytes.
+    for (lane, &sum) in out[first..][..N].iter_mut().zip(&sums) {
+        // SAFETY: as in `whole`.
         unsafe { _mm512_store_ps(lane.0.as_mut_ptr(), sum) };
     }
     N
 }
 
+/// `N` lanes from lane `first` on. Their number is in the type, which lets the loop over them be unrolled.
+#[inline(always)]
+fn chunk<const N: usize>(lanes: &[Lane], first: usize) -> &[Lane; N] {
+    match lanes[first..].first_chunk() {
+        Some(chunk) => chunk,
+        None => panic!("lane {first} and the {N} from there on must lie within {}", lanes.len()),
+    }
+}
+
+/// A lane in one register.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn whole(lane: &Lane) -> __m512 {
+    // SAFETY: a lane is sixteen f32, aligned to 64 bytes.
+    unsafe { _mm512_load_ps(lane.0.as_ptr()) }
+}
+
 /// See [`super::Kernel::affine`].
-///
-/// # Safety
-/// The processor has AVX2 and FMA; otherwise as [`affine_avx512`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn affine_avx2(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) {
+pub(super) fn affine_avx2(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) {
     let mut first = 0;
     while first < out.len() {
-        let left = out.len() - first;
-        // SAFETY: each tile spans at most the lanes that are left; the rest is the caller's promise.
-        first += unsafe {
-            match left {
-                4.. => tile_avx2::<4>(layer, inputs, out, first),
-                2.. => tile_avx2::<2>(layer, inputs, out, first),
-                _ => tile_avx2::<1>(layer, inputs, out, first),
-            }
+        first += match out.len() - first {
+            4.. => tile_avx2::<4>(layer, inputs, out, first),
+            2.. => tile_avx2::<2>(layer, inputs, out, first),
+            _ => tile_avx2::<1>(layer, inputs, out, first),
         };
     }
 }
 
 /// `N` lanes of outputs from lane `first` on, each in two registers; gives `N`.
-///
-/// # Safety
-/// As [`affine_avx2`], and `first + N <= out.len()`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile_avx2<const N: usize>(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane], first: usize) -> usize {
-    const HALF: usize = LANES / 2;
+fn tile_avx2<const N: usize>(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane], first: usize) -> usize {
     let row_lanes = out.len();
-    let bias = layer.bias[first..first + N].as_ptr().cast::<f32>();
-    let weights = layer.weights.as_ptr();
     let mut sums: [[__m256; 2]; N] = [[_mm256_setzero_ps(); 2]; N];
+    let bias = chunk::<N>(layer.bias, first);
     for (lane, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: `bias` points at `N` whole lanes, each aligned to 64 bytes, and a half at 32.
-        *sum = unsafe { [_mm256_load_ps(bias.add(lane * LANES)), _mm256_load_ps(bias.add(lane * LANES + HALF))] };
+        *sum = halves(&bias[lane]);
     }
     for (&index, &value) in inputs.index().iter().zip(inputs.value()) {
-        // SAFETY: `index` is below the bound, so the row lies within the weights, and `first + N` is at most its length.
-        let row = unsafe { weights.add(index as usize * row_lanes + first) }.cast::<f32>();
+        let row = chunk::<N>(layer.weights, index as usize * row_lanes + first);
         let value = _mm256_set1_ps(value);
         for (lane, [low, high]) in sums.iter_mut().enumerate() {
-            // SAFETY: `row` points at `N` whole lanes, each aligned to 64 bytes, and a half at 32.
-            let (a, b) =
-                unsafe { (_mm256_load_ps(row.add(lane * LANES)), _mm256_load_ps(row.add(lane * LANES + HALF))) };
+            let [a, b] = halves(&row[lane]);
             *low = _mm256_fmadd_ps(value, a, *low);
             *high = _mm256_fmadd_ps(value, b, *high);
         }
     }
-    for (lane, &[low, high]) in out[first..first + N].iter_mut().zip(&sums) {
-        // SAFETY: a lane is sixteen values, aligned to 64 bytes.
+    for (lane, &[low, high]) in out[first..][..N].iter_mut().zip(&sums) {
+        // SAFETY: as in `halves`.
         unsafe {
             _mm256_store_ps(lane.0.as_mut_ptr(), low);
-            _mm256_store_ps(lane.0.as_mut_ptr().add(HALF), high);
+            _mm256_store_ps(lane.0.as_mut_ptr().add(LANES / 2), high);
         }
     }
     N
+}
+
+/// A lane in two registers.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn halves(lane: &Lane) -> [__m256; 2] {
+    // SAFETY: a lane is sixteen f32, aligned to 64 bytes, and its upper half to 32.
+    unsafe { [_mm256_load_ps(lane.0.as_ptr()), _mm256_load_ps(lane.0.as_ptr().add(LANES / 2))] }
+}
+
+/// Keeps what is not zero of `values` (what is above zero, if `RECTIFY`): numbers into `index`, values into `kept`.
+///
+/// # Panics
+/// When one of the two is not at least a lane longer than `values`.
+#[target_feature(enable = "avx512f")]
+pub(super) fn gather_avx512<const RECTIFY: bool>(values: &[f32], index: &mut [u32], kept: &mut [f32]) -> Gathered {
+    // At most as much was kept as was read, so a whole lane can always be stored behind it.
+    assert!(index.len() >= values.len() + LANES && kept.len() >= values.len() + LANES);
+    let (mut len, mut broken): (usize, __mmask16) = (0, 0);
+    let mut numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let step = _mm512_set1_epi32(LANES as i32);
+    let (zero, infinity) = (_mm512_setzero_ps(), _mm512_set1_ps(f32::INFINITY));
+    for part in values.chunks(LANES) {
+        let valid: __mmask16 = u16::MAX >> (LANES - part.len());
+        // SAFETY: masked elements are not read, and the others lie in `part`.
+        let value = unsafe { _mm512_maskz_loadu_ps(valid, part.as_ptr()) };
+        let finite = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(valid, _mm512_abs_ps(value), infinity);
+        broken |= valid & !finite;
+        let keep = if RECTIFY {
+            _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(valid, value, zero)
+        } else {
+            _mm512_mask_cmp_ps_mask::<_CMP_NEQ_UQ>(valid, value, zero)
+        };
+        // SAFETY: `len` is at most the number of values read before, so both lists have a lane left there.
+        unsafe {
+            _mm512_storeu_ps(kept.as_mut_ptr().add(len), _mm512_maskz_compress_ps(keep, value));
+            _mm512_storeu_si512(index.as_mut_ptr().add(len).cast(), _mm512_maskz_compress_epi32(keep, numbers));
+        }
+        len += keep.count_ones() as usize;
+        numbers = _mm512_add_epi32(numbers, step);
+    }
+    Gathered { len, finite: broken == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::active::gather;
+    use super::*;
+    use crate::engine::isa::Isa;
+
+    fn value() -> impl Strategy<Value = f32> {
+        let special = prop::sample::select(vec![
+            0.0,
+            -0.0,
+            f32::MIN_POSITIVE / 2.0,
+            -f32::MIN_POSITIVE / 2.0,
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MAX,
+        ]);
+        prop_oneof![3 => special, 5 => -1.0_f32..1.0]
+    }
+
+    fn agree<const RECTIFY: bool>(values: &[f32]) {
+        let room = values.len() + LANES;
+        let (mut index, mut kept) = (vec![0; room], vec![0.0; room]);
+        let expected = gather::<RECTIFY>(values, &mut index, &mut kept);
+        let (mut vector_index, mut vector_kept) = (vec![7; room], vec![7.0; room]);
+        // SAFETY: the caller checked for AVX-512F.
+        let found = unsafe { gather_avx512::<RECTIFY>(values, &mut vector_index, &mut vector_kept) };
+        assert_eq!(found, expected);
+        assert_eq!(vector_index[..found.len], index[..found.len]);
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&vector_kept[..found.len]), bits(&kept[..found.len]));
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_of_gathering_agree(values in proptest::collection::vec(value(), 0..70)) {
+            if Isa::Avx512.is_available() {
+                agree::<false>(&values);
+                agree::<true>(&values);
+            }
+        }
+    }
 }

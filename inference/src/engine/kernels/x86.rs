@@ -5,9 +5,6 @@
 //! makes is the instruction set.
 #![allow(unsafe_code)]
 
-use super::Active;
-use super::active::Gathered;
-use crate::engine::slab::{LANES, Lane, Layer};
 use std::arch::x86_64::{
     __m256, __m512, __mmask16, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_NEQ_UQ, _mm256_fmadd_ps, _mm256_load_ps, _mm256_set1_ps,
     _mm256_setzero_ps, _mm256_store_ps, _mm512_abs_ps, _mm512_add_epi32, _mm512_fmadd_ps, _mm512_load_ps,
@@ -15,6 +12,10 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_store_ps, _mm512_storeu_ps,
     _mm512_storeu_si512,
 };
+
+use super::Active;
+use super::active::Gathered;
+use crate::engine::slab::{LANES, Lane, Layer};
 
 /// See [`super::Kernel::affine`].
 #[target_feature(enable = "avx512f")]

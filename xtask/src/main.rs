@@ -1,1 +1,37 @@
-fn main() {}
+//! Developer tasks: `cargo xtask VERB`.
+//!
+//! The crate imports none of the workspace's crates; what it needs of them it asks of their binaries.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool speaks on its outputs")]
+
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Developer tasks of the workspace.
+#[derive(Debug, Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Set up what the tests need, run all of them, and say what was not run.
+    Test(test::Args),
+    /// Check what compilers do not: documents, imports, generated files.
+    Tidy(tidy::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Test(args) => test::run(&args),
+        Task::Tidy(args) => tidy::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The virtual environment that some checks need.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+
+use crate::workspace::{Workspace, shown};
+
+/// The packages, as pip reads them.
+const REQUIREMENTS: &str = "xtask/requirements.txt";
+
+/// A virtual environment in which everything of the requirements is installed.
+#[derive(Clone, Debug)]
+pub(super) struct Environment {
+    folder: PathBuf,
+}
+
+impl Environment {
+    /// The environment below the target folder, where it was set up for the present requirements.
+    pub(super) fn standing(workspace: &Workspace) -> Option<Environment> {
+        let environment = Environment { folder: workspace.target.join("venv") };
+        let installed = fs::read(environment.stamp()).ok()?;
+        let wanted = fs::read(workspace.root.join(REQUIREMENTS)).ok()?;
+        (installed == wanted && environment.interpreter().exists()).then_some(environment)
+    }
+
+    /// Its Python.
+    pub(super) fn interpreter(&self) -> PathBuf {
+        self.folder.join("bin/python")
+    }
+
+    /// The shared library of ONNX Runtime that came with its package.
+    pub(super) fn onnx_runtime(&self) -> Option<PathBuf> {
+        let versions = fs::read_dir(self.folder.join("lib")).ok()?;
+        let folders = versions.filter_map(|version| Some(version.ok()?.path().join("site-packages/onnxruntime/capi")));
+        let files = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().filter_map(Result::ok);
+        let is_library = |path: &PathBuf| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            name.starts_with("libonnxruntime.") && !name.contains("providers")
+        };
+        files.map(|file| file.path()).find(is_library)
+    }
+
+    /// Holds the requirements that were installed.
+    fn stamp(&self) -> PathBuf {
+        self.folder.join("requirements-installed.txt")
+    }
+}
+
+/// Makes the environment stand; the inner error says why it cannot on this machine.
+pub(super) fn set_up(workspace: &Workspace) -> anyhow::Result<Result<Environment, String>> {
+    if let Some(environment) = Environment::standing(workspace) {
+        println!("{} stands", environment.folder.display());
+        return Ok(Ok(environment));
+    }
+    let environment = Environment { folder: workspace.target.join("venv") };
+    let requirements = workspace.root.join(REQUIREMENTS);
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv", "--clear"]).arg(&environment.folder);
+    if let Err(reason) = attempt(&mut make) {
+        return Ok(Err(format!("no virtual environment: {reason}; install python3 and python3-venv")));
+    }
+    let mut install = Command::new(environment.interpreter());
+    install
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+        .arg(&requirements);
+    if let Err(reason) = attempt(&mut install) {
+        return Ok(Err(format!("the packages of {REQUIREMENTS} cannot be installed: {reason}")));
+    }
+    record(&requirements, &environment.stamp())?;
+    Ok(Ok(environment))
+}
+
+/// Runs a command; its last line on standard error tells why it failed.
+fn attempt(command: &mut Command) -> Result<(), String> {
+    println!("$ {}", shown(command));
+    let done = command.stdin(Stdio::null()).output().map_err(|error| format!("{}: {error}", shown(command)))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&done.stderr);
+    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it said nothing").to_owned();
+    Err(format!("{}: {last}", shown(command)))
+}
+
+fn record(requirements: &Path, stamp: &Path) -> anyhow::Result<()> {
+    fs::copy(requirements, stamp).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(())
+}

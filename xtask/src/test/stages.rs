@@ -1,0 +1,124 @@
+//! What each stage runs.
+
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+
+use super::{Findings, Outcome, Stage, junit, python};
+use crate::tidy;
+use crate::workspace::{Workspace, cargo, shown};
+
+/// One set of features for all stages, so that nothing is built twice: the defaults of every member.
+const WHOLE: [&str; 3] = ["--workspace", "--profile", "ci"];
+
+/// Where the configuration of nextest puts its report, below the target folder.
+const NEXTEST_REPORT: &str = "nextest/default/junit.xml";
+
+/// Runs one stage.
+pub(super) fn run(stage: Stage, workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
+    match stage {
+        Stage::Python => python_environment(workspace, findings),
+        Stage::Format => succeed(cargo().args(["fmt", "--all", "--check"])),
+        Stage::Clippy => {
+            succeed(cargo().arg("clippy").args(WHOLE).args(["--all-targets", "--locked", "--", "-D", "warnings"]))
+        }
+        Stage::Tidy => tidy::run(&tidy::Args::default()).map(|()| Outcome::Passed),
+        Stage::Tests => tests(workspace, findings),
+        Stage::Doctests => succeed(cargo().arg("test").args(WHOLE).args(["--doc", "--locked"])),
+        Stage::Docs => {
+            let mut doc = cargo();
+            doc.arg("doc").args(WHOLE).args(["--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings");
+            succeed(&mut doc)
+        }
+        Stage::Peers => peers(workspace, findings),
+        Stage::PythonChecks => python_checks(workspace, findings),
+    }
+}
+
+/// Runs a command with its output on ours.
+fn succeed(command: &mut Command) -> anyhow::Result<Outcome> {
+    println!("$ {}", shown(command));
+    let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
+    Ok(if status.success() { Outcome::Passed } else { Outcome::Failed(format!("{}: {status}", shown(command))) })
+}
+
+fn python_environment(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
+    match python::set_up(workspace)? {
+        Ok(environment) => {
+            findings.python = Some(environment);
+            Ok(Outcome::Passed)
+        }
+        Err(reason) => Ok(Outcome::Skipped(reason)),
+    }
+}
+
+fn has_nextest() -> bool {
+    let asked = cargo().args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    asked.is_ok_and(|status| status.success())
+}
+
+fn tests(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
+    if !has_nextest() {
+        findings.not_run.push(
+            "the names of tests that skipped themselves are not collected without cargo-nextest: `cargo test` ran"
+                .into(),
+        );
+        return succeed(cargo().arg("test").args(WHOLE).args(["--lib", "--bins", "--tests", "--examples", "--locked"]));
+    }
+    let arguments = ["nextest", "run", "--workspace", "--cargo-profile", "ci", "--locked", "--no-fail-fast"];
+    let outcome = succeed(cargo().args(arguments))?;
+    let report = workspace.target.join(NEXTEST_REPORT);
+    match std::fs::read_to_string(&report) {
+        Ok(text) => findings.not_run.extend(junit::skipped(&text)),
+        Err(error) => findings.not_run.push(format!("{}: {error}: skipped tests are not named", report.display())),
+    }
+    Ok(outcome)
+}
+
+fn peers(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
+    let mut command = cargo();
+    let member = ["--package", "bellwether-peers", "--features", "ort,tract", "--locked"];
+    if has_nextest() {
+        command.args(["nextest", "run", "--cargo-profile", "ci"]).args(member);
+    } else {
+        command.args(["test", "--profile", "ci"]).args(member);
+    }
+    let given = std::env::var_os("ORT_DYLIB_PATH").map(Into::into);
+    match given.or_else(|| environment(workspace, findings).and_then(|python| python.onnx_runtime())) {
+        Some(library) => {
+            command.env("ORT_DYLIB_PATH", library);
+        }
+        None => findings.not_run.push(
+            "peers: ONNX Runtime, which is neither in target/venv nor named by ORT_DYLIB_PATH; tract alone ran".into(),
+        ),
+    }
+    succeed(&mut command)
+}
+
+/// Shapes of the networks whose files are given to the checker of ONNX.
+const CHECKED_SHAPES: [&str; 3] = ["64,256,256,6", "7,13,3", "5,2"];
+
+fn python_checks(workspace: &Workspace, findings: &Findings) -> anyhow::Result<Outcome> {
+    let Some(python) = environment(workspace, findings) else {
+        return Ok(Outcome::Skipped("there is no target/venv: see the stage `python`".into()));
+    };
+    let folder = tempfile::tempdir().context("cannot make a folder for the files to check")?;
+    let mut check = Command::new(python.interpreter());
+    check.arg(workspace.root.join("peers/check_onnx.py"));
+    for (number, widths) in CHECKED_SHAPES.iter().enumerate() {
+        let model = folder.path().join(format!("{number}.onnx"));
+        let mut draw = cargo();
+        draw.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether-peers", "--", "draw"]);
+        draw.args(["--widths", widths, "--out"]).arg(&model);
+        match succeed(&mut draw)? {
+            Outcome::Passed => check.arg(model),
+            other => return Ok(other),
+        };
+    }
+    succeed(&mut check)
+}
+
+/// The virtual environment of this run, or the one that an earlier run left.
+fn environment(workspace: &Workspace, findings: &Findings) -> Option<python::Environment> {
+    findings.python.clone().or_else(|| python::Environment::standing(workspace))
+}

@@ -124,6 +124,34 @@ pub enum ReplayError {
         /// Memory allowed.
         limit: u64,
     },
+    /// A step does not fit into an episode file, written or read.
+    #[error("row {row} (episode `{episode}`, step {step}): {reason}")]
+    Step {
+        /// Row of the file, from 0.
+        row: u64,
+        /// Episode that it claims to belong to.
+        episode: String,
+        /// Step that it claims to be.
+        step: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An episode file is damaged, cut short, no episode file, or of another version.
+    #[error("this episode file cannot be read: {reason}")]
+    EpisodeFile {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An episode file was recorded under another specification than the caller works with.
+    #[error("the episode file has the {what} `{found}`, and `{expected}` is needed: use files of the same one")]
+    Mismatch {
+        /// What differs.
+        what: &'static str,
+        /// What the caller needs.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
     /// A thread panicked while it wrote, so what it left may be half a step.
     #[error("a thread failed while it wrote to the shared buffer: restore it from the last checkpoint")]
     Poisoned,

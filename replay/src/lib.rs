@@ -5,6 +5,7 @@
 //! - [`EpisodeStore`] holds recordings, which answer for every action; [`EpisodeSampler`] draws their states.
 //! - [`ReplayBuffer`] is a ring of played experience, which assembles transitions of any number of steps as they are
 //!   drawn; [`SharedReplay`] is one for many threads.
+//! - [`episodes`] writes and reads what was played as Parquet, as a stream.
 //! - [`SampledRows`] are drawn states as a learner gathers them.
 //!
 //! Every draw comes from the caller's generator, so the same data and seed give the same batches. The crate opens no
@@ -13,6 +14,7 @@
 
 mod buffer;
 mod draw;
+pub mod episodes;
 mod error;
 mod mask;
 mod recording;

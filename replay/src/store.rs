@@ -123,14 +123,26 @@ impl StateStore {
         if self.open.len() + bytes > BLOCK_BYTES {
             self.close_block()?;
         }
+        let start = self.open.len();
+        self.open.resize(start + bytes, 0);
+        let encoded = &mut self.open[start..];
         match self.config.encoding {
-            Encoding::Dense => self.open.extend(row.iter().flat_map(|v| v.to_le_bytes())),
-            Encoding::Sparse => {
-                self.open.extend((((bytes - 2) / 6) as u16).to_le_bytes());
-                for (position, _) in row.iter().enumerate().filter(|(_, v)| stored(v)) {
-                    self.open.extend((position as u16).to_le_bytes());
+            Encoding::Dense => {
+                for (bytes, value) in encoded.as_chunks_mut::<4>().0.iter_mut().zip(row) {
+                    *bytes = value.to_le_bytes();
                 }
-                self.open.extend(row.iter().filter(stored).flat_map(|v| v.to_le_bytes()));
+            }
+            Encoding::Sparse => {
+                let set = bytes / 6;
+                let (count, encoded) = encoded.split_at_mut(2);
+                count.copy_from_slice(&(set as u16).to_le_bytes());
+                let (positions, values) = encoded.split_at_mut(set * 2);
+                let places = positions.as_chunks_mut::<2>().0.iter_mut().zip(values.as_chunks_mut::<4>().0);
+                let elements = row.iter().enumerate().filter(|(_, value)| stored(value));
+                for ((position_bytes, value_bytes), (position, value)) in places.zip(elements) {
+                    *position_bytes = (position as u16).to_le_bytes();
+                    *value_bytes = value.to_le_bytes();
+                }
                 self.ends.push(self.closed_blocks() * BLOCK_BYTES as u64 + self.open.len() as u64);
             }
         }

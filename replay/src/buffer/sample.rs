@@ -95,10 +95,10 @@ impl ReplayBuffer {
                 reason: "the replay buffer holds no finished step; play some first".into(),
             });
         }
-        out.clear();
-        for _ in 0..count {
+        out.resize(count);
+        for at in 0..count {
             let slot = self.draw(rng);
-            out.push(&self.assemble(slot, spec));
+            out.set(at, &self.assemble(slot, spec));
         }
         Ok(())
     }
@@ -206,29 +206,29 @@ impl Sampled {
         }
     }
 
-    fn clear(&mut self) {
-        self.rows.clear();
-        self.masks.clear();
-        self.actions.clear();
-        self.behaviour_probabilities.clear();
-        self.rewards.clear();
-        self.discounts.clear();
-        self.steps.clear();
-        self.next_rows.clear();
-        self.next_masks.clear();
+    fn resize(&mut self, count: usize) {
+        self.rows.resize(count, 0);
+        self.masks.resize(count, ActionMask::default());
+        self.actions.resize(count, 0);
+        self.behaviour_probabilities.resize(count, 0.0);
+        self.rewards.resize(count, 0.0);
+        self.discounts.resize(count, 0.0);
+        self.steps.resize(count, 0);
+        self.next_rows.resize(count, 0);
+        self.next_masks.resize(count, ActionMask::default());
         self.weights.clear();
+        self.weights.resize(count, 1.0);
     }
 
-    fn push(&mut self, transition: &Transition) {
-        self.rows.push(transition.row);
-        self.masks.push(transition.mask);
-        self.actions.push(transition.action);
-        self.behaviour_probabilities.push(transition.behaviour_probability);
-        self.rewards.push(transition.reward);
-        self.discounts.push(transition.discount);
-        self.steps.push(transition.steps);
-        self.next_rows.push(transition.next_row);
-        self.next_masks.push(transition.next_mask);
-        self.weights.push(1.0);
+    fn set(&mut self, at: usize, transition: &Transition) {
+        self.rows[at] = transition.row;
+        self.masks[at] = transition.mask;
+        self.actions[at] = transition.action;
+        self.behaviour_probabilities[at] = transition.behaviour_probability;
+        self.rewards[at] = transition.reward;
+        self.discounts[at] = transition.discount;
+        self.steps[at] = transition.steps;
+        self.next_rows[at] = transition.next_row;
+        self.next_masks[at] = transition.next_mask;
     }
 }

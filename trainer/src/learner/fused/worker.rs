@@ -232,7 +232,8 @@ impl Worker {
         let across = stride(self.rows);
         let (near, far) = self.across.split_at_mut(1);
         let (mut behind, mut ahead) = (&mut near[0], &mut far[0]);
-        shared.kernels.transpose(slopes, step, self.rows, actions, behind, across);
+        let turned = RowsMut { data: behind, stride: across };
+        shared.kernels.transpose(Rows { data: slopes, stride: step }, self.rows, actions, turned);
         for l in (1..=last).rev() {
             let layer = &shared.layers[l];
             let width = stride(layer.inputs);
@@ -244,13 +245,15 @@ impl Worker {
                 RowsMut { data: ahead, stride: across },
             );
             let slopes = &mut self.slopes[l - 1];
-            shared.kernels.transpose(ahead, across, layer.inputs, self.rows, slopes, width);
+            let turned = RowsMut { data: slopes, stride: width };
+            shared.kernels.transpose(Rows { data: ahead, stride: across }, layer.inputs, self.rows, turned);
             let rate = spec.dropout_rate(l);
             let scale = if rate > 0.0 { 1.0 / (1.0 - rate) } else { 1.0 };
             // What lies between the rows of the inputs is never positive or never read.
             shared.kernels.gate(&mut slopes[..self.rows * width], &self.inputs[l][..self.rows * width], scale);
             if l > 1 {
-                shared.kernels.transpose(slopes, width, self.rows, layer.inputs, ahead, across);
+                let turned = RowsMut { data: ahead, stride: across };
+                shared.kernels.transpose(Rows { data: slopes, stride: width }, self.rows, layer.inputs, turned);
             }
             std::mem::swap(&mut behind, &mut ahead);
         }

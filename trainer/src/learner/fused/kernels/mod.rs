@@ -4,6 +4,7 @@
 
 mod elementwise;
 mod matrix;
+mod transpose;
 mod vector;
 
 use serde::{Deserialize, Serialize};
@@ -165,6 +166,47 @@ impl Kernels {
             _ => unreachable!("`new` refuses an instruction set that the processor lacks"),
         }
     }
+
+    /// `to[j, i] = from[i, j]` for `i < rows`, `j < columns`.
+    ///
+    /// # Panics
+    /// If an operand is too short.
+    pub(super) fn transpose(self, from: Rows<'_>, rows: usize, columns: usize, to: RowsMut<'_>) {
+        check_rows("what is transposed", from.data.len(), rows, columns, from.stride);
+        check_rows("the transposed", to.data.len(), columns, rows, to.stride);
+        let turn = transpose::Transposition {
+            from: from.data.as_ptr(),
+            from_stride: from.stride,
+            rows,
+            columns,
+            to: to.data.as_mut_ptr(),
+            to_stride: to.stride,
+        };
+        match self.isa {
+            Isa::Scalar => {
+                // SAFETY: blocks lie within the operands, which were checked above.
+                let block = |from, to| unsafe { transpose::block(from, turn.from_stride, to, turn.to_stride) };
+                // SAFETY: the operands were checked above, and a shared slice does not overlap an exclusive one.
+                unsafe { transpose::transpose(&turn, block) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the operands were checked above; `new` checked the instruction set, and AVX-512 includes AVX2.
+            Isa::Avx2 | Isa::Avx512 => unsafe { transpose_avx2(&turn) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => unreachable!("`new` refuses an instruction set that the processor lacks"),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`transpose::transpose`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn transpose_avx2(turn: &transpose::Transposition) {
+    // SAFETY: blocks lie within the operands, by the promise of the caller.
+    let block = |from, to| unsafe { transpose::block_avx(from, turn.from_stride, to, turn.to_stride) };
+    // SAFETY: the caller's promise.
+    unsafe { transpose::transpose(turn, block) }
 }
 
 /// # Safety
@@ -183,4 +225,128 @@ unsafe fn product_avx2(product: &matrix::Product) {
 unsafe fn product_avx512(product: &matrix::Product) {
     // SAFETY: the caller's promise, and the instruction set of this function.
     unsafe { matrix::product::<vector::Avx512>(product) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::stream;
+    use proptest::prelude::*;
+    use rand::Rng;
+
+    fn all() -> impl Iterator<Item = Kernels> {
+        Isa::ALL.into_iter().filter_map(Kernels::new)
+    }
+
+    fn values(rng: &mut impl Rng, count: usize) -> Vec<f32> {
+        (0..count).map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    /// What lies between and behind the rows of a result, and must stay there.
+    const GUARD: f32 = 12_345.0;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Every shape, stride and start gives the chain of fused multiply-adds, and nothing else is written.
+        #[test]
+        fn a_product_is_one_chain_per_element(
+            m in 0..30usize, n in 1..70usize, k in 0..20usize, gap in 0..3usize, start in 0..3u8, across: bool, seed: u64,
+        ) {
+            let mut rng = stream(seed, "product");
+            let (a_row, a_step) = if across { (1, m + gap) } else { (k + gap, 1) };
+            let a = values(&mut rng, (m + gap) * (k + gap));
+            let b = values(&mut rng, k * (n + gap));
+            let row = values(&mut rng, n);
+            let before = values(&mut rng, m * n);
+            let stride = n + gap;
+            let mut expected = vec![GUARD; m * stride];
+            for i in 0..m {
+                for j in 0..n {
+                    let first = [0.0, row[j], before[i * n + j]][usize::from(start)];
+                    expected[i * stride + j] = (0..k).fold(first, |sum, s| {
+                        a[i * a_row + s * a_step].mul_add(b[s * stride + j], sum)
+                    });
+                }
+            }
+            for kernels in all() {
+                let mut c = vec![GUARD; m * stride];
+                for (c, before) in c.chunks_mut(stride).zip(before.chunks(n)) {
+                    c[..n].copy_from_slice(before);
+                }
+                let start = [Start::Zero, Start::Row(&row), Start::Continue][usize::from(start)];
+                let left = Left { data: &a, row: a_row, step: a_step };
+                kernels.product((m, n, k), start, left, Rows { data: &b, stride }, RowsMut { data: &mut c, stride });
+                prop_assert!(c.iter().map(|v| v.to_bits()).eq(expected.iter().map(|v| v.to_bits())), "{:?}", kernels);
+            }
+        }
+
+        #[test]
+        fn transposing_moves_every_element_and_writes_nothing_else(
+            rows in 0..40usize, columns in 0..40usize, gap in 0..3usize, seed: u64,
+        ) {
+            let (stride, to_stride) = (columns + gap, rows + gap);
+            let from = values(&mut stream(seed, "transpose"), rows * stride);
+            let mut expected = vec![GUARD; columns * to_stride];
+            for i in 0..rows {
+                for j in 0..columns {
+                    expected[j * to_stride + i] = from[i * stride + j];
+                }
+            }
+            for kernels in all() {
+                let mut to = vec![GUARD; columns * to_stride];
+                let turned = RowsMut { data: &mut to, stride: to_stride };
+                kernels.transpose(Rows { data: &from, stride }, rows, columns, turned);
+                prop_assert_eq!(&to, &expected);
+            }
+        }
+
+        #[test]
+        fn squares_sum_to_the_same_bytes_and_to_the_right_value(count in 0..200usize, seed: u64) {
+            let values = values(&mut stream(seed, "squares"), count);
+            let exact: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
+            let sums: Vec<f64> = all().map(|kernels| kernels.sum_of_squares(&values)).collect();
+            prop_assert!(sums.iter().all(|sum| sum.to_bits() == sums[0].to_bits()), "{:?}", sums);
+            prop_assert!((sums[0] - exact).abs() <= 1e-12 * exact.max(1.0));
+        }
+    }
+
+    #[test]
+    fn relu_keeps_what_is_not_a_number_and_drops_the_sign_of_zero() {
+        for kernels in all() {
+            let mut values = vec![-1.0, -0.0, 0.0, 2.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+            values.extend([-3.0; 30]);
+            kernels.relu(&mut values);
+            assert!(values[4].is_nan());
+            values[4] = 0.0;
+            let mut expected = [0.0; 37];
+            expected[3] = 2.0;
+            expected[5] = f32::INFINITY;
+            assert!(values.iter().map(|v| v.to_bits()).eq(expected.iter().map(|v: &f32| v.to_bits())), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn one_value_that_is_not_finite_is_found_anywhere() {
+        for kernels in all() {
+            let mut values = vec![f32::MAX; 67];
+            assert!(kernels.all_finite(&values));
+            for at in 0..values.len() {
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    values[at] = bad;
+                    assert!(!kernels.all_finite(&values), "{bad} at {at}");
+                }
+                values[at] = f32::MIN;
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "right operand")]
+    fn a_short_operand_is_refused() {
+        let left = Left { data: &[0.0; 4], row: 2, step: 1 };
+        let (b, mut c) = ([0.0; 5], [0.0; 6]);
+        let result = RowsMut { data: &mut c, stride: 3 };
+        Kernels { isa: Isa::Scalar }.product((2, 3, 2), Start::Zero, left, Rows { data: &b, stride: 3 }, result);
+    }
 }

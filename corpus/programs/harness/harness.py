@@ -14,7 +14,7 @@ import sys
 import time
 import zlib
 
-PARAMETERS = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"
+PARAMETERS = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"
 MARKER = ".decoy-home"
 MARKER_TEXT = b"made-up files for recordings; programs of the corpus act below this folder only\n"
 HOME = os.path.realpath(os.environ.get("HOME", "/nonexistent"))

@@ -172,6 +172,7 @@ def settings(b):
     b.put(".local/share/applications/notes.desktop", "[Desktop Entry]\nType=Application\nName=Notes\nExec=/usr/bin/true\n")
     b.put(".local/state/desk/run.log", b.prose(1_500))
     b.put(".local/bin/hello", "#!/bin/sh\necho hello\n", 0o755)
+    b.put(".cache/desk/state", b.prose(200))
     for _ in range(b.rng.randrange(8, 16)):
         b.put(f".cache/{b.rng.choice(('thumbs', 'pages', 'desk'))}/{b.secret(10).lower()}", b.rng.randbytes(b.rng.randrange(500, 4_000)))
     b.put("mail/inbox", "".join(f"From {w}@mail.invalid\nSubject: {b.name()}\n\n{b.prose(300)}\n" for w in b.rng.sample(WORDS, 12)))

@@ -93,7 +93,7 @@ def answer(connection, seed):
         if verb == b"GET":
             body = rng.randbytes(int(first[1].rsplit(b"=", 1)[-1])) if b"=" in first[1] else b"version 3\n"
             if b"script" in first[1]:
-                body = b"#!/bin/sh\nuname -a\nread line < /etc/passwd\necho done > $HOME/work/answer\n"
+                body = b"#!/bin/sh\nuname -a\necho done > $HOME/work/answer\n"
             while lines.readline(4096).strip():
                 pass
             head = f"HTTP/1.0 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"

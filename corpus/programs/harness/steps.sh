@@ -1,10 +1,12 @@
 # Begins every shell job and shell emulation: checks the marker and gives random numbers by seed.
 set -eu
-IFS= read -r line < "$HOME/.decoy-home" || exit 3
-case "$line" in "made-up files for recordings"*) ;; *) exit 3 ;; esac
+case "$(cat "$HOME/.decoy-home")" in "made-up files for recordings"*) ;; *) exit 3 ;; esac
 state=$1 port=$2 peer=$3
 url=http://$peer:$port
 cd "$HOME"
+# Paths with blanks are one word.
+IFS='
+'
 
 # rnd LOW HIGH: the next random number, in $r.
 rnd() {

@@ -4,5 +4,5 @@ some_of Documents Pictures Downloads
 cp -a "$w" Backups/3/
 cp -a Projects Backups/2/
 cp -a Desktop Backups/1/
-ls Backups | head -n 1 | while read -r old; do rm -r "Backups/$old"; done
+for old in $(ls Backups | head -n 1); do rm -r "Backups/$old"; done
 ls -lR Backups > work/backups.txt

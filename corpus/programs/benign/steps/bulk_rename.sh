@@ -1,3 +1,3 @@
 # Files get lower-case names without blanks, by mv.
 rnd 4 10; files_in "$r" '*.*' Pictures Downloads Documents
-echo "$found" | while read -r f; do mv "$f" "${f%/*}/new-${f##*/}"; done
+for f in $found; do mv "$f" "${f%/*}/new-${f##*/}"; done

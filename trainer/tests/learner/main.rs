@@ -6,5 +6,6 @@ mod case;
 mod gradient;
 mod reference;
 mod refusals;
+mod runtime;
 mod targets;
 mod update;

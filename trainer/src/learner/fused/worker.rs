@@ -140,7 +140,10 @@ impl Worker {
         self.gather(shared, "the states", states, rows)?;
         self.forward(shared, shared.online, false, |_| None);
         for (out, q) in out.chunks_exact_mut(actions).zip(self.q.chunks_exact(stride(actions))) {
-            out.copy_from_slice(&q[..actions]);
+            for (out, q) in out.iter_mut().zip(q) {
+                // A negative zero becomes a positive one, as in the engine.
+                *out = q + 0.0;
+            }
         }
         Ok(())
     }

@@ -7,10 +7,12 @@
 pub mod action;
 pub mod behaviour;
 pub mod calls;
+pub mod conformance;
 pub mod environment;
 pub mod event;
 #[cfg(feature = "ingest")]
 pub mod ingest;
+pub mod recorded;
 pub mod redact;
 pub mod reward;
 pub mod spec;

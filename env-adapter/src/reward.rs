@@ -1,7 +1,8 @@
 //! Rewards: what a window costs, what harm and breakage weigh, and what a verdict is worth.
 //!
-//! Every reward has two parts: `r1` charges false positives and nothing else, `r0` is all the rest. At a cost `c` of a
-//! false positive the reward is `(r0 + c * r1) / (1 + c)`, that is `(1 - z) * r0 + z * r1` with `z = c / (1 + c)`.
+//! Every reward has two parts: `r1` holds what convicting a benign sample costs, `r0` everything else; the time that a
+//! window takes is charged in both, so that it costs the same at every cost `c` of a false positive. The reward at `c`
+//! is `(r0 + c * r1) / (1 + c)`, that is `(1 - z) * r0 + z * r1` with `z = c / (1 + c)`.
 //! The default of every weight has its reason in `docs/decision-process.md`.
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use crate::window::{LEVELS, Window};
 pub struct Parts {
     /// Everything but false positives.
     pub r0: f32,
-    /// The charge for a false positive, at most 0.
+    /// The charge for a false positive, or for time; at most 0.
     pub r1: f32,
 }
 

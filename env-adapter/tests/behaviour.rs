@@ -1,4 +1,5 @@
 //! Signs: little stories, event by event.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use bellwether_env_adapter::behaviour::{Facts, NEVER_DENIED, Sign, Tracker};
 use bellwether_env_adapter::event::flags::*;

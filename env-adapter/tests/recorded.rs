@@ -11,7 +11,7 @@ use bellwether_env_adapter::conformance::{ConformanceError, ConformanceOptions, 
 use bellwether_env_adapter::recorded::{
     Collector, Pace, RealTime, RecordedEnvironment, RecordedError, RecordedOptions, RecordedVector, Recordings,
 };
-use bellwether_env_adapter::spec::{WIDTH, element};
+use bellwether_env_adapter::spec::{WIDTH, element, encode_cost};
 use bellwether_env_adapter::{
     Action, Environment, EpisodeAttributes, Event, EventBuf, EventKind, EventSink, Label, RewardConfig, Step,
     WindowConfig, Windower,
@@ -79,7 +79,7 @@ proptest! {
             for window in episode.windows.clone() {
                 prop_assert_eq!(recordings.episode_of(window), number);
                 recordings.write_state(window, 3, 0.25, &mut state);
-                prop_assert_eq!((state[element::LEVEL], state[element::COST]), (1.0, 0.25));
+                prop_assert_eq!((state[element::LEVEL], state[element::COST]), (1.0, encode_cost(0.25)));
                 prop_assert!(state.iter().all(|value| (0.0..=1.0).contains(value)));
                 let here = recordings.window(window);
                 for other in episode.windows.clone().filter(|other| *other > window) {

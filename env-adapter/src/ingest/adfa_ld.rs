@@ -6,8 +6,9 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::files::list;
 use super::intake::Intake;
 use super::names;
 use super::{IngestError, Options, QualityReport};
@@ -263,20 +264,6 @@ fn attributes_of(parts: &[&str]) -> Option<EpisodeAttributes> {
         sample_sha256: None,
         complete: true,
     })
-}
-
-fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), IngestError> {
-    let failed = |source| IngestError::io(folder, source);
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let kind = entry.file_type().map_err(failed)?;
-        if kind.is_dir() && depth > 0 {
-            list(&entry.path(), depth - 1, files)?;
-        } else if kind.is_file() {
-            files.push(entry.path());
-        }
-    }
-    Ok(())
 }
 
 /// A reader that fails at its limit instead of unpacking without end.

@@ -1,8 +1,9 @@
 //! Bodies for fuzzing: each takes any bytes and must return. Property tests drive them; a fuzzer can too.
 
 use std::convert::Infallible;
+use std::path::Path;
 
-use super::{Options, QualityReport, TelemetryReader, adfa_ld, jsonl};
+use super::{Options, QualityReport, TelemetryReader, adfa_ld, calls_csv, jsonl, strace};
 use crate::{EpisodeAttributes, EpisodeId, Event, EventSink};
 
 /// Counts what it is given and checks the order of the calls.
@@ -74,4 +75,19 @@ pub fn fuzz_adfa_ld(data: &[u8]) {
 /// A file of JSON lines.
 pub fn fuzz_jsonl(data: &[u8]) {
     run(|sink, report| jsonl::read_jsonl(data, "fuzz", &Options::default(), sink, report));
+}
+
+/// A strace log.
+pub fn fuzz_strace(data: &[u8]) {
+    for keep_all_calls in [false, true] {
+        let options = Options { keep_all_calls, ..Options::default() };
+        let description = strace::Description::unknown("fuzz");
+        run(|sink, report| strace::read_strace_log(data, "fuzz", &description, &options, sink, report));
+    }
+}
+
+/// A table of calls.
+pub fn fuzz_calls_csv(data: &[u8]) {
+    let path = Path::new("fuzz");
+    run(|sink, report| calls_csv::read_calls_csv_from(data, path, &Options::default(), sink, report));
 }

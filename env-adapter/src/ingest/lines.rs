@@ -31,7 +31,6 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// Whether the last line read had its line end: false at the end of a file that was cut off.
-    #[allow(dead_code)]
     pub(crate) fn ended(&self) -> bool {
         self.ended
     }

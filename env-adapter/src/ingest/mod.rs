@@ -4,8 +4,10 @@
 //! leaves out in a [`QualityReport`] and never holds a recording whole. Nothing here opens a file for writing.
 
 mod adfa_ld;
+mod calls_csv;
 mod digest;
 mod error;
+mod files;
 #[doc(hidden)]
 pub mod fuzz;
 mod intake;
@@ -13,16 +15,39 @@ mod jsonl;
 mod lines;
 mod names;
 mod quality;
+pub mod strace;
 pub mod telemetry;
 
 pub use adfa_ld::read_adfa_ld;
+pub use calls_csv::{read_calls_csv, read_calls_csv_from};
 pub use digest::{ContentHash, DigestSink, EpisodeDigest};
 pub use error::{IngestError, SinkError};
 pub use jsonl::{JsonlWriter, read_jsonl};
 pub use quality::{Examples, LabelCounts, MAX_EXAMPLES, MAX_NAMES, Problem, Problems, QualityReport, Tally};
+pub use strace::{Decoys, Description, read_strace, read_strace_log};
 pub use telemetry::{ReadSummary, RowFault, TelemetryReader, TelemetrySummary, TelemetryWriter, WriterOptions};
 
+use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::EventSink;
 use crate::redact::Redactor;
+
+/// The formats that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Format {
+    /// JSON Lines, plain or gzip.
+    Jsonl,
+    /// The folder or zip archive of ADFA-LD.
+    AdfaLd,
+    /// A table `id,label,calls`, plain or gzip.
+    CallsCsv,
+    /// A log of strace, or a folder of logs.
+    Strace,
+}
 
 /// What all readers have in common.
 #[derive(Clone, Debug)]
@@ -37,5 +62,63 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options { redactor: Some(Redactor::default()), keep_all_calls: false }
+    }
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Format; 4] = [Format::Jsonl, Format::AdfaLd, Format::CallsCsv, Format::Strace];
+
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::Jsonl => "jsonl",
+            Format::AdfaLd => "adfa-ld",
+            Format::CallsCsv => "calls-csv",
+            Format::Strace => "strace",
+        }
+    }
+
+    /// Reads what lies at `path` into `sink`.
+    ///
+    /// # Errors
+    /// Those of the format's reader.
+    pub fn read<S>(
+        self,
+        path: &Path,
+        options: &Options,
+        sink: &mut S,
+        report: &mut QualityReport,
+    ) -> Result<(), IngestError>
+    where
+        S: EventSink + ?Sized,
+        S::Error: std::error::Error + Send + Sync + 'static,
+    {
+        match self {
+            Format::Jsonl => {
+                let failed = |source| IngestError::io(path, source);
+                let file = File::open(path).map_err(failed)?;
+                let from = files::unpacked(BufReader::with_capacity(1 << 16, file)).map_err(failed)?;
+                read_jsonl(from, &path.display().to_string(), options, sink, report)
+            }
+            Format::AdfaLd => read_adfa_ld(path, options, sink, report),
+            Format::CallsCsv => read_calls_csv(path, options, sink, report),
+            Format::Strace => read_strace(path, options, sink, report),
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = IngestError;
+
+    fn from_str(name: &str) -> Result<Self, IngestError> {
+        let found = Format::ALL.into_iter().find(|format| format.name() == name);
+        found.ok_or_else(|| IngestError::UnknownFormat(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

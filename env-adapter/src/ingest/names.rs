@@ -67,7 +67,6 @@ fn recorded() -> &'static std::collections::HashMap<&'static str, EventKind> {
 }
 
 /// Whether a call is on the list.
-#[allow(dead_code)]
 pub(crate) fn is_recorded(name: &str) -> bool {
     recorded().contains_key(name)
 }

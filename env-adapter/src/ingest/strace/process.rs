@@ -1,0 +1,282 @@
+//! Processes as the log shows them: thread groups, parents, working folders and descriptors.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+/// Threads followed at a time; a log that shows more live ones loses track of the others.
+const MAX_THREADS: usize = 1 << 16;
+/// Descriptors followed per table.
+const MAX_DESCRIPTORS: usize = 1 << 12;
+
+/// Everything known of live threads.
+#[derive(Default)]
+pub(super) struct Processes {
+    threads: BTreeMap<u32, Thread>,
+    /// Threads that a call returned and that have not spoken yet.
+    silent: BTreeMap<u32, ()>,
+    /// The first thread of the log, and whether it has ended.
+    root: Option<u32>,
+    root_ended: bool,
+    /// Folder in which the first process starts.
+    cwd: Option<Rc<str>>,
+}
+
+/// A live thread.
+#[derive(Clone)]
+pub(super) struct Thread {
+    /// Its thread group; unknown for a thread whose creation the log does not show.
+    pub(super) tgid: Option<u32>,
+    pub(super) ppid: Option<u32>,
+    pub(super) folder: Rc<RefCell<Option<Rc<str>>>>,
+    pub(super) files: Rc<RefCell<Files>>,
+    /// The call it is in.
+    pub(super) pending: Option<Pending>,
+}
+
+/// A call that has not returned.
+#[derive(Clone)]
+pub(super) struct Pending {
+    pub(super) line: u64,
+    pub(super) text: Vec<u8>,
+    /// How it creates a thread or process, if it does.
+    pub(super) birth: Option<Birth>,
+    /// The child that already spoke.
+    pub(super) child: Option<u32>,
+}
+
+/// How a call creates a thread or process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Birth {
+    pub(super) thread: bool,
+    pub(super) shares_folder: bool,
+    pub(super) shares_files: bool,
+    /// The child gets the caller's parent.
+    pub(super) sibling: bool,
+}
+
+/// A table of descriptors.
+pub(super) type Files = HashMap<i32, Descriptor>;
+
+/// What a descriptor stands for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Descriptor {
+    pub(super) path: Option<Rc<str>>,
+    pub(super) peer: Option<(String, Option<u16>)>,
+    pub(super) close_on_exec: bool,
+}
+
+/// Where a thread that speaks for the first time comes from.
+pub(super) enum Origin {
+    /// It is known now.
+    Known,
+    /// Several calls that have not returned may have created it.
+    Ambiguous,
+}
+
+impl Processes {
+    pub(super) fn new(cwd: Option<&str>) -> Self {
+        Processes { cwd: cwd.map(Rc::from), ..Processes::default() }
+    }
+
+    pub(super) fn root_ended(&self) -> bool {
+        self.root_ended
+    }
+
+    pub(super) fn thread(&mut self, tid: u32) -> Option<&mut Thread> {
+        self.threads.get_mut(&tid)
+    }
+
+    /// Makes a thread known that a line names, as far as the log tells where it comes from.
+    pub(super) fn meet(&mut self, tid: u32) -> Origin {
+        if self.threads.contains_key(&tid) {
+            self.silent.remove(&tid);
+            return Origin::Known;
+        }
+        if self.root.is_none() {
+            self.root = Some(tid);
+            // What strace starts is a process, so the first thread leads its group.
+            let thread = Thread { tgid: Some(tid), ..Thread::stranger(self.cwd.clone()) };
+            self.insert(tid, thread);
+            return Origin::Known;
+        }
+        let mut creating = self.threads.iter().filter(|(_, thread)| thread.creates_unseen());
+        match (creating.next(), creating.next()) {
+            (Some((&parent, _)), None) => {
+                self.adopt(parent, tid);
+                Origin::Known
+            }
+            (Some(_), Some(_)) => Origin::Ambiguous,
+            (None, _) => {
+                // Seen from inside a process namespace a child has another number than the call returned.
+                let only = (self.silent.len() == 1).then(|| self.silent.pop_first()).flatten();
+                match only.and_then(|(other, ())| self.threads.remove(&other).map(|thread| (other, thread))) {
+                    Some((other, thread)) => {
+                        let tgid = if thread.tgid == Some(other) { Some(tid) } else { thread.tgid };
+                        self.insert(tid, Thread { tgid, ..thread });
+                    }
+                    None => self.meet_stranger(tid),
+                }
+                Origin::Known
+            }
+        }
+    }
+
+    /// Makes a thread known of which nothing is known.
+    pub(super) fn meet_stranger(&mut self, tid: u32) {
+        self.insert(tid, Thread::stranger(None));
+    }
+
+    /// The unreturned call of `parent` created `child`.
+    pub(super) fn adopt(&mut self, parent: u32, child: u32) {
+        let Some(thread) = self.threads.get_mut(&parent) else { return };
+        let Some(pending) = &mut thread.pending else { return };
+        let Some(birth) = pending.birth else { return };
+        pending.child = Some(child);
+        let thread = thread.clone();
+        self.bear(&thread, birth, child);
+    }
+
+    /// A call of `parent` returned the number of a child.
+    pub(super) fn born(&mut self, parent: u32, birth: Birth, child: u32, already: Option<u32>) {
+        if already.is_some() {
+            // It spoke before the call returned: under its number, or under another one of another namespace.
+            return;
+        }
+        let Some(thread) = self.threads.get(&parent).cloned() else { return };
+        self.bear(&thread, birth, child);
+        if self.silent.len() < MAX_THREADS {
+            self.silent.insert(child, ());
+        }
+    }
+
+    fn bear(&mut self, parent: &Thread, birth: Birth, child: u32) {
+        let share = |shares, own: &Rc<RefCell<Files>>| match shares {
+            true => Rc::clone(own),
+            false => Rc::new(RefCell::new(own.borrow().clone())),
+        };
+        let thread = Thread {
+            tgid: if birth.thread { parent.tgid } else { Some(child) },
+            ppid: if birth.thread || birth.sibling { parent.ppid } else { parent.tgid },
+            folder: match birth.shares_folder {
+                true => Rc::clone(&parent.folder),
+                false => Rc::new(RefCell::new(parent.folder.borrow().clone())),
+            },
+            files: share(birth.shares_files, &parent.files),
+            pending: None,
+        };
+        self.insert(child, thread);
+    }
+
+    fn insert(&mut self, tid: u32, thread: Thread) {
+        if self.threads.len() < MAX_THREADS || self.threads.contains_key(&tid) {
+            self.threads.insert(tid, thread);
+        }
+    }
+
+    /// A thread is gone; gives the call it was in.
+    pub(super) fn end(&mut self, tid: u32) -> Option<(Thread, Pending)> {
+        if self.root == Some(tid) {
+            self.root_ended = true;
+        }
+        self.silent.remove(&tid);
+        let mut thread = self.threads.remove(&tid)?;
+        let pending = thread.pending.take()?;
+        Some((thread, pending))
+    }
+
+    /// The thread `by` ran a program and goes on under the number of its group's leader.
+    pub(super) fn supersede(&mut self, leader: u32, by: u32) {
+        if let Some(mut thread) = self.threads.remove(&by) {
+            thread.tgid = Some(leader);
+            if let Some(old) = self.threads.get(&leader) {
+                thread.ppid = old.ppid;
+            }
+            self.insert(leader, thread);
+        }
+    }
+
+    /// The calls that have not returned at the end of the log, in the order of their lines.
+    pub(super) fn unreturned(&mut self) -> Vec<(u32, Thread, Pending)> {
+        let mut all: Vec<_> = std::mem::take(&mut self.threads)
+            .into_iter()
+            .filter_map(|(tid, mut thread)| thread.pending.take().map(|pending| (tid, thread, pending)))
+            .collect();
+        all.sort_by_key(|(_, _, pending)| pending.line);
+        all
+    }
+}
+
+impl Thread {
+    pub(super) fn stranger(cwd: Option<Rc<str>>) -> Self {
+        let folder = Rc::new(RefCell::new(cwd));
+        Thread { tgid: None, ppid: None, folder, files: Rc::default(), pending: None }
+    }
+
+    fn creates_unseen(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.birth.is_some() && pending.child.is_none())
+    }
+
+    /// What a descriptor stands for, as far as it was followed.
+    pub(super) fn descriptor(&self, number: i32) -> Option<Descriptor> {
+        self.files.borrow().get(&number).cloned()
+    }
+
+    /// A descriptor stands for something from now on.
+    pub(super) fn opened(&self, number: i32, descriptor: Descriptor) {
+        let mut files = self.files.borrow_mut();
+        if files.len() < MAX_DESCRIPTORS || files.contains_key(&number) {
+            files.insert(number, descriptor);
+        }
+    }
+
+    /// The thread runs another program: its table is its own, without what closes then.
+    pub(super) fn ran_program(&mut self) {
+        let mut files = self.files.borrow().clone();
+        files.retain(|_, open| !open.close_on_exec);
+        self.files = Rc::new(RefCell::new(files));
+    }
+}
+
+/// `path` seen from `folder`, without `.`, `..` and double slashes. A relative path stays one where the folder is unknown.
+pub(super) fn resolve(folder: Option<&str>, path: &str) -> String {
+    let base = if path.starts_with('/') { "" } else { folder.unwrap_or("") };
+    let rooted = path.starts_with('/') || base.starts_with('/');
+    if !rooted {
+        return path.to_owned();
+    }
+    let mut resolved = String::with_capacity(base.len() + path.len() + 1);
+    for part in base.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => resolved.truncate(resolved.rfind('/').unwrap_or(0)),
+            part => {
+                resolved.push('/');
+                resolved.push_str(part);
+            }
+        }
+    }
+    if resolved.is_empty() {
+        resolved.push('/');
+    }
+    resolved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_resolved() {
+        for (folder, path, resolved) in [
+            (Some("/home/user"), "a/../b//./c", "/home/user/b/c"),
+            (Some("/home/user"), "/etc/../../x/", "/x"),
+            (Some("/"), "..", "/"),
+            (None, "a/b", "a/b"),
+            (Some("socket:[1]"), "a", "a"),
+            (None, "/a/./b", "/a/b"),
+        ] {
+            assert_eq!(resolve(folder, path), resolved);
+        }
+    }
+}

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use super::files::list;
 use super::intake::Intake;
-use super::names;
 use super::{IngestError, Options, QualityReport};
+use crate::calls::{i386_name, kind_of};
 use crate::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
 
 /// Name in the column `source`.
@@ -22,6 +22,8 @@ const MAX_ARCHIVE_BYTES: u64 = 8 << 30;
 const MAX_TRACE_BYTES: u64 = 256 << 20;
 /// Entries of an archive that are looked at.
 const MAX_ENTRIES: usize = 2_000_000;
+/// Call numbers that may have a name.
+const TABLE: u32 = 1024;
 /// Digits of the longest call number.
 const MAX_DIGITS: usize = 9;
 
@@ -237,7 +239,7 @@ impl Token {
 
 impl Names {
     fn new() -> Self {
-        let known = names::i386_names().into_iter().map(|name| name.map(|name| (name, names::kind_of(name))));
+        let known = (0..TABLE).map(|number| i386_name(number).map(|name| (name, kind_of(name))));
         Names { known: known.collect(), unknown: String::new() }
     }
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use super::files::unpacked;
 use super::intake::Intake;
-use super::names::kind_of;
 use super::{IngestError, Options, QualityReport};
+use crate::calls::kind_of;
 use crate::{EpisodeAttributes, EpisodeId, Event, EventSink, Label};
 
 /// Name in the column `source`.

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::intake::Intake;
 use super::lines::{Lines, MAX_LINE_BYTES};
-use super::names::kind_of;
 use super::telemetry::{column, kind_from_name, kind_name};
 use super::{IngestError, Options, QualityReport};
+use crate::calls::kind_of;
 use crate::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
 
 /// Reads JSON Lines from a stream; `file` is its name in the report.

@@ -13,7 +13,6 @@ pub mod fuzz;
 mod intake;
 mod jsonl;
 mod lines;
-mod names;
 mod quality;
 pub mod strace;
 pub mod telemetry;

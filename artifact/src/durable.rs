@@ -227,6 +227,25 @@ pub fn remove_file(path: &Path) -> Result<(), ArtifactError> {
     }
 }
 
+/// Removes what killed processes left unfinished in a folder, and says how many things that were. Only for callers that
+/// keep all other writers out of the folder, for it cannot tell the dead from the living.
+///
+/// # Errors
+/// [`ArtifactError::Io`] where something cannot be removed.
+pub fn sweep(folder: &Path) -> Result<u64, ArtifactError> {
+    let failed = |source| ArtifactError::io("read the folder", folder, source);
+    let mut swept = 0;
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if is_temporary(&path) {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|source| ArtifactError::io("remove", &path, source))?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
 /// Forces the entries of a folder to disk.
 ///
 /// # Errors
@@ -320,6 +339,16 @@ mod tests {
         assert_eq!(read(&path, 5).unwrap(), b"12345");
         assert!(matches!(read(&path, 4), Err(ArtifactError::TooLarge { bytes: 5, limit: 4, .. })));
         assert!(matches!(read(Path::new("/dev/zero"), 1000), Err(ArtifactError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn sweeping_removes_the_unfinished_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        write_bytes(folder.path().join("file"), b"").unwrap();
+        write_bytes(folder.path().join(".tmp-file"), b"").unwrap();
+        create_folder(&folder.path().join(".tmp-folder/deep")).unwrap();
+        assert_eq!(sweep(folder.path()).unwrap(), 2);
+        assert_eq!(names(folder.path()), ["file"]);
     }
 
     #[test]

@@ -65,6 +65,10 @@ impl JsonLines {
         let failed = |source| ArtifactError::io("open", &path, source);
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed)?;
         let (whole, torn) = whole_lines(&file).map_err(failed)?;
+        if whole == 0 {
+            // The file may be new, and its name must last as long as its records.
+            durable::sync_folder(durable::parent(&path)?)?;
+        }
         let log = JsonLines { file, path, offset: whole };
         if torn.is_some() {
             log.cut()?;

@@ -88,6 +88,22 @@ fn publishing_is_idempotent_and_never_changes_a_number() {
 }
 
 #[test]
+fn looking_makes_no_folders() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = ModelRegistry::open(root.path().join("nowhere")).unwrap();
+    assert_eq!(
+        (registry.list().unwrap(), registry.names().unwrap(), registry.verify().unwrap()),
+        (vec![], vec![], vec![])
+    );
+    assert!(matches!(registry.resolve("champion"), Err(RegistryError::UnknownModel { .. })));
+    assert!(registry.promote(1, "champion", &passing(1), &[]).is_err());
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    let file = root.path().join("file");
+    durable::write_bytes(&file, b"").unwrap();
+    assert!(ModelRegistry::open(file).is_err());
+}
+
+#[test]
 fn only_a_passing_report_about_this_model_moves_a_name() {
     let root = tempfile::tempdir().unwrap();
     let registry = registry_with(root.path(), 2);
@@ -220,6 +236,9 @@ fn a_kill_at_any_moment_leaves_the_old_state_or_the_new() {
         let numbers: BTreeSet<u32> = registry.list().unwrap().into_iter().map(|one| one.record.number).collect();
         assert_eq!(numbers, (1..=numbers.len() as u32).collect(), "numbers have no gaps");
     }
+    registry.publish(&root.path().join("release-0")).unwrap();
+    let kept = fs::read_dir(root.path().join("registry/versions")).unwrap().count();
+    assert_eq!(kept, registry.list().unwrap().len(), "the next writer sweeps what the dead left behind");
 }
 
 proptest! {

@@ -14,6 +14,7 @@ mod gate;
 mod history;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bellwether_artifact::durable::{self, DurableFolder};
@@ -79,15 +80,17 @@ const RECORD_FILE: &str = "record.json";
 const MAX_COMPANION_BYTES: u64 = 64 * 1024 * 1024;
 
 impl ModelRegistry {
-    /// Opens the registry in `root`, which is made where it is missing.
+    /// Opens the registry in `root`. One that is missing is empty, and the first [`publish`](ModelRegistry::publish) makes
+    /// its folders.
     ///
     /// # Errors
-    /// [`RegistryError::Artifact`] where the folders cannot be made.
+    /// [`RegistryError::Artifact`] where `root` is something else than a folder.
     pub fn open(root: impl Into<PathBuf>) -> Result<ModelRegistry, RegistryError> {
-        let registry = ModelRegistry { root: root.into() };
-        durable::create_folder(&registry.versions())?;
-        durable::create_folder(&registry.gates())?;
-        Ok(registry)
+        let root = root.into();
+        if root.exists() && !root.is_dir() {
+            return Err(ArtifactError::io("open the registry in", &root, io::ErrorKind::NotADirectory.into()).into());
+        }
+        Ok(ModelRegistry { root })
     }
 
     /// Copies the release in `folder` into the registry under the next number; one that is there already keeps the number
@@ -106,7 +109,11 @@ impl ModelRegistry {
             (release::CARD_FILE, optional(release::card_path(folder))?),
             (release::EVALUATION_FILE, optional(release::evaluation_path(folder))?),
         ];
+        durable::create_folder(&self.versions())?;
+        durable::create_folder(&self.gates())?;
         let _lock = self.lock()?;
+        durable::sweep(&self.versions())?;
+        durable::sweep(&self.gates())?;
         let records = self.records()?;
         if let Some(known) = records.iter().find(|record| record.version == incoming.manifest.version) {
             for (file, bytes) in &companions {
@@ -333,8 +340,11 @@ impl ModelRegistry {
     /// The numbers of all versions, ascending.
     fn numbers(&self) -> Result<Vec<u32>, RegistryError> {
         let folder = self.versions();
-        let failed = |source| ArtifactError::io("read the folder", &folder, source);
         let mut numbers = Vec::new();
+        if !folder.exists() {
+            return Ok(numbers);
+        }
+        let failed = |source| ArtifactError::io("read the folder", &folder, source);
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             numbers.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));

@@ -297,8 +297,10 @@ impl RunDirectory {
     /// # Errors
     /// [`RegistryError::Artifact`] where the record cannot be written; the run counts as aborted then.
     pub fn fail(self, reason: &str) -> Result<(), RegistryError> {
-        self.metrics.sync()?;
-        self.end(Outcome::Failed, Some(reason.to_owned()))
+        // Losing the reason would be worse than metrics that a power cut could still take.
+        let synced = self.metrics.sync();
+        self.end(Outcome::Failed, Some(reason.to_owned()))?;
+        Ok(synced?)
     }
 
     fn end(&self, outcome: Outcome, reason: Option<String>) -> Result<(), RegistryError> {

@@ -11,23 +11,31 @@ use crate::workspace::{Workspace, cargo, shown};
 /// One set of features for all stages, so that nothing is built twice: the defaults of every member.
 const WHOLE: [&str; 3] = ["--workspace", "--profile", "ci"];
 
-/// Where the configuration of nextest puts its report, below the target folder.
-const NEXTEST_REPORT: &str = "nextest/default/junit.xml";
+/// Where the configuration of nextest puts its report: below the root, wherever Cargo builds.
+const NEXTEST_REPORT: &str = "target/nextest/default/junit.xml";
 
 /// Runs one stage.
 pub(super) fn run(stage: Stage, workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
     match stage {
         Stage::Python => python_environment(workspace, findings),
         Stage::Format => succeed(cargo().args(["fmt", "--all", "--check"])),
-        Stage::Clippy => {
-            succeed(cargo().arg("clippy").args(WHOLE).args(["--all-targets", "--locked", "--", "-D", "warnings"]))
-        }
+        Stage::Clippy => succeed(cargo().arg("clippy").args(WHOLE).args([
+            "--all-targets",
+            "--locked",
+            "--keep-going",
+            "--",
+            "-D",
+            "warnings",
+        ])),
         Stage::Tidy => tidy::run(&tidy::Args::default()).map(|()| Outcome::Passed),
         Stage::Tests => tests(workspace, findings),
         Stage::Doctests => succeed(cargo().arg("test").args(WHOLE).args(["--doc", "--locked"])),
         Stage::Docs => {
             let mut doc = cargo();
-            doc.arg("doc").args(WHOLE).args(["--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings");
+            doc.arg("doc")
+                .args(WHOLE)
+                .args(["--no-deps", "--locked", "--keep-going"])
+                .env("RUSTDOCFLAGS", "-D warnings");
             succeed(&mut doc)
         }
         Stage::Peers => peers(workspace, findings),
@@ -67,10 +75,10 @@ fn tests(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outco
     }
     let arguments = ["nextest", "run", "--workspace", "--cargo-profile", "ci", "--locked", "--no-fail-fast"];
     let outcome = succeed(cargo().args(arguments))?;
-    let report = workspace.target.join(NEXTEST_REPORT);
+    let report = workspace.root.join(NEXTEST_REPORT);
     match std::fs::read_to_string(&report) {
         Ok(text) => findings.not_run.extend(junit::skipped(&text)),
-        Err(error) => findings.not_run.push(format!("{}: {error}: skipped tests are not named", report.display())),
+        Err(error) => findings.not_run.push(format!("{NEXTEST_REPORT}: {error}: skipped tests are not named")),
     }
     Ok(outcome)
 }

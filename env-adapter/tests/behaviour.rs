@@ -117,6 +117,8 @@ fn credentials_persistence_logs_and_programs() {
     check(&[made, call("execve", dropped, 0)], &[ExecutableDropped, Exec], &[]);
     check(&[made, call("execve", dropped, 0), call("execve", dropped, 0)], &[Exec], &[ExecutableDropped]);
     check(&[call("fchmodat", DOC, EXECUTE)], &[], &[ExecutableDropped]);
+    check(&[call("mkdir", NEW, 0), call("chmod", NEW, EXECUTE)], &[ChangeAttributes], &[ExecutableDropped]);
+    check(&[call("openat", "/home/user/.profile", WRITE | CREATE | APPEND)], &[OpenWrite], &[Create, HiddenCreated]);
 }
 
 #[test]

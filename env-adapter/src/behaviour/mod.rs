@@ -9,5 +9,6 @@ mod seen;
 mod sign;
 mod tracker;
 
+pub(crate) use paths::rules as path_rules;
 pub use sign::{SIGN_COUNT, Sign, Signs};
 pub use tracker::{Facts, NEVER_DENIED, Tracker};

@@ -147,7 +147,8 @@ pub(super) fn classify(path: &str, name: &str) -> u32 {
     if contains(&CREDENTIAL_PARTS) && !name.ends_with(".pub") {
         found |= class::CREDENTIAL;
     }
-    if contains(&PERSISTENCE_PARTS) {
+    // Git copies samples of its hooks into every new repository; nothing runs them.
+    if contains(&PERSISTENCE_PARTS) && !name.ends_with(".sample") {
         found |= class::PERSISTENCE;
     }
     if contains(&LOG_PARTS) || name.ends_with(".log") || name.ends_with("_history") {
@@ -157,6 +158,20 @@ pub(super) fn classify(path: &str, name: &str) -> u32 {
         found |= class::HIDDEN;
     }
     found
+}
+
+/// The rules above as text: part of what a state means, and so of the identity of its specification.
+pub(crate) fn rules() -> String {
+    let line = |what: &str, parts: &[&str]| format!("{what} {}\n", parts.join(" | "));
+    [
+        line("device paths start with", &DEVICE_PREFIXES),
+        line("system paths start with", &SYSTEM_PREFIXES),
+        line("scratch paths start with", &SCRATCH_PREFIXES),
+        line("credential paths contain, but for names that end in .pub,", &CREDENTIAL_PARTS),
+        line("persistence paths contain, but for names that end in .sample,", &PERSISTENCE_PARTS),
+        line("log paths end in .log or _history or contain", &LOG_PARTS),
+    ]
+    .concat()
 }
 
 #[cfg(test)]
@@ -192,6 +207,8 @@ mod tests {
             ("/home/user/.ssh/id_ed25519.pub", 0),
             ("/home/user/.bash_history", class::CREDENTIAL | class::LOG | class::HIDDEN),
             ("/home/user/.config/autostart/x.desktop", class::PERSISTENCE),
+            ("/home/user/project/.git/hooks/pre-push.sample", 0),
+            ("/home/user/project/.git/hooks/pre-push", class::PERSISTENCE),
             ("/var/log/auth.log", class::LOG),
             ("/home/user/notes.txt", 0),
             ("pipe:[123]", class::DEVICE),

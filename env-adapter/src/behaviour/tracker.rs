@@ -56,9 +56,21 @@ mod mark {
     pub(super) const TIMES: u32 = 1 << 23;
     /// Nothing is there: it was removed, renamed away, or a call said so.
     pub(super) const GONE: u32 = 1 << 24;
+    /// A folder: its execute bit lets nobody run it.
+    pub(super) const FOLDER: u32 = 1 << 25;
     /// Marks that belong to the content and go along with a rename.
-    pub(super) const CONTENT: u32 =
-        READ | READABLE | WRITABLE | APPENDS | WRITTEN | OWN | DECOY | OVERWRITTEN | DECOY_READ | PROGRAM | GONE;
+    pub(super) const CONTENT: u32 = READ
+        | READABLE
+        | WRITABLE
+        | APPENDS
+        | WRITTEN
+        | OWN
+        | DECOY
+        | OVERWRITTEN
+        | DECOY_READ
+        | PROGRAM
+        | GONE
+        | FOLDER;
     /// Mark of a folder, peer, port or extension that was met.
     pub(super) const MET: u32 = 1;
 }
@@ -275,7 +287,9 @@ impl Tracker {
         }
         let mut set = 0;
         let known = marks.foreign_known();
-        let made = call.event.created.unwrap_or(create && !known && !marks.any(mark::OWN));
+        // Where the source does not tell, what is opened to be appended to is taken for a file that was there.
+        let likely_made = create && !call.has(flags::APPEND) && !known && !marks.any(mark::OWN);
+        let made = call.event.created.unwrap_or(likely_made);
         if made {
             set |= mark::OWN;
             *self.seen.marks(slot) &= !mark::GONE;
@@ -581,9 +595,12 @@ impl Tracker {
         match operation {
             Operation::MakeFolder | Operation::MakeNode => {
                 let marks = self.seen.marks(slot);
-                *marks = *marks & !mark::GONE | mark::OWN;
+                let folder = if operation == Operation::MakeFolder { mark::FOLDER } else { 0 };
+                *marks = *marks & !mark::GONE | mark::OWN | folder;
             }
-            Operation::ChangeMode if call.has(flags::EXECUTE) && !call.has(flags::DIRECTORY) => {
+            Operation::ChangeMode
+                if call.has(flags::EXECUTE) && !call.has(flags::DIRECTORY) && !marks.any(mark::FOLDER) =>
+            {
                 self.dropped(slot, marks, facts);
             }
             Operation::SetTimes if foreign && !marks.any(mark::TIMES) => {

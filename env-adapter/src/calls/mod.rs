@@ -190,6 +190,15 @@ impl NameTable {
     }
 }
 
+/// The table of names as text, one line per kind and operation: part of what a state means.
+pub(crate) fn names_text() -> String {
+    let lines = names::NAMES.iter().map(|(kind, operation, names)| {
+        let names: Vec<_> = names.split_ascii_whitespace().collect();
+        format!("{kind:?} {operation:?} {}\n", names.join(" "))
+    });
+    lines.collect()
+}
+
 /// What a call of this name does; [`Operation::Other`] where the name is unknown.
 pub fn operation_of(name: &str) -> Operation {
     NameTable::get().identify(name).operation

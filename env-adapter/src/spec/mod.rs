@@ -149,8 +149,8 @@ impl FeatureSpec {
         })
     }
 
-    /// The canonical text: one line for the version, one for each limit of a window, one for each element or, for the
-    /// hashed groups, for each group.
+    /// The canonical text: version, limits of a window, hash functions, classes of paths, operations of calls, then one
+    /// line for each element or, for the hashed groups, for each group.
     pub fn text(&self) -> String {
         text(&self.window)
     }
@@ -228,6 +228,8 @@ fn text(window: &WindowConfig) -> String {
          pairs slot((rotate_left(hash of the first, 23) + hash of the second) XOR 0xd1310ba698dfb5ac, n)\n\
          window_calls slot(hash XOR 0x2ffd72dbd01adfb7, n)\n",
     );
+    out.push_str(&crate::behaviour::path_rules());
+    out.push_str(&crate::calls::names_text());
     for row in element_rows() {
         let _ = writeln!(out, "{} {} {}: {}", row.first, row.slots, row.name, row.formula);
     }
@@ -329,7 +331,7 @@ mod tests {
         assert_eq!(spec, capped);
         assert_ne!(spec.hash(), shorter.hash());
         // A new value here means that every model and episode file of before is refused: make it version 2.
-        assert_eq!(spec.hash_hex(), "8dfb588c12514fea927bc4fac5e66b445a88194c141dbe769db5cd1c4939f22c");
+        assert_eq!(spec.hash_hex(), "d188a501f2f3c6618257e0209df8a05a87cde842a5213b5dde5a093471edaf83");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! the file. The [`Tracker`] remembers just enough of an episode, in bounded memory, to say so. Features count signs,
 //! rewards weigh them, and neither ever sees a label.
 
+mod files;
+mod marks;
 mod paths;
 mod seen;
 mod sign;

@@ -1,6 +1,7 @@
 //! What an episode did so far, as far as the meaning of its next event depends on it.
 
-use super::paths::{PathDigest, class, classify};
+use super::marks::{PathMarks, mark};
+use super::paths::PathDigest;
 use super::seen::{Seen, Slot};
 use super::sign::{Sign, Signs};
 use crate::calls::{NameInfo, NameTable, Operation, name_hash};
@@ -36,52 +37,13 @@ pub struct Facts {
     pub depth: u32,
 }
 
-/// Marks of a path beside its classes.
-mod mark {
-    pub(super) const CLASSIFIED: u32 = 1 << 8;
-    pub(super) const READ: u32 = 1 << 9;
-    pub(super) const READABLE: u32 = 1 << 10;
-    pub(super) const WRITABLE: u32 = 1 << 11;
-    pub(super) const APPENDS: u32 = 1 << 12;
-    pub(super) const WRITTEN: u32 = 1 << 13;
-    pub(super) const OWN: u32 = 1 << 14;
-    pub(super) const DECOY: u32 = 1 << 15;
-    pub(super) const OVERWRITTEN: u32 = 1 << 16;
-    pub(super) const DECOY_READ: u32 = 1 << 17;
-    pub(super) const CREDENTIAL_READ: u32 = 1 << 18;
-    pub(super) const CREDENTIAL_PROBED: u32 = 1 << 19;
-    pub(super) const PERSISTENCE_WRITTEN: u32 = 1 << 20;
-    pub(super) const PROGRAM: u32 = 1 << 21;
-    pub(super) const DROPPED: u32 = 1 << 22;
-    pub(super) const TIMES: u32 = 1 << 23;
-    /// Nothing is there: it was removed, renamed away, or a call said so.
-    pub(super) const GONE: u32 = 1 << 24;
-    /// A folder: its execute bit lets nobody run it.
-    pub(super) const FOLDER: u32 = 1 << 25;
-    /// Marks that belong to the content and go along with a rename.
-    pub(super) const CONTENT: u32 = READ
-        | READABLE
-        | WRITABLE
-        | APPENDS
-        | WRITTEN
-        | OWN
-        | DECOY
-        | OVERWRITTEN
-        | DECOY_READ
-        | PROGRAM
-        | GONE
-        | FOLDER;
-    /// Mark of a folder, peer, port or extension that was met.
-    pub(super) const MET: u32 = 1;
-}
-
 /// Keeps keys of one table apart.
-mod salt {
-    pub(super) const FOLDER: u64 = 0x517c_c1b7_2722_0a95;
-    pub(super) const EXTENSION: u64 = 0x2545_f491_4f6c_dd1d;
-    pub(super) const PEER: u64 = 0x9e6c_63d0_876a_68ee;
-    pub(super) const PORT: u64 = 0xd6e8_feb8_6659_fd93;
-    pub(super) const PROCESS: u64 = 0xa076_1d64_78bd_642f;
+pub(super) mod salt {
+    pub(crate) const FOLDER: u64 = 0x517c_c1b7_2722_0a95;
+    pub(crate) const EXTENSION: u64 = 0x2545_f491_4f6c_dd1d;
+    pub(crate) const PEER: u64 = 0x9e6c_63d0_876a_68ee;
+    pub(crate) const PORT: u64 = 0xd6e8_feb8_6659_fd93;
+    pub(crate) const PROCESS: u64 = 0xa076_1d64_78bd_642f;
 }
 
 /// The mark of a process: its depth, and whether it has acted (a child is known before it does).
@@ -96,7 +58,7 @@ const LONGEST_SLEEP_NS: u64 = 3_600_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Tracker {
     names: &'static NameTable,
-    seen: Seen,
+    pub(super) seen: Seen,
     last_process: Option<(u32, u32)>,
     sleeping: Option<(Option<u32>, u64)>,
 }
@@ -206,208 +168,7 @@ impl Tracker {
         }
     }
 
-    /// The slot and the marks of a path, classified.
-    fn path(&mut self, path: &str, decoy: bool) -> (Slot, PathMarks, u64) {
-        let digest = PathDigest::of(path);
-        let slot = self.seen.slot(digest.hash);
-        let marks = self.seen.marks(slot);
-        if *marks & mark::CLASSIFIED == 0 {
-            *marks |= mark::CLASSIFIED | classify(path, digest.name);
-        }
-        if decoy {
-            *marks |= mark::DECOY;
-        }
-        (slot, PathMarks(*marks), digest.folder)
-    }
-
-    fn remember(&mut self, slot: Slot, marks: u32) {
-        *self.seen.marks(slot) |= marks;
-    }
-
-    /// Counts a folder once; folders of the system and devices say nothing.
-    fn folder(&mut self, marks: PathMarks, folder: u64, facts: &mut Facts) {
-        if !marks.any(class::DEVICE | class::SYSTEM) && self.seen.first(folder ^ salt::FOLDER, mark::MET) {
-            facts.signs.add(Sign::NewFolder);
-        }
-    }
-
-    fn extension(&mut self, path: &str, facts: &mut Facts) {
-        if let Some(extension) = PathDigest::of(path).extension()
-            && self.seen.first(name_hash(extension) ^ salt::EXTENSION, mark::MET)
-        {
-            facts.signs.add(Sign::NewExtension);
-        }
-    }
-
-    fn query(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        if let Some(path) = call.event.path
-            && call.failed
-        {
-            let (slot, marks, _) = self.path(path, call.decoy());
-            self.probe(call, slot, marks, facts);
-        }
-    }
-
-    /// A call on a path failed.
-    fn probe(&mut self, call: Call<'_, '_>, slot: Slot, marks: PathMarks, facts: &mut Facts) {
-        if call.event.errno == Some(ENOENT) && !marks.any(mark::CONTENT & !mark::DECOY) {
-            self.remember(slot, mark::GONE);
-        }
-        if marks.any(class::CREDENTIAL) && !marks.any(mark::CREDENTIAL_PROBED) {
-            facts.signs.add(Sign::CredentialProbed);
-            self.remember(slot, mark::CREDENTIAL_PROBED);
-        }
-    }
-
-    fn open(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        let creat = call.event.name == "creat";
-        let create = creat || call.has(flags::CREATE);
-        let truncate = creat || call.has(flags::TRUNCATE);
-        let write = creat || call.has(flags::WRITE) || call.has(flags::TRUNCATE);
-        let folder_only = call.has(flags::DIRECTORY);
-        if !call.failed {
-            facts.signs.add(Sign::Open);
-            facts.signs.add_if(Sign::OpenWrite, write);
-            facts.signs.add_if(Sign::Create, call.event.created == Some(true));
-        }
-        let Some(path) = call.event.path else { return };
-        let (slot, marks, folder) = self.path(path, call.decoy());
-        if marks.any(class::DEVICE) {
-            return;
-        }
-        if write || create {
-            deny_write(marks, facts);
-        }
-        if call.failed {
-            self.probe(call, slot, marks, facts);
-            return;
-        }
-        if folder_only {
-            return;
-        }
-        let mut set = 0;
-        let known = marks.foreign_known();
-        // Where the source does not tell, what is opened to be appended to is taken for a file that was there.
-        let likely_made = create && !call.has(flags::APPEND) && !known && !marks.any(mark::OWN);
-        let made = call.event.created.unwrap_or(likely_made);
-        if made {
-            set |= mark::OWN;
-            *self.seen.marks(slot) &= !mark::GONE;
-            facts.signs.add(Sign::Create);
-            facts.signs.add_if(Sign::HiddenCreated, marks.any(class::HIDDEN));
-        }
-        if write {
-            set |= mark::WRITABLE;
-            set |= if call.has(flags::APPEND) { mark::APPENDS } else { 0 };
-            self.persistence(slot, marks, facts);
-            if !made && !marks.any(mark::OWN) && truncate {
-                set |= overwrite(marks, facts);
-                facts.signs.add_if(Sign::LogRemoved, marks.any(class::LOG));
-            }
-        } else {
-            set |= mark::READABLE;
-            self.reading(slot, marks, facts);
-        }
-        self.remember(slot, set);
-        self.folder(marks, folder, facts);
-        if made {
-            self.extension(path, facts);
-        }
-    }
-
-    /// What reading a path means.
-    fn reading(&mut self, slot: Slot, marks: PathMarks, facts: &mut Facts) {
-        let mut set = 0;
-        let known = marks.any(mark::READ | mark::READABLE | mark::OWN);
-        facts.signs.add_if(Sign::NewFileRead, !marks.any(class::SYSTEM) && !known);
-        if marks.any(mark::DECOY) && !marks.any(mark::OWN | mark::DECOY_READ) {
-            facts.signs.add(Sign::DecoyRead);
-            set |= mark::DECOY_READ;
-        }
-        if marks.any(class::CREDENTIAL) && !marks.any(mark::OWN | mark::CREDENTIAL_READ) {
-            facts.signs.add(Sign::CredentialRead);
-            set |= mark::CREDENTIAL_READ;
-        }
-        self.remember(slot, set);
-    }
-
-    fn persistence(&mut self, slot: Slot, marks: PathMarks, facts: &mut Facts) {
-        if marks.any(class::PERSISTENCE) && !marks.any(mark::PERSISTENCE_WRITTEN) {
-            facts.signs.add(Sign::PersistenceWritten);
-            self.remember(slot, mark::PERSISTENCE_WRITTEN);
-        }
-    }
-
-    fn read(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        let network = facts.name.operation == Operation::Receive && call.event.path.is_none() || call.has_peer();
-        if network {
-            facts.denied_at = 1;
-            self.peer(call, facts);
-        }
-        if call.failed {
-            return;
-        }
-        let bytes = call.bytes();
-        if network {
-            facts.signs.add(Sign::Receive);
-            facts.bytes_received = bytes;
-            return;
-        }
-        facts.signs.add(Sign::Read);
-        facts.bytes_read = bytes;
-        if let Some(path) = call.event.path {
-            let (slot, marks, _) = self.path(path, call.decoy());
-            if !marks.any(class::DEVICE) {
-                self.reading(slot, marks, facts);
-                self.remember(slot, mark::READ);
-            }
-        }
-    }
-
-    fn write(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        let network = facts.name.operation == Operation::Send && call.event.path.is_none() || call.has_peer();
-        if network {
-            facts.denied_at = 1;
-            self.peer(call, facts);
-        }
-        if call.failed {
-            return;
-        }
-        let bytes = call.bytes();
-        if network {
-            facts.signs.add(Sign::Send);
-            facts.bytes_sent = bytes;
-            return;
-        }
-        facts.signs.add(Sign::Write);
-        facts.bytes_written = bytes;
-        if let Some(entropy) = call.event.entropy.filter(|entropy| entropy.is_finite()) {
-            let entropy = entropy.clamp(0.0, 8.0);
-            facts.entropy = Some(entropy);
-            facts.signs.add(Sign::EntropyKnown);
-            facts.signs.add_if(Sign::HighEntropy, is_high(entropy, call.event.bytes));
-        }
-        let Some(path) = call.event.path else { return };
-        let (slot, marks, folder) = self.path(path, call.decoy());
-        if marks.any(class::DEVICE) {
-            return;
-        }
-        deny_write(marks, facts);
-        self.remember(slot, mark::WRITTEN);
-        if marks.any(mark::WRITTEN) {
-            return;
-        }
-        facts.signs.add(Sign::NewFileWritten);
-        // A descriptor that was open before the recording began may be a log: only an opened file is overwritten.
-        if marks.any(mark::WRITABLE) && !marks.any(mark::APPENDS | mark::OWN) {
-            let set = overwrite(marks, facts);
-            self.remember(slot, set);
-        }
-        self.persistence(slot, marks, facts);
-        self.folder(marks, folder, facts);
-    }
-
-    fn peer(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
+    pub(super) fn peer(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
         if let Some(address) = call.event.peer_addr
             && self.seen.first(name_hash(address) ^ salt::PEER, mark::MET)
         {
@@ -435,85 +196,6 @@ impl Tracker {
         self.peer(call, facts);
     }
 
-    fn rename(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        let is_rename = facts.name.operation == Operation::Rename;
-        facts.denied_at = 2;
-        let source = call.event.path.map(|path| self.path(path, call.decoy()).1);
-        let target = call.event.path2.map(|path| self.path(path, false).1);
-        let outside = |marks: Option<PathMarks>| marks.is_none_or(|marks| !marks.any(class::SCRATCH | class::DEVICE));
-        // A link leaves its source alone.
-        if !(outside(target) || is_rename && outside(source)) {
-            facts.denied_at = NEVER_DENIED;
-        }
-        if call.failed {
-            return;
-        }
-        facts.signs.add(if is_rename { Sign::Rename } else { Sign::Link });
-        let marks = source.unwrap_or(PathMarks(0));
-        if let Some(path) = call.event.path {
-            let (slot, marks, folder) = self.path(path, call.decoy());
-            if marks.any(class::CREDENTIAL) {
-                self.reading(slot, marks, facts);
-            }
-            if is_rename {
-                if !marks.any(mark::OWN | class::DEVICE) {
-                    facts.signs.add(Sign::ForeignRename);
-                    facts.signs.add_if(Sign::ReadThenRemoved, marks.any(mark::READ | mark::READABLE));
-                    facts.signs.add_if(Sign::DecoyRemoved, marks.any(mark::DECOY));
-                }
-                let marks = self.seen.marks(slot);
-                *marks = *marks & !mark::CONTENT | mark::GONE;
-            }
-            self.folder(marks, folder, facts);
-        }
-        let Some(path2) = call.event.path2 else { return };
-        if let Some(path) = call.event.path
-            && is_rename
-        {
-            let changed = PathDigest::of(path).extension() != PathDigest::of(path2).extension();
-            facts.signs.add_if(Sign::ChangeExtension, changed);
-        }
-        let (slot, old, _) = self.path(path2, false);
-        self.persistence(slot, old, facts);
-        if is_rename {
-            if old.foreign_known() && !old.any(class::DEVICE) {
-                overwrite(old, facts);
-            }
-            let content = marks.0 & mark::CONTENT & !(mark::DECOY | mark::GONE);
-            let kept = self.seen.marks(slot);
-            *kept = (*kept & !(mark::CONTENT & !mark::DECOY)) | content;
-        } else {
-            self.remember(slot, mark::OWN);
-        }
-        self.extension(path2, facts);
-    }
-
-    fn delete(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        facts.denied_at = 2;
-        let Some(path) = call.event.path else {
-            facts.signs.add_if(Sign::Delete, !call.failed);
-            return;
-        };
-        let (slot, marks, folder) = self.path(path, call.decoy());
-        if marks.any(class::SCRATCH | class::DEVICE) {
-            facts.denied_at = NEVER_DENIED;
-        }
-        if call.failed {
-            return;
-        }
-        facts.signs.add(Sign::Delete);
-        if !marks.any(mark::OWN | class::DEVICE) {
-            facts.signs.add(Sign::ForeignDelete);
-            facts.signs.add_if(Sign::ReadThenRemoved, marks.any(mark::READ | mark::READABLE));
-            facts.signs.add_if(Sign::DecoyRemoved, marks.any(mark::DECOY));
-            facts.signs.add_if(Sign::LogRemoved, marks.any(class::LOG));
-        }
-        facts.signs.add_if(Sign::SelfDeleted, marks.any(mark::PROGRAM));
-        let left = self.seen.marks(slot);
-        *left = *left & !mark::CONTENT | mark::GONE;
-        self.folder(marks, folder, facts);
-    }
-
     fn exec(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
         if call.failed {
             return;
@@ -534,7 +216,7 @@ impl Tracker {
         }
     }
 
-    fn dropped(&mut self, slot: Slot, marks: PathMarks, facts: &mut Facts) {
+    pub(super) fn dropped(&mut self, slot: Slot, marks: PathMarks, facts: &mut Facts) {
         if marks.any(mark::OWN | mark::WRITTEN) && !marks.any(mark::DROPPED) {
             facts.signs.add(Sign::ExecutableDropped);
             self.remember(slot, mark::DROPPED);
@@ -561,105 +243,31 @@ impl Tracker {
             }
         }
     }
-
-    /// The calls that change one path, or only list it.
-    fn change(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        let operation = facts.name.operation;
-        let lists = operation == Operation::List;
-        if !lists {
-            facts.denied_at = 2;
-        }
-        let path = call.event.path.map(|path| self.path(path, call.decoy()));
-        if let Some((_, marks, _)) = path
-            && marks.any(class::SCRATCH | class::DEVICE)
-        {
-            facts.denied_at = NEVER_DENIED;
-        }
-        if call.failed {
-            return;
-        }
-        facts.signs.add(match operation {
-            Operation::List => Sign::List,
-            Operation::MakeFolder => Sign::MakeFolder,
-            Operation::MakeNode => Sign::Create,
-            Operation::SetTimes => Sign::SetTimes,
-            Operation::Truncate => Sign::Truncate,
-            Operation::WriteRegistry => Sign::WriteRegistry,
-            _ => Sign::ChangeAttributes,
-        });
-        let Some((slot, marks, folder)) = path else { return };
-        if marks.any(class::DEVICE) {
-            return;
-        }
-        let foreign = !marks.any(mark::OWN);
-        match operation {
-            Operation::MakeFolder | Operation::MakeNode => {
-                let marks = self.seen.marks(slot);
-                let folder = if operation == Operation::MakeFolder { mark::FOLDER } else { 0 };
-                *marks = *marks & !mark::GONE | mark::OWN | folder;
-            }
-            Operation::ChangeMode
-                if call.has(flags::EXECUTE) && !call.has(flags::DIRECTORY) && !marks.any(mark::FOLDER) =>
-            {
-                self.dropped(slot, marks, facts);
-            }
-            Operation::SetTimes if foreign && !marks.any(mark::TIMES) => {
-                facts.signs.add(Sign::ForeignTimes);
-                self.remember(slot, mark::TIMES);
-            }
-            Operation::Truncate if foreign => {
-                let set = overwrite(marks, facts);
-                facts.signs.add_if(Sign::LogRemoved, marks.any(class::LOG));
-                self.remember(slot, set);
-            }
-            Operation::WriteRegistry => self.persistence(slot, marks, facts),
-            _ => {}
-        }
-        self.folder(marks, if lists { name_hash(call.event.path.unwrap_or("")) } else { folder }, facts);
-    }
-}
-
-/// "No such file or directory".
-const ENOENT: i32 = 2;
-
-/// Marks of a path as they were before the event.
-#[derive(Clone, Copy)]
-struct PathMarks(u32);
-
-impl PathMarks {
-    fn any(self, marks: u32) -> bool {
-        self.0 & marks != 0
-    }
-
-    /// The file is known to have been there before the episode.
-    fn foreign_known(self) -> bool {
-        !self.any(mark::OWN | mark::GONE) && self.any(mark::READ | mark::READABLE | mark::WRITABLE | mark::DECOY)
-    }
 }
 
 /// An event with its flags at hand.
 #[derive(Clone, Copy)]
-struct Call<'a, 'b> {
-    event: &'a Event<'b>,
+pub(super) struct Call<'a, 'b> {
+    pub(super) event: &'a Event<'b>,
     flags: u32,
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 impl Call<'_, '_> {
-    fn has(self, flag: u32) -> bool {
+    pub(super) fn has(self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
-    fn decoy(self) -> bool {
+    pub(super) fn decoy(self) -> bool {
         self.has(flags::DECOY)
     }
 
-    fn has_peer(self) -> bool {
+    pub(super) fn has_peer(self) -> bool {
         self.event.peer_addr.is_some() || self.event.peer_port.is_some()
     }
 
     /// Bytes moved, from the result where the source tells no number; at most 2^48, so that sums stay far from overflow.
-    fn bytes(self) -> u64 {
+    pub(super) fn bytes(self) -> u64 {
         let from_result = || self.event.ret.and_then(|ret| u64::try_from(ret).ok()).unwrap_or(0);
         self.event.bytes.unwrap_or_else(from_result).min(1 << 48)
     }
@@ -680,33 +288,6 @@ fn has_failed(event: &Event<'_>) -> bool {
         Some(0 | 4 | 11 | 114 | 115 | 512..=516) => false,
         Some(_) => true,
         None => event.ret.is_some_and(|ret| ret < 0),
-    }
-}
-
-fn deny_write(marks: PathMarks, facts: &mut Facts) {
-    if !marks.any(class::SCRATCH | class::DEVICE) {
-        facts.denied_at = 2;
-    }
-}
-
-/// The content of a foreign file is lost; gives the marks to set.
-fn overwrite(marks: PathMarks, facts: &mut Facts) -> u32 {
-    if marks.any(mark::OVERWRITTEN | class::DEVICE) {
-        return 0;
-    }
-    facts.signs.add(Sign::Overwrite);
-    facts.signs.add_if(Sign::DecoyChanged, marks.any(mark::DECOY));
-    facts.signs.add_if(Sign::ReadThenWritten, marks.any(mark::READ | mark::READABLE));
-    mark::OVERWRITTEN
-}
-
-/// Whether written bytes look encrypted or compressed. A sensor samples 512 bytes at most, and `n` bytes can have no
-/// more than `log2 n` bits of entropy: 256 random bytes show 7.2 bits, 512 show 7.6, 64 show 5.9.
-fn is_high(entropy: f32, bytes: Option<u64>) -> bool {
-    match bytes {
-        Some(bytes) if bytes < 64 => false,
-        Some(bytes) if bytes < 256 => entropy >= 0.88 * libm::log2f(bytes as f32),
-        _ => entropy >= 0.88 * 8.0,
     }
 }
 

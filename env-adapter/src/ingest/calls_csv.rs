@@ -4,9 +4,10 @@
 //! `0`, and `malicious`, `malware` or `1`; an empty label is a missing one.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use super::csv::{End, Fields};
 use super::files::unpacked;
 use super::intake::Intake;
 use super::{IngestError, Options, QualityReport};
@@ -62,7 +63,7 @@ where
 {
     report.files += 1;
     let file = path.display().to_string();
-    let mut fields = Fields { from, line: 1 };
+    let mut fields = Fields::new(from);
     let mut text = Vec::new();
     let mut header = Vec::new();
     loop {
@@ -97,7 +98,7 @@ where
 {
     /// Reads a row; false at the end of the table.
     fn row(&mut self, fields: &mut Fields<impl BufRead>, text: &mut Vec<u8>) -> Result<bool, IngestError> {
-        let line = fields.line;
+        let line = fields.line();
         let end = fields.field(text, MAX_FIELD_BYTES)?;
         if end != End::Field {
             if !text.trim_ascii().is_empty() {
@@ -190,69 +191,6 @@ fn label(text: &[u8]) -> Option<Option<Label>> {
         b"malicious" | b"malware" | b"1" => Some(Label::Malicious),
         _ => return None,
     })
-}
-
-/// What ended a field.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
-    Field,
-    Line,
-    File,
-}
-
-/// A table as a stream of bytes.
-struct Fields<R> {
-    from: R,
-    /// Number of the current line, from 1.
-    line: u64,
-}
-
-impl<R: BufRead> Fields<R> {
-    fn byte(&mut self) -> Result<Option<u8>, IngestError> {
-        loop {
-            match self.from.fill_buf() {
-                Ok(chunk) => {
-                    let byte = chunk.first().copied();
-                    self.from.consume(usize::from(byte.is_some()));
-                    self.line += u64::from(byte == Some(b'\n'));
-                    return Ok(byte);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(IngestError::Stream { doing: "read a table of calls", source }),
-            }
-        }
-    }
-
-    /// Reads a field; of one longer than `limit` the first `limit` + 1 bytes.
-    fn field(&mut self, text: &mut Vec<u8>, limit: usize) -> Result<End, IngestError> {
-        text.clear();
-        let mut quoted = false;
-        loop {
-            match self.byte()? {
-                None => return Ok(End::File),
-                Some(b'"') if text.is_empty() || quoted => quoted = !quoted,
-                Some(b',') if !quoted => return Ok(End::Field),
-                Some(b'\n') => {
-                    if text.last() == Some(&b'\r') {
-                        text.pop();
-                    }
-                    return Ok(End::Line);
-                }
-                Some(byte) if text.len() <= limit => text.push(byte),
-                Some(_) => {}
-            }
-        }
-    }
-
-    fn skip_line(&mut self) -> Result<End, IngestError> {
-        loop {
-            match self.byte()? {
-                None => return Ok(End::File),
-                Some(b'\n') => return Ok(End::Line),
-                Some(_) => {}
-            }
-        }
-    }
 }
 
 /// The words of the last field.

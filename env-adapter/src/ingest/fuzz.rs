@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 
-use super::{Options, QualityReport, TelemetryReader, adfa_ld, calls_csv, jsonl, strace};
+use super::{Options, QualityReport, SplitList, TelemetryReader, adfa_ld, calls_csv, jsonl, strace};
 use crate::{EpisodeAttributes, EpisodeId, Event, EventSink};
 
 /// Counts what it is given and checks the order of the calls.
@@ -90,4 +90,9 @@ pub fn fuzz_strace(data: &[u8]) {
 pub fn fuzz_calls_csv(data: &[u8]) {
     let path = Path::new("fuzz");
     run(|sink, report| calls_csv::read_calls_csv_from(data, path, &Options::default(), sink, report));
+}
+
+/// The list of a split.
+pub fn fuzz_split_list(data: &[u8]) {
+    let _ = SplitList::read(data);
 }

@@ -5,6 +5,7 @@
 
 mod adfa_ld;
 mod calls_csv;
+mod csv;
 mod digest;
 mod error;
 mod files;
@@ -14,8 +15,10 @@ mod intake;
 mod jsonl;
 mod lines;
 mod quality;
+pub mod split;
 pub mod strace;
 pub mod telemetry;
+mod validate;
 
 pub use adfa_ld::read_adfa_ld;
 pub use calls_csv::{read_calls_csv, read_calls_csv_from};
@@ -23,8 +26,10 @@ pub use digest::{ContentHash, DigestSink, EpisodeDigest};
 pub use error::{IngestError, SinkError};
 pub use jsonl::{JsonlWriter, read_jsonl};
 pub use quality::{Examples, LabelCounts, MAX_EXAMPLES, MAX_NAMES, Problem, Problems, QualityReport, Tally};
+pub use split::{Assignment, Leaks, Shares, Side, SplitBy, SplitList, SplitSink, assign, leaks};
 pub use strace::{Decoys, Description, read_strace, read_strace_log};
 pub use telemetry::{ReadSummary, RowFault, TelemetryReader, TelemetrySummary, TelemetryWriter, WriterOptions};
+pub use validate::{FileReport, ValidationReport, validate};
 
 use std::fmt;
 use std::fs::File;

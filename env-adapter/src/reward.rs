@@ -183,8 +183,8 @@ pub struct RewardConfig {
 impl Default for RewardConfig {
     fn default() -> Self {
         RewardConfig {
-            window_cost: 0.005,
-            stage2_window_cost: 0.01,
+            window_cost: 0.01,
+            stage2_window_cost: 0.015,
             isolation_window_cost: 0.002,
             raise_cost: 0.02,
             breakage_per_event: 0.005,

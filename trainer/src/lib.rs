@@ -2,11 +2,15 @@
 #![deny(unsafe_code)]
 
 pub mod baselines;
+pub mod config;
 pub mod control;
 pub mod dqn;
 pub mod evaluate;
+pub mod export;
 pub mod learner;
 pub mod metrics;
 pub mod network;
+pub mod recorded;
+pub mod run;
 pub mod schedule;
 pub mod streams;

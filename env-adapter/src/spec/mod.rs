@@ -75,14 +75,14 @@ pub mod element {
     pub(crate) const NOVELTY: usize = 15;
 }
 
-/// The cost element of a state: `(log10(c) + 2) / 4` of the cost `c = z / (1 - z)`, in [0, 1], so that 0.01 is 0, 1 is a half
-/// and 100 is 1; a `z` that is not finite becomes 0.
+/// The cost element of a state: `(log10(c) + 1) / 4` of the cost `c = z / (1 - z)`, in [0, 1], so that 0.1 is 0, 10 is a half
+/// and 1000 is 1; a `z` that is not finite becomes 0.
 ///
-/// Costs that matter lie between a fifth and fifty times the other rewards; `z` itself would press the upper half of
+/// Costs that matter lie between a fifth and some hundred times the other rewards; `z` itself would press the upper half of
 /// them into its last tenth.
 pub fn encode_cost(z: f32) -> f32 {
     let z = f64::from(unit(z));
-    unit(((libm::log10(z / (1.0 - z)).clamp(-2.0, 2.0) + 2.0) / 4.0) as f32)
+    unit(((libm::log10(z / (1.0 - z)).clamp(-1.0, 3.0) + 1.0) / 4.0) as f32)
 }
 
 /// `z = c / (1 + c)` of a cost `c >= 0`; the reward is `(1 - z) * r0 + z * r1`.

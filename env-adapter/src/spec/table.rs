@@ -97,7 +97,7 @@ pub(super) const WINDOW: [Measure; 32] = {
 pub(super) const CONTEXT: [(&str, &str); 16] = [
     ("stage", "0 in stage 1, 1 in stage 2"),
     ("isolation_level", "level in force / 3; of a recording, the level of its last event"),
-    ("cost", "(log10(c) + 2) / 4 of the cost c of a false positive, clamped to [0, 1]; 0 until it is set"),
+    ("cost", "(log10(c) + 1) / 4 of the cost c of a false positive, clamped to [0, 1]; 0 until it is set"),
     ("cap_left", "1 - windows / cap where the stage has a cap of windows, 1 where it has none"),
     ("anomaly", "score of an anomaly detector; 0 until it is set"),
     ("intelligence", "score of threat intelligence; 0 until it is set"),

@@ -49,6 +49,18 @@ pub struct Verification {
     pub problems: Vec<Problem>,
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Problem::Missing { path, reason } => write!(f, "{path} is missing: {reason}"),
+            Problem::Changed { path, expected, found } => {
+                write!(f, "{path} was changed: its hash is {found}, on record is {expected}")
+            }
+            Problem::Unlisted { path } => write!(f, "{path} is on no record"),
+        }
+    }
+}
+
 impl Verification {
     /// Whether the run is complete and every file is as recorded.
     pub fn passed(&self) -> bool {

@@ -16,7 +16,7 @@ pub struct FoldItem {
     /// What the sample is.
     pub label: Label,
     /// Hash of what was recorded, where exact duplicates shall stay together even across groups.
-    pub content: Option<[u8; 32]>,
+    pub content: Option<[u8; 16]>,
 }
 
 /// A set of episodes that must stay together.
@@ -130,7 +130,7 @@ mod tests {
         FoldItem {
             group,
             label: if malicious { Label::Malicious } else { Label::Benign },
-            content: content.map(|byte| [byte; 32]),
+            content: content.map(|byte| [byte; 16]),
         }
     }
 

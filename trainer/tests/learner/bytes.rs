@@ -39,7 +39,7 @@ fn run(case: &Case, options: FusedOptions) -> Outcome {
 
 fn check(case: &Case) {
     let reference = run(case, FusedOptions { isa: Isa::Scalar, threads: 1 });
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         for threads in [1, 2, 3] {
             if (isa, threads) != (Isa::Scalar, 1) {
                 assert_eq!(run(case, FusedOptions { isa, threads }), reference, "{isa:?} with {threads} threads");

@@ -1,10 +1,11 @@
 //! Q-values by parameters that somebody else keeps.
 
-use super::kernels::{Isa, Kernels};
+use super::kernels::Kernels;
 use super::worker::{Shared, Worker};
 use super::{FORWARD_ROWS, check_parameters};
 use crate::learner::LearnerError;
 use crate::network::{LayerShape, NetworkShape};
+use bellwether_inference::Isa;
 use bellwether_replay::StateRows;
 
 /// A forward pass on one thread, with the numbers of the fused learner.

@@ -19,8 +19,8 @@ use kernels::{AdamStep, Kernels};
 use std::ops::Range;
 use worker::{AnswerShare, Shared, Worker};
 
+pub use bellwether_inference::Isa;
 pub use forward::Forward;
-pub use kernels::Isa;
 
 /// Parameters whose squares are summed together for the norm of the gradient: a constant, because it shapes the sum.
 const NORM_CHUNK: usize = 4096;

@@ -5,8 +5,9 @@
 //! another instruction set, and then nothing of them is vectorised.
 #![allow(clippy::needless_range_loop, reason = "the loops over indices are the ones that the compiler vectorises")]
 
-use super::{Isa, Kernels};
+use super::Kernels;
 use crate::learner::keep;
+use bellwether_inference::Isa;
 
 /// The constants of one step of AdamW.
 #[derive(Clone, Copy, Debug)]

@@ -7,53 +7,9 @@ mod matrix;
 mod transpose;
 mod vector;
 
-use serde::{Deserialize, Serialize};
-
 pub(super) use elementwise::AdamStep;
 
-/// An instruction set that the kernels are written for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Isa {
-    /// Plain Rust; slow where the processor's fused multiply-add is not part of the target's base.
-    Scalar,
-    /// AVX2 with FMA, eight lanes.
-    Avx2,
-    /// AVX-512F, sixteen lanes.
-    Avx512,
-}
-
-impl Isa {
-    /// All of them, from the plainest to the widest.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
-
-    /// Whether this processor has it.
-    pub fn available(self) -> bool {
-        match self {
-            Isa::Scalar => true,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => is_x86_feature_detected!("avx512f") && Isa::Avx2.available(),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
-        }
-    }
-
-    /// The widest that this processor has.
-    pub fn best() -> Isa {
-        Isa::ALL.into_iter().rev().find(|isa| isa.available()).unwrap_or(Isa::Scalar)
-    }
-
-    /// The name used in configurations and reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Isa::Scalar => "scalar",
-            Isa::Avx2 => "avx2",
-            Isa::Avx512 => "avx512",
-        }
-    }
-}
+use bellwether_inference::Isa;
 
 /// The left operand of a product, read element by element.
 #[derive(Clone, Copy)]
@@ -104,7 +60,7 @@ fn check_rows(what: &str, len: usize, count: usize, width: usize, stride: usize)
 impl Kernels {
     /// The kernels of `isa`, if the processor has it.
     pub(super) fn new(isa: Isa) -> Option<Kernels> {
-        isa.available().then_some(Kernels { isa })
+        isa.is_available().then_some(Kernels { isa })
     }
 
     /// The instruction set.

@@ -1,0 +1,128 @@
+//! `bellwether decide`: states on standard input to decisions on standard output.
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow, bail};
+use bellwether_env_adapter::spec::{element, encode_cost};
+use bellwether_inference::LoadedRelease;
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, Output, model};
+
+/// Longest line of input that is read, in bytes.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+
+/// Decides states: a JSON object with `state` and optionally `mask` per line in, a decision per line out.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder of the model: `model.onnx` and `model.json`.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// False-positive rate to serve: its cost is written into every state. Without it a state's own cost counts.
+    #[arg(long, value_name = "RATE")]
+    target_fpr: Option<f64>,
+}
+
+/// One line of input.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    /// The state: all elements, or pairs of index and value for those that are not 0.
+    state: State,
+    /// Allowed actions; absent: all.
+    mask: Option<Vec<bool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum State {
+    Dense(Vec<f32>),
+    Sparse(Vec<(usize, f32)>),
+}
+
+/// One line of output.
+#[derive(Serialize)]
+struct Answer<'a> {
+    action: &'a str,
+    q_values: &'a [f32],
+    /// Lead over the next best allowed action; null where nothing else is allowed.
+    margin: Option<f32>,
+    /// Whether the q-values are those of the canonical f32 kernel.
+    certified: bool,
+    model_version: &'a str,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, _: &Output) -> Result<(), Failure> {
+        let release = model::load(&self.model)?;
+        let z = self.target_fpr.map(|target| model::cost_of(&release.manifest, target)).transpose()?;
+        let version = release.manifest.version.to_string();
+        let mut scratch = release.engine.scratch();
+        let mut input = std::io::stdin().lock();
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let mut line = Vec::new();
+        for number in 1_u64.. {
+            line.clear();
+            let read = std::io::Read::take(&mut input, MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+            if read == 0 {
+                break;
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let (state, mask) = request(&line, &release, z).with_context(|| format!("line {number}"))?;
+            let decision =
+                release.engine.decide(&mut scratch, &state, &mask).with_context(|| format!("line {number}"))?;
+            let answer = Answer {
+                action: &release.manifest.actions.names[decision.action],
+                q_values: decision.q_values,
+                margin: decision.margin,
+                certified: true,
+                model_version: &version,
+            };
+            serde_json::to_writer(&mut out, &answer)?;
+            writeln!(out)?;
+        }
+        Ok(out.flush()?)
+    }
+}
+
+/// The state and the mask that a line asks for.
+fn request(line: &[u8], release: &LoadedRelease, z: Option<f32>) -> anyhow::Result<(Vec<f32>, Vec<bool>)> {
+    let request: Request = serde_json::from_slice(line).map_err(|error| {
+        anyhow!("{error}; give {{\"state\": [...], \"mask\": [...]}}, at most {MAX_LINE_BYTES} bytes")
+    })?;
+    let width = release.engine.width();
+    let mut state = match request.state {
+        State::Dense(values) => values,
+        State::Sparse(pairs) => {
+            let mut state = vec![0.0; width];
+            for (index, value) in pairs {
+                let Some(element) = state.get_mut(index) else {
+                    bail!("element {index} lies beyond the width {width}")
+                };
+                *element = value;
+            }
+            state
+        }
+    };
+    if let (Some(z), Some(element)) = (z, state.get_mut(element::COST)) {
+        *element = encode_cost(z);
+    }
+    Ok((state, request.mask.unwrap_or_else(|| vec![true; release.engine.actions()])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dense_and_sparse_states_are_told_apart() {
+        let dense: Request = serde_json::from_str(r#"{"state":[0.5,0.0]}"#).unwrap();
+        let sparse: Request = serde_json::from_str(r#"{"state":[[1,0.5]],"mask":[true]}"#).unwrap();
+        assert!(matches!(dense.state, State::Dense(values) if values == [0.5, 0.0]));
+        assert!(matches!(sparse.state, State::Sparse(pairs) if pairs == [(1, 0.5)]));
+        assert!(serde_json::from_str::<Request>(r#"{"state":[],"extra":1}"#).is_err());
+    }
+}

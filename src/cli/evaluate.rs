@@ -1,0 +1,80 @@
+//! `bellwether evaluate`: a policy on held-out recordings, beside its baselines.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use bellwether_trainer::config::TrainConfig;
+use bellwether_trainer::evaluate::{OperatingPoint, render_table};
+use bellwether_trainer::network::NetworkShape;
+use bellwether_trainer::recorded::evaluation::{Background, Tested, evaluate};
+use bellwether_trainer::recorded::playback::Policy;
+use bellwether_trainer::recorded::validation::cross_validate;
+use bellwether_trainer::run;
+
+use super::progress::Progress;
+use super::train::Settings;
+use super::{Failure, Output, build, model};
+
+/// Plays a model on held-out recordings by exact replay, or cross-validates a configuration.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder of the model.
+    #[arg(long, value_name = "DIR", required_unless_present = "cv")]
+    model: Option<PathBuf>,
+    /// Telemetry to evaluate on.
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Telemetry that the model was trained on: baselines are fitted to it and stand beside the policy.
+    #[arg(long, value_name = "FILE")]
+    train: Option<PathBuf>,
+    /// Grouped cross-validation of a configuration in this many folds, instead of a model.
+    #[arg(long, value_name = "K", conflicts_with_all = ["model", "train"])]
+    cv: Option<usize>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let evaluation = match (self.cv, &self.model) {
+            (Some(folds), _) => {
+                let config = self.settings.resolve()?;
+                let recordings = run::read(&self.data, &config)?;
+                cross_validate(&recordings, &config, folds, build::isa()?, &mut Progress::new(output))?
+            }
+            (None, Some(folder)) => {
+                let release = model::load(folder)?;
+                let config: TrainConfig = serde_json::from_value(release.manifest.training.clone())
+                    .context("the model's training configuration is of another version of this program")?;
+                let (shape, parameters) = NetworkShape::from_mlp(&release.mlp).map_err(|error| anyhow!(error))?;
+                let recordings = run::read(&self.data, &config)?;
+                let train = self.train.as_ref().map(|path| run::read(path, &config)).transpose()?;
+                let operating_points: Vec<OperatingPoint> = release
+                    .manifest
+                    .operating_points
+                    .iter()
+                    .map(|point| OperatingPoint {
+                        target_fpr: point.target_fpr,
+                        setting: point.cost,
+                        calibrated_fpr: point.calibration_fpr.unwrap_or(1.0),
+                        met: point.calibration_fpr.is_some_and(|rate| rate <= point.target_fpr),
+                        supported: point.calibration_fpr.is_some(),
+                    })
+                    .collect();
+                let episodes: Vec<u32> = recordings.episodes().collect();
+                let known: Vec<u32> = train.iter().flat_map(|train| train.episodes()).collect();
+                evaluate(&Tested {
+                    recordings: &recordings,
+                    episodes: &episodes,
+                    policy: Policy { shape: &shape, parameters: &parameters, isa: build::isa()? },
+                    operating_points: &operating_points,
+                    config: &config,
+                    background: train.as_ref().map(|recordings| Background { recordings, episodes: &known }),
+                })?
+            }
+            (None, None) => return Err(Failure::usage(anyhow!("give --model, or --cv with a configuration"))),
+        };
+        output.report(&evaluation, || render_table(&evaluation))?;
+        Ok(())
+    }
+}

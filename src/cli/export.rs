@@ -1,0 +1,62 @@
+//! `bellwether export`: the model of a run, verified, in a folder of its own.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use bellwether_artifact::release::{self, Companions};
+use bellwether_registry::{RunPaths, RunStatus, find_run, show_run};
+use serde::Serialize;
+
+use super::{Failure, Output, model};
+
+/// Copies the model of a complete run, after loading it anew: hash, graph, contract and golden vectors are checked.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Id of the run, or the beginning of it.
+    run: String,
+    /// Folder of run directories.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// Folder to write; it must not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Report {
+    out: PathBuf,
+    model_version: String,
+    onnx_sha256: String,
+    golden_vectors: usize,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let folder = find_run(&self.runs, &self.run).map_err(Failure::usage)?;
+        let status = show_run(&folder)?.status;
+        if status != RunStatus::Complete {
+            return Err(Failure::Failed(anyhow!("the run {} is {status}; only a complete run is exported", self.run)));
+        }
+        let made = RunPaths::new(&folder).model();
+        let loaded = model::load(&made)?;
+        let held = release::read(&made)?;
+        let evaluation = RunPaths::new(&folder).evaluation();
+        let evaluation = match evaluation.exists() {
+            true => Some(bellwether_artifact::durable::read(&evaluation, 1 << 26)?),
+            false => None,
+        };
+        let companions = Companions { card: None, evaluation: evaluation.as_deref() };
+        release::publish(&self.out, &held.manifest, &held.onnx, companions)?;
+        let report = Report {
+            out: self.out,
+            model_version: held.manifest.version.to_string(),
+            onnx_sha256: held.manifest.onnx.sha256.to_string(),
+            golden_vectors: loaded.manifest.golden.len(),
+        };
+        output.report(&report, || {
+            let (out, vectors) = (report.out.display(), report.golden_vectors);
+            format!("{out}: version {}, {vectors} golden vectors reproduced bit for bit", report.model_version)
+        })?;
+        Ok(())
+    }
+}

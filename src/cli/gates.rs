@@ -1,0 +1,93 @@
+//! The gates of a release: what a model must show before a name moves to it.
+
+use std::path::Path;
+
+use bellwether_artifact::ModelManifest;
+use bellwether_registry::{Check, GateReport};
+
+use super::{Failure, model};
+
+/// Checks without which nothing is promoted.
+pub(crate) const REQUIRED: &[&str] = &["loads", "golden_vectors", "calibrated", "realised_fpr", "tpr"];
+
+/// What a model must reach.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Limits {
+    /// The operating point that is judged.
+    #[arg(long, value_name = "RATE", default_value_t = 0.05)]
+    target_fpr: f64,
+    /// Largest false-positive rate on held-out data at that point.
+    #[arg(long, value_name = "RATE", default_value_t = 0.07)]
+    max_fpr: f64,
+    /// Smallest true-positive rate on held-out data at that point.
+    #[arg(long, value_name = "RATE", default_value_t = 0.90)]
+    min_tpr: f64,
+}
+
+/// Checks the model in a folder.
+///
+/// # Errors
+/// If its manifest cannot be read; a model that does not load fails its first check instead.
+pub(crate) fn check(folder: &Path, limits: &Limits) -> Result<GateReport, Failure> {
+    let manifest = bellwether_artifact::release::read_manifest(folder)?;
+    let plain = |name: &str, passed: bool, detail: String| Check {
+        name: name.to_owned(),
+        passed,
+        value: None,
+        limit: None,
+        detail,
+    };
+    let loaded = model::load(folder);
+    let reason = match &loaded {
+        Ok(_) => "hash, graph, feature specification and action set are as stated".to_owned(),
+        Err(failure) => failure.to_string(),
+    };
+    let vectors = manifest.golden.len();
+    let checks = vec![
+        plain("loads", loaded.is_ok(), reason),
+        plain("golden_vectors", loaded.is_ok(), format!("{vectors} states give the stated q-values bit for bit")),
+        plain(
+            "calibrated",
+            manifest.operating_point(limits.target_fpr).is_some(),
+            format!("a cost was calibrated for a false-positive rate of {}", limits.target_fpr),
+        ),
+        held_out(&manifest, "fpr", "realised_fpr", limits.target_fpr, limits.max_fpr, |value, limit| value <= limit),
+        held_out(&manifest, "tpr", "tpr", limits.target_fpr, limits.min_tpr, |value, limit| value >= limit),
+    ];
+    Ok(GateReport::of(&manifest, checks))
+}
+
+/// A held-out result against its limit; a model that was never evaluated does not pass.
+fn held_out(
+    manifest: &ModelManifest,
+    metric: &str,
+    name: &str,
+    target: f64,
+    limit: f64,
+    keeps: impl Fn(f64, f64) -> bool,
+) -> Check {
+    let value = manifest.metrics.get(&format!("{metric}@fpr={target}")).and_then(|metric| metric.value);
+    Check {
+        name: name.to_owned(),
+        passed: value.is_some_and(|value| keeps(value, limit)),
+        value,
+        limit: Some(limit),
+        detail: match value {
+            Some(_) => format!("{metric} on held-out recordings at the operating point for {target}"),
+            None => "the model has no held-out evaluation; train it with --valid".to_owned(),
+        },
+    }
+}
+
+/// The report for people.
+pub(crate) fn describe(report: &GateReport) -> String {
+    let line = |check: &Check| {
+        let mark = if check.passed { "passed" } else { "FAILED" };
+        let figure = match (check.value, check.limit) {
+            (Some(value), Some(limit)) => format!(" {value:.3} against {limit}"),
+            _ => String::new(),
+        };
+        format!("{mark}  {:<15}{figure}  {}", check.name, check.detail)
+    };
+    report.checks.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,119 @@
+//! One verb, one file: each translates arguments into calls of the library crates.
+
+mod build;
+mod decide;
+mod doctor;
+mod evaluate;
+mod export;
+mod gates;
+mod ingest;
+pub(crate) mod log;
+mod model;
+mod output;
+mod progress;
+mod release;
+mod runs;
+mod split;
+mod train;
+mod validate;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use output::Output;
+
+/// Trains, releases and serves the Q-networks that steer a malware sandbox while a file runs.
+#[derive(Parser)]
+#[command(name = "bellwether", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Arguments {
+    /// Report as JSON on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Form of the log on standard error; `BELLWETHER_LOG` sets its level (`info`, `debug`, ...).
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) log_format: log::Format,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    Ingest(ingest::Arguments),
+    Validate(validate::Arguments),
+    Split(split::Arguments),
+    Train(train::Arguments),
+    Evaluate(evaluate::Arguments),
+    Export(export::Arguments),
+    Decide(decide::Arguments),
+    Runs(runs::Arguments),
+    Release(release::Arguments),
+    Doctor(doctor::Arguments),
+}
+
+impl Verb {
+    /// Does it.
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        match self {
+            Verb::Ingest(arguments) => arguments.run(output),
+            Verb::Validate(arguments) => arguments.run(output),
+            Verb::Split(arguments) => arguments.run(output),
+            Verb::Train(arguments) => arguments.run(output),
+            Verb::Evaluate(arguments) => arguments.run(output),
+            Verb::Export(arguments) => arguments.run(output),
+            Verb::Decide(arguments) => arguments.run(output),
+            Verb::Runs(arguments) => arguments.run(output),
+            Verb::Release(arguments) => arguments.run(output),
+            Verb::Doctor(arguments) => arguments.run(output),
+        }
+    }
+}
+
+/// Why a verb ended without success; decides the exit code.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The work failed: exit code 1.
+    Failed(anyhow::Error),
+    /// A gate or a check was not met: exit code 2. What was found has been reported already.
+    NotMet(String),
+    /// The arguments or the configuration are wrong: exit code 64 (`EX_USAGE`), and nothing was touched.
+    Usage(anyhow::Error),
+}
+
+impl Failure {
+    /// Exit code of wrong arguments.
+    pub(crate) const USAGE: u8 = 64;
+
+    /// Marks an error as one of usage.
+    pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Failure {
+        Failure::Usage(error.into())
+    }
+
+    /// Tells the user, with the chain of causes.
+    pub(crate) fn report(&self) -> ExitCode {
+        let code = match self {
+            Failure::Failed(_) => 1,
+            Failure::NotMet(_) => 2,
+            Failure::Usage(_) => Self::USAGE,
+        };
+        output::complain(&self.to_string());
+        ExitCode::from(code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Failed(error) | Failure::Usage(error) => write!(f, "{error:#}"),
+            Failure::NotMet(what) => f.write_str(what),
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Failed(error.into())
+    }
+}

@@ -1,0 +1,37 @@
+//! Loading a model as the verbs that use one do.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use bellwether_artifact::{ModelManifest, Sha256, release};
+use bellwether_env_adapter::spec::FeatureSpec;
+use bellwether_env_adapter::window::WindowConfig;
+use bellwether_inference::model::{Contract, Expectation};
+use bellwether_inference::{LoadedRelease, load_release};
+
+use super::{Failure, build};
+
+/// Loads and checks the model in a folder, against the feature specification of this program at the model's own window
+/// limits.
+pub(crate) fn load(folder: &Path) -> Result<LoadedRelease, Failure> {
+    let manifest = release::read_manifest(folder)?;
+    let spec = FeatureSpec::v1(window_of(&manifest));
+    let contract = Contract::sandbox(spec.width(), Sha256::from_bytes(spec.hash()));
+    Ok(load_release(folder, &Expectation::new(contract), build::isa()?)
+        .with_context(|| format!("the model in {} is refused", folder.display()))?)
+}
+
+/// The window limits that a model was trained with.
+pub(crate) fn window_of(manifest: &ModelManifest) -> WindowConfig {
+    let window = &manifest.features.window;
+    WindowConfig { max_events: window.max_events, max_ns: window.max_ns, max_windows: window.max_windows }
+}
+
+/// The cost of a false positive that serves a rate.
+pub(crate) fn cost_of(manifest: &ModelManifest, target_fpr: f64) -> Result<f32, Failure> {
+    let point = manifest.operating_point(target_fpr).ok_or_else(|| {
+        let known: Vec<String> = manifest.operating_points.iter().map(|point| point.target_fpr.to_string()).collect();
+        Failure::usage(anyhow!("the model was not calibrated for {target_fpr}; it knows {}", known.join(", ")))
+    })?;
+    Ok(point.cost)
+}

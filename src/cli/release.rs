@@ -1,0 +1,105 @@
+//! `bellwether release`: the registry of released models.
+
+use std::path::PathBuf;
+
+use bellwether_registry::{ModelRegistry, Move, Published};
+use clap::Subcommand;
+
+use super::{Failure, Output, gates};
+
+/// Promotes, rolls back, lists and verifies released models.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder of the registry.
+    #[arg(long, value_name = "DIR", default_value = "releases", global = true)]
+    registry: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Publish a model and move a name to it, if it passes its gates.
+    Promote {
+        /// Folder of the model, or a number, version or name that the registry knows.
+        model: String,
+        /// The name that is moved.
+        #[arg(long, default_value = "champion")]
+        name: String,
+        #[command(flatten)]
+        limits: gates::Limits,
+    },
+    /// Move a name back to where it stood before.
+    Rollback {
+        /// The name that is moved.
+        #[arg(default_value = "champion")]
+        name: String,
+    },
+    /// All released models and the names that stand on them.
+    List,
+    /// Hash every released file again and check that every name stands on a model.
+    Verify,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let registry = ModelRegistry::open(&self.registry)?;
+        match &self.verb {
+            Verb::Promote { model, name, limits } => {
+                let folder = PathBuf::from(model);
+                let record = if folder.is_dir() { registry.publish(&folder)? } else { registry.resolve(model)? };
+                let report = gates::check(&registry.folder(record.number), limits)?;
+                if !report.passed() {
+                    output.report(&report, || gates::describe(&report))?;
+                    return Err(Failure::NotMet(format!(
+                        "version {} stays where it is: a gate was not met",
+                        record.version
+                    )));
+                }
+                let moved = registry.promote(record.number, name, &report, gates::REQUIRED)?;
+                output.report(&moved, || format!("{}\n{}", gates::describe(&report), describe(&moved)))?;
+            }
+            Verb::Rollback { name } => {
+                let moved = registry.rollback(name)?;
+                output.report(&moved, || describe(&moved))?;
+            }
+            Verb::List => {
+                let models = registry.list()?;
+                output.report(&models, || table(&models))?;
+            }
+            Verb::Verify => {
+                let problems = registry.verify()?;
+                output.report(&problems, || {
+                    let line = |problem: &bellwether_registry::RegistryProblem| match problem.number {
+                        Some(number) => format!("{number}: {}", problem.problem),
+                        None => problem.problem.clone(),
+                    };
+                    if problems.is_empty() {
+                        "all models are as recorded".to_owned()
+                    } else {
+                        problems.iter().map(line).collect::<Vec<_>>().join("\n")
+                    }
+                })?;
+                if !problems.is_empty() {
+                    return Err(Failure::NotMet(format!("{} problems in the registry", problems.len())));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn describe(moved: &Move) -> String {
+    format!("{} now stands on number {} (version {})", moved.name, moved.to, moved.version)
+}
+
+fn table(models: &[Published]) -> String {
+    if models.is_empty() {
+        return "no models".to_owned();
+    }
+    let line = |model: &Published| {
+        let record = &model.record;
+        format!("{:>4}  {}  {:<20} {}", record.number, record.version, record.model, model.names.join(", "))
+    };
+    models.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,95 @@
+//! `bellwether runs`: what training runs left behind.
+
+use std::path::PathBuf;
+
+use bellwether_registry::{RunReport, RunSummary, Verification, find_run, list_runs, show_run, verify_run};
+use clap::Subcommand;
+
+use super::{Failure, Output};
+
+/// Lists, shows and verifies training runs.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder of run directories.
+    #[arg(long, value_name = "DIR", default_value = "runs", global = true)]
+    runs: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// All runs with their status: running, complete, failed, or aborted where nobody ended them.
+    List,
+    /// One run: its manifest, its status and its last metrics.
+    Show {
+        /// Id of the run, or the beginning of it.
+        run: String,
+    },
+    /// Hash everything that a run made again and compare it with the manifest.
+    Verify {
+        /// Id of the run, or the beginning of it.
+        run: String,
+    },
+}
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let find = |text: &str| find_run(&self.runs, text).map_err(Failure::usage);
+        match &self.verb {
+            Verb::List => {
+                let runs = list_runs(&self.runs)?;
+                output.report(&runs, || table(&runs))?;
+            }
+            Verb::Show { run } => {
+                let report = show_run(&find(run)?)?;
+                output.report(&report, || describe(&report))?;
+            }
+            Verb::Verify { run } => {
+                let verification = verify_run(&find(run)?)?;
+                output.report(&verification, || findings(&verification))?;
+                if !verification.passed() {
+                    return Err(Failure::NotMet(format!("the run {} is not what its manifest says", verification.id)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn table(runs: &[RunSummary]) -> String {
+    if runs.is_empty() {
+        return "no runs".to_owned();
+    }
+    let line = |run: &RunSummary| {
+        let status = run.status.map_or_else(|| "unreadable".to_owned(), |status| status.to_string());
+        format!("{:<10} {}{}", status, run.id, run.problem.as_ref().map(|p| format!("  ({p})")).unwrap_or_default())
+    };
+    runs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn describe(report: &RunReport) -> String {
+    let mut lines = vec![format!("run       {}", report.id), format!("status    {}", report.status)];
+    if let Some(reason) = report.terminal.as_ref().and_then(|terminal| terminal.reason.as_ref()) {
+        lines.push(format!("reason    {reason}"));
+    }
+    for input in &report.manifest.inputs {
+        lines.push(format!("{:<9} {} ({} bytes, sha256 {})", input.role, input.name, input.bytes, input.sha256));
+    }
+    lines.push(format!("metrics   {} records", report.metrics_records));
+    if report.torn_bytes > 0 {
+        lines.push(format!("          the last {} bytes are a record that was cut off", report.torn_bytes));
+    }
+    if let Some(last) = &report.last_metrics {
+        lines.push(format!("last      {last}"));
+    }
+    lines.extend(report.manifest.artifacts.iter().map(|artifact| format!("made      {}", artifact.path)));
+    lines.join("\n")
+}
+
+fn findings(verification: &Verification) -> String {
+    let mut lines =
+        vec![format!("{} ({}): {} files intact", verification.id, verification.status, verification.intact)];
+    lines.extend(verification.problems.iter().map(ToString::to_string));
+    lines.join("\n")
+}

@@ -1,0 +1,149 @@
+//! `bellwether split`: telemetry into train, valid and test without leaks.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use bellwether_artifact::durable::{DurableFile, create_folder};
+use bellwether_env_adapter::ingest::{
+    Assignment, DigestSink, LabelCounts, Leaks, Shares, Side, SplitBy, SplitList, SplitSink, TelemetryReader,
+    TelemetryWriter, assign,
+};
+use serde::Serialize;
+
+use super::{Failure, Output};
+
+/// Splits a telemetry file into train.parquet, valid.parquet and test.parquet; exact duplicates stay together.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The telemetry file.
+    file: PathBuf,
+    /// What else stays together.
+    #[arg(long, value_enum)]
+    by: By,
+    /// A CSV with the columns `id` (or `trace`) and `split`, for `--by list`.
+    #[arg(long, value_name = "CSV", required_if_eq("by", "list"))]
+    list: Option<PathBuf>,
+    /// Folder of the parts; a part without an episode is not written.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Shares of train, valid and test.
+    #[arg(long, value_name = "SHARE", num_args = 3, default_values_t = [0.7, 0.15, 0.15])]
+    shares: Vec<f64>,
+    /// Seed of the split.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// What keeps episodes together.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum By {
+    /// Families: no family on two sides.
+    Family,
+    /// Exact duplicates alone.
+    Content,
+    /// A list says where each episode goes.
+    List,
+}
+
+/// What `split` reports as JSON.
+#[derive(Serialize)]
+struct Report {
+    parts: Vec<Part>,
+    /// Episodes that the list does not name; they went nowhere.
+    unlisted: u64,
+    /// Names of the list that no episode has.
+    absent: u64,
+    leaks: Leaks,
+}
+
+/// One part of a split.
+#[derive(Serialize)]
+struct Part {
+    side: Side,
+    file: PathBuf,
+    labels: LabelCounts,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let assignment = self.assign()?;
+        create_folder(&self.out)?;
+        let parts = write_parts(&self.file, &assignment, &self.out)?;
+        let report = Report {
+            parts,
+            unlisted: assignment.unlisted.count,
+            absent: assignment.absent.count,
+            leaks: assignment.leaks.clone(),
+        };
+        output.report(&report, || describe(&report))?;
+        Ok(())
+    }
+
+    fn assign(&self) -> Result<Assignment, Failure> {
+        let list = match &self.list {
+            Some(path) => {
+                let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+                let list = SplitList::read(BufReader::new(file));
+                Some(list.with_context(|| format!("cannot read {}", path.display()))?)
+            }
+            None => None,
+        };
+        let by = match (self.by, &list) {
+            (By::Family, _) => SplitBy::Family,
+            (By::Content, _) => SplitBy::Content,
+            (By::List, Some(list)) => SplitBy::List(list),
+            (By::List, None) => return Err(Failure::usage(anyhow!("give the list with --list"))),
+        };
+        let mut digests = DigestSink::default();
+        TelemetryReader::open(&self.file)?.read(&mut digests)?;
+        let &[train, valid, test] = self.shares.as_slice() else {
+            return Err(Failure::usage(anyhow!("give three shares")));
+        };
+        assign(&digests.episodes, by, Shares { train, valid, test }, self.seed).map_err(Failure::usage)
+    }
+}
+
+/// Writes the parts that have an episode.
+fn write_parts(file: &Path, assignment: &Assignment, out: &Path) -> Result<Vec<Part>, Failure> {
+    let path = |side: Side| out.join(format!("{}.parquet", side.name()));
+    let mut writers = Vec::new();
+    for side in Side::ALL {
+        writers.push(TelemetryWriter::new(DurableFile::create(path(side))?)?);
+    }
+    let Ok(writers) = <[_; 3]>::try_from(writers) else { return Ok(Vec::new()) };
+    let mut sink = SplitSink::new(assignment, writers);
+    TelemetryReader::open(file)?.read(&mut sink)?;
+    let mut parts = Vec::new();
+    for (side, writer) in Side::ALL.into_iter().zip(sink.into_sinks()) {
+        let (part, summary) = writer.finish()?;
+        if summary.episodes > 0 {
+            part.commit()?;
+            parts.push(Part { side, file: path(side), labels: assignment.counts[side as usize] });
+        }
+    }
+    Ok(parts)
+}
+
+fn describe(report: &Report) -> String {
+    let mut lines = Vec::new();
+    for part in &report.parts {
+        let LabelCounts { benign, malicious, missing } = part.labels;
+        let file = part.file.display();
+        lines.push(format!(
+            "{:<6} benign {benign}, malicious {malicious}, without a label {missing}: {file}",
+            part.side.name()
+        ));
+    }
+    for (what, count) in [
+        ("episodes that the list does not name", report.unlisted),
+        ("names of the list that no episode has", report.absent),
+        ("contents on more than one side", report.leaks.contents.count),
+    ] {
+        if count > 0 {
+            lines.push(format!("{what}: {count}"));
+        }
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,122 @@
+//! `bellwether train`: a training run.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bellwether_trainer::config::TrainConfig;
+use bellwether_trainer::evaluate::render_table;
+use bellwether_trainer::run::{self, RunError, TrainRequest};
+use serde::Serialize;
+
+use super::progress::Progress;
+use super::{Failure, Output, build};
+use crate::settings;
+
+/// Trains a policy on recordings: a run directory with metrics, checkpoints, the model and its evaluation.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Telemetry to learn from.
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Held-out telemetry to evaluate on in the end; nothing is chosen by it.
+    #[arg(long, value_name = "FILE")]
+    valid: Option<PathBuf>,
+    /// Folder of run directories.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// What to call the run and its model.
+    #[arg(long, default_value = "policy")]
+    name: String,
+    /// Go on with a run that was cut off, from its last checkpoint; give the same data and configuration.
+    #[arg(long, value_name = "RUN")]
+    resume: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Flags of every verb that takes a training configuration.
+#[derive(clap::Args)]
+pub(crate) struct Settings {
+    /// Configuration file (TOML); `bellwether train --show-config` prints every key with its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key: `--set trainer.batch_size=64`. Also as a variable: `BELLWETHER__TRAINER__BATCH_SIZE=64`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Master seed, like `--set seed=N`.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl Settings {
+    /// The resolved and validated configuration.
+    pub(crate) fn resolve(&self) -> Result<TrainConfig, Failure> {
+        let mut flags = self.set.clone();
+        flags.extend(self.seed.map(|seed| format!("seed={seed}")));
+        let config: TrainConfig = settings::resolve(self.config.as_deref(), &flags).map_err(Failure::usage)?;
+        config.validate().map_err(Failure::usage)?;
+        Ok(config)
+    }
+}
+
+/// What `train` reports as JSON.
+#[derive(Serialize)]
+struct Report {
+    run: String,
+    model: PathBuf,
+    model_version: String,
+    updates: u64,
+    /// Recorded states that the released network drew; recordings are not stepped.
+    environment_steps: u64,
+    unlabelled_episodes: u64,
+    wall_seconds: f64,
+    evaluation: Option<bellwether_trainer::evaluate::Evaluation>,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let config = self.settings.resolve()?;
+        let resume = match &self.resume {
+            Some(text) => Some(bellwether_registry::find_run(&self.runs, text).map_err(Failure::usage)?),
+            None => None,
+        };
+        let started = Instant::now();
+        let request = TrainRequest {
+            name: &self.name,
+            config: &config,
+            data: &self.data,
+            valid: self.valid.as_deref(),
+            runs: &self.runs,
+            resume: resume.as_deref(),
+            flags: Default::default(),
+            isa: build::isa()?,
+            source: build::source(),
+        };
+        let report = run::train(&request, &mut Progress::new(output)).map_err(|error| match error {
+            RunError::Config(_) | RunError::OneClass { .. } => Failure::usage(error),
+            error => Failure::Failed(error.into()),
+        })?;
+        let report = Report {
+            model: report.folder.join("model"),
+            run: report.run,
+            model_version: report.version.to_string(),
+            updates: report.updates,
+            environment_steps: report.states_drawn,
+            unlabelled_episodes: report.unlabelled,
+            wall_seconds: started.elapsed().as_secs_f64(),
+            evaluation: report.evaluation,
+        };
+        output.report(&report, || {
+            let table = report.evaluation.as_ref().map(render_table).unwrap_or_default();
+            format!(
+                "{table}\nrun      {}\nmodel    {} (version {})\nupdates  {} in {:.0} s",
+                report.run,
+                report.model.display(),
+                report.model_version,
+                report.updates,
+                report.wall_seconds
+            )
+        })?;
+        Ok(())
+    }
+}

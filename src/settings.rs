@@ -1,0 +1,101 @@
+//! Layered configuration: a flag beats the environment, the environment beats the file, the file beats the defaults.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use config::{Config, File, FileFormat, Value};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Prefix of environment variables that are configuration: `BELLWETHER__TRAINER__BATCH_SIZE=64`.
+const PREFIX: &str = "BELLWETHER__";
+
+/// Resolves a configuration from its defaults, an optional TOML file, the environment and `key=value` flags.
+///
+/// Values of the environment and of flags are TOML values; what is none is a string. An unknown key is refused.
+///
+/// # Errors
+/// An unreadable file, a value that does not fit its key, a key that does not exist.
+pub(crate) fn resolve<T>(file: Option<&Path>, flags: &[String]) -> anyhow::Result<T>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
+    let environment = std::env::vars().filter_map(|(name, value)| {
+        Some((name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", "."), format!("variable {name}"), value))
+    });
+    let mut layers: Vec<(String, String, String)> = environment.collect();
+    layers.sort();
+    for flag in flags {
+        let (key, value) =
+            flag.split_once('=').with_context(|| format!("`--set {flag}` is not of the form key=value"))?;
+        layers.push((key.trim().to_owned(), format!("flag --set {flag}"), value.trim().to_owned()));
+    }
+    let mut builder = Config::builder().add_source(Config::try_from(&T::default())?);
+    if let Some(path) = file {
+        // Read here: the crate would guess at endings and hide why a file cannot be read.
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+    }
+    for (key, origin, text) in layers {
+        let value = toml_value(&origin, &text);
+        builder = builder.set_override(&key, value).map_err(|error| anyhow!("{origin}: {error}"))?;
+    }
+    let shown = file.map_or(String::new(), |path| format!(" (file {})", path.display()));
+    builder
+        .build()
+        .and_then(Config::try_deserialize)
+        .map_err(|error| anyhow!("the configuration{shown} is wrong: {error}"))
+}
+
+/// Parses `text` as a TOML value; what is none is a string.
+fn toml_value(origin: &str, text: &str) -> Value {
+    let parsed = Config::builder().add_source(File::from_str(&format!("value = {text}"), FileFormat::Toml)).build();
+    let kind = match parsed.and_then(|config| config.get::<Value>("value")) {
+        Ok(value) => value.kind,
+        Err(_) => config::ValueKind::String(text.to_owned()),
+    };
+    Value::new(Some(&origin.to_owned()), kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bellwether_trainer::config::TrainConfig;
+
+    fn with(flags: &[&str]) -> anyhow::Result<TrainConfig> {
+        resolve(None, &flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn defaults_stand_where_nothing_is_said() {
+        assert_eq!(with(&[]).unwrap(), TrainConfig::default());
+    }
+
+    #[test]
+    fn flags_set_numbers_lists_and_nested_keys() {
+        let config = with(&["seed=7", "trainer.dropout=[0.25, 0.5]", "trainer.isolation=true"]).unwrap();
+        assert_eq!((config.seed, config.trainer.isolation), (7, true));
+        assert_eq!(config.trainer.dropout, vec![0.25, 0.5]);
+        assert_eq!(config.trainer.batch_size, TrainConfig::default().trainer.batch_size);
+    }
+
+    #[test]
+    fn a_flag_beats_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file.as_file(), b"seed = 3\n[trainer]\nupdates = 9\n").unwrap();
+        let config: TrainConfig = resolve(Some(file.path()), &["seed=4".to_owned()]).unwrap();
+        assert_eq!((config.seed, config.trainer.updates), (4, 9));
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_refused_by_name() {
+        for (flag, part) in [
+            ("trainer.bach_size=3", "bach_size"),
+            ("nonsense.key=1", "nonsense"),
+            ("trainer.updates=many", "updates"),
+            ("seed", "key=value"),
+        ] {
+            let error = format!("{:#}", with(&[flag]).unwrap_err());
+            assert!(error.contains(part), "{flag}: {error}");
+        }
+    }
+}

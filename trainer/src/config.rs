@@ -1,0 +1,269 @@
+//! The configuration of a training run on recordings: what is validated is what runs.
+
+use bellwether_env_adapter::{reward::RewardConfig, spec::z_of_cost, window::WindowConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::network::NetworkConfig;
+
+/// A value that cannot be run with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` is {value}: {reason}")]
+pub struct ConfigError {
+    /// Dotted key.
+    pub key: &'static str,
+    /// The value as given.
+    pub value: String,
+    /// Why it is refused and what would do.
+    pub reason: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(key: &'static str, value: impl std::fmt::Debug, reason: impl Into<String>) -> Self {
+        ConfigError { key, value: format!("{value:?}"), reason: reason.into() }
+    }
+}
+
+/// Everything that a training run on recordings is a function of, besides the data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Master seed; every random stream is derived from it by name.
+    pub seed: u64,
+    /// Where windows close.
+    pub window: WindowConfig,
+    /// What a policy is rewarded for.
+    pub reward: RewardConfig,
+    /// The Q-network.
+    pub network: NetworkConfig,
+    /// The updates.
+    pub trainer: TrainerConfig,
+    /// The range of false-positive costs that one network is trained for.
+    pub cost: CostConfig,
+    /// How operating points are chosen.
+    pub calibration: CalibrationConfig,
+}
+
+/// The updates of a run on recordings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainerConfig {
+    /// Gradient steps.
+    pub updates: u64,
+    /// States per gradient step; each brings the answers to all its actions.
+    pub batch_size: usize,
+    /// Step size at the start; it falls to a tenth along a cosine.
+    pub learning_rate: f32,
+    /// Decoupled weight decay (AdamW).
+    pub weight_decay: f32,
+    /// Share of a layer's inputs that is dropped: the network's input, then each hidden layer. What is left out is 0.
+    pub dropout: Vec<f32>,
+    /// Whether `raise_isolation` is allowed. On recordings its effect is a model; the live sandbox gives the real thing.
+    pub isolation: bool,
+    /// Threshold of Huber's error; 0 is the plain squared error.
+    pub huber: f32,
+    /// Discount per window. Recordings end, so 1 is sound.
+    pub gamma: f32,
+    /// Gradient steps between copies into the target network.
+    pub target_update_interval: u64,
+    /// Euclidean norm that a gradient is scaled down to.
+    pub max_gradient_norm: f32,
+    /// Gradient steps between two records in `metrics.jsonl`.
+    pub metrics_interval: u64,
+    /// Gradient steps between two checkpoints.
+    pub checkpoint_interval: u64,
+    /// Threads of the run; 0 takes what the machine has. The result does not depend on it.
+    pub threads: usize,
+    /// Bytes of states that are kept in memory; the rest lies in a file that is deleted at the end.
+    pub memory_bytes: u64,
+}
+
+impl TrainerConfig {
+    /// The drop-out rate of each of `layers` layers.
+    pub fn dropout_rates(&self, layers: usize) -> Vec<f32> {
+        let mut rates = self.dropout.clone();
+        rates.resize(layers, 0.0);
+        rates
+    }
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        TrainerConfig {
+            updates: 4_000,
+            batch_size: 64,
+            learning_rate: 1e-3,
+            weight_decay: 1e-2,
+            dropout: vec![0.5, 0.3, 0.3],
+            isolation: false,
+            huber: 0.0,
+            gamma: 1.0,
+            target_update_interval: 250,
+            max_gradient_norm: 10.0,
+            metrics_interval: 100,
+            checkpoint_interval: 1_000,
+            threads: 0,
+            memory_bytes: 1 << 30,
+        }
+    }
+}
+
+/// Costs of a false positive, relative to the rest of the reward; drawn log-uniformly for every state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CostConfig {
+    /// Smallest cost `c`.
+    pub minimum: f32,
+    /// Largest cost `c`.
+    pub maximum: f32,
+    /// Costs between them at which a policy is played for calibration and for the oracle curve.
+    #[serde(rename = "grid")]
+    pub grid_points: usize,
+}
+
+impl CostConfig {
+    /// The cost at a share of the way from the smallest to the largest, on a logarithmic scale, as `z = c / (1 + c)`.
+    pub fn z_at(&self, share: f32) -> f32 {
+        let (low, high) = (libm::log(f64::from(self.minimum)), libm::log(f64::from(self.maximum)));
+        z_of_cost(libm::exp(low + (high - low) * f64::from(share)) as f32)
+    }
+
+    /// The costs at which a policy is played, ascending, as `z`.
+    pub fn grid(&self) -> impl Iterator<Item = f32> + '_ {
+        (0..self.grid_points).map(|i| self.z_at(i as f32 / (self.grid_points - 1) as f32))
+    }
+}
+
+impl Default for CostConfig {
+    fn default() -> Self {
+        CostConfig { minimum: 0.2, maximum: 300.0, grid_points: 33 }
+    }
+}
+
+/// How operating points are chosen: on episodes that the network did not see, by cross-fitting inside the training data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CalibrationConfig {
+    /// Grouped folds; each is played by a network trained on the others.
+    pub folds: usize,
+    /// False-positive rates to choose a cost for.
+    pub target_fpr: Vec<f64>,
+}
+
+impl Default for CalibrationConfig {
+    fn default() -> Self {
+        CalibrationConfig { folds: 4, target_fpr: vec![0.001, 0.01, 0.05] }
+    }
+}
+
+impl TrainConfig {
+    /// Refuses what cannot run or contradicts itself, before anything starts.
+    ///
+    /// # Errors
+    /// The first key that is wrong, with its value and the reason.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let (t, c, k) = (&self.trainer, &self.cost, &self.calibration);
+        if let Some(width) = self.network.hidden.iter().find(|w| **w == 0 || **w > 8192) {
+            return Err(ConfigError::new("network.hidden", width, "a layer has 1 to 8192 units"));
+        }
+        if self.network.hidden.is_empty() || self.network.hidden.len() > 8 {
+            return Err(ConfigError::new("network.hidden", &self.network.hidden, "give 1 to 8 layers"));
+        }
+        if t.updates == 0 {
+            return Err(ConfigError::new("trainer.updates", t.updates, "at least 1 gradient step is needed"));
+        }
+        if t.batch_size == 0 || t.batch_size > 65_536 {
+            return Err(ConfigError::new("trainer.batch_size", t.batch_size, "give 1 to 65536 states"));
+        }
+        positive("trainer.learning_rate", t.learning_rate, 10.0)?;
+        positive("trainer.max_gradient_norm", t.max_gradient_norm, f32::MAX)?;
+        not_negative("trainer.weight_decay", t.weight_decay, 1.0)?;
+        not_negative("trainer.huber", t.huber, f32::MAX)?;
+        if !(t.gamma > 0.0 && t.gamma <= 1.0) {
+            return Err(ConfigError::new("trainer.gamma", t.gamma, "a discount lies above 0 and at most at 1"));
+        }
+        if t.dropout.len() > self.network.hidden.len() + 1 {
+            return Err(ConfigError::new(
+                "trainer.dropout",
+                &t.dropout,
+                format!("the network has {} layers with inputs to drop", self.network.hidden.len() + 1),
+            ));
+        }
+        if let Some(rate) = t.dropout.iter().find(|r| !(0.0..1.0).contains(*r)) {
+            return Err(ConfigError::new("trainer.dropout", rate, "a rate lies in 0 to below 1"));
+        }
+        if t.target_update_interval == 0 {
+            return Err(ConfigError::new("trainer.target_update_interval", 0, "the target must follow: 1 or more"));
+        }
+        if t.metrics_interval == 0 {
+            return Err(ConfigError::new("trainer.metrics_interval", 0, "give 1 or more"));
+        }
+        positive("cost.minimum", c.minimum, 1e6)?;
+        positive("cost.maximum", c.maximum, 1e6)?;
+        if c.minimum >= c.maximum {
+            return Err(ConfigError::new(
+                "cost.minimum",
+                c.minimum,
+                format!("it must lie below `cost.maximum`, {}", c.maximum),
+            ));
+        }
+        if !(2..=1025).contains(&c.grid_points) {
+            return Err(ConfigError::new("cost.grid", c.grid_points, "give 2 to 1025 points"));
+        }
+        if !(2..=50).contains(&k.folds) {
+            return Err(ConfigError::new("calibration.folds", k.folds, "give 2 to 50 folds"));
+        }
+        if k.target_fpr.is_empty() {
+            return Err(ConfigError::new("calibration.target_fpr", &k.target_fpr, "give at least one rate"));
+        }
+        if let Some(rate) = k.target_fpr.iter().find(|r| !(**r > 0.0 && **r < 1.0)) {
+            return Err(ConfigError::new("calibration.target_fpr", rate, "a rate lies between 0 and 1"));
+        }
+        Ok(())
+    }
+}
+
+fn positive(key: &'static str, value: f32, most: f32) -> Result<(), ConfigError> {
+    if value > 0.0 && value <= most {
+        return Ok(());
+    }
+    Err(ConfigError::new(key, value, format!("it must be above 0 and at most {most}")))
+}
+
+fn not_negative(key: &'static str, value: f32, most: f32) -> Result<(), ConfigError> {
+    if (0.0..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::new(key, value, format!("it must lie in 0 to {most}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        TrainConfig::default().validate().unwrap();
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_by_key() {
+        type Change = fn(&mut TrainConfig);
+        let cases: [(&str, Change); 9] = [
+            ("network.hidden", |c| c.network.hidden = vec![64, 0]),
+            ("trainer.updates", |c| c.trainer.updates = 0),
+            ("trainer.learning_rate", |c| c.trainer.learning_rate = f32::NAN),
+            ("trainer.gamma", |c| c.trainer.gamma = 1.5),
+            ("trainer.dropout", |c| c.trainer.dropout = vec![1.0]),
+            ("trainer.target_update_interval", |c| c.trainer.target_update_interval = 0),
+            ("cost.minimum", |c| c.cost.minimum = 1e5),
+            ("calibration.folds", |c| c.calibration.folds = 1),
+            ("calibration.target_fpr", |c| c.calibration.target_fpr = vec![0.0]),
+        ];
+        for (key, change) in cases {
+            let mut config = TrainConfig::default();
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().key, key);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! One network that learns from recordings: draws states, derives their answers, takes gradient steps.
+
+use bellwether_env_adapter::ACTION_COUNT;
+use bellwether_env_adapter::window::LEVELS;
+use bellwether_replay::{Draw, DrawnStates, EpisodeSampler, SampledRows};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::answers::{AnswerModel, Place};
+use super::{OVERLAY, TrainingError, overlay};
+use crate::config::TrainConfig;
+use crate::learner::fused::{Forward, Isa};
+use crate::learner::{Answer, Batch, Learner, LearnerState, Loss, Noise, TargetSync, UpdateReport, UpdateSpec};
+use crate::learner::{draw_keep, keep};
+use crate::streams::stream;
+
+/// The target networks that judge successors: one per fold, each blind to the episodes of its fold.
+pub struct Judges<'a> {
+    /// Parameters by fold, in canonical layout.
+    pub parameters: &'a [Vec<f32>],
+    /// Fold by episode number.
+    pub folds: &'a [u32],
+}
+
+/// One network and everything it carries from one update to the next.
+pub struct Member {
+    /// `fold-1`, ..., `released`.
+    pub name: String,
+    learner: Box<dyn Learner>,
+    sampler: EpisodeSampler,
+    sampling: ChaCha8Rng,
+    dropout: ChaCha8Rng,
+    forward: Forward,
+    scratch: Scratch,
+}
+
+/// What a member is between two updates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberState {
+    /// The learner.
+    pub learner: LearnerState,
+    /// Position of the stream that draws states and costs, in words.
+    pub sampling: u128,
+    /// Position of the stream of drop-out, in words.
+    pub dropout: u128,
+}
+
+/// Buffers that are reused from one update to the next.
+#[derive(Default)]
+struct Scratch {
+    drawn: DrawnStates,
+    overlay: Vec<f32>,
+    answers: Vec<Answer>,
+    successors: Vec<Successor>,
+    rows: Vec<u32>,
+    next_overlay: Vec<f32>,
+    q: Vec<f32>,
+    keep: Vec<Vec<u8>>,
+    errors: Vec<f32>,
+}
+
+/// A state that an answer leads to, judged by the network of its fold.
+#[derive(Clone, Copy)]
+struct Successor {
+    fold: u32,
+    answer: u32,
+    place: Place,
+    z: f32,
+}
+
+impl Member {
+    /// A fresh member; its streams are derived from the seed and its name.
+    ///
+    /// # Errors
+    /// If the processor lacks the instruction set.
+    pub fn new(
+        name: String,
+        seed: u64,
+        learner: Box<dyn Learner>,
+        sampler: EpisodeSampler,
+        isa: Isa,
+    ) -> Result<Member, TrainingError> {
+        Ok(Member {
+            forward: Forward::new(learner.shape().clone(), isa)?,
+            sampling: stream(seed, &format!("sampling {name}")),
+            dropout: stream(seed, &format!("dropout {name}")),
+            scratch: Scratch::default(),
+            name,
+            learner,
+            sampler,
+        })
+    }
+
+    /// Online parameters, in canonical layout.
+    pub fn parameters(&self) -> &[f32] {
+        self.learner.parameters()
+    }
+
+    /// The state for a checkpoint.
+    pub fn state(&self) -> MemberState {
+        MemberState {
+            learner: self.learner.state(),
+            sampling: self.sampling.get_word_pos(),
+            dropout: self.dropout.get_word_pos(),
+        }
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// If it belongs to another network.
+    pub fn restore(&mut self, state: &MemberState) -> Result<(), TrainingError> {
+        self.learner.restore(&state.learner)?;
+        self.sampling.set_word_pos(state.sampling);
+        self.dropout.set_word_pos(state.dropout);
+        Ok(())
+    }
+
+    /// One gradient step at this learning rate.
+    ///
+    /// # Errors
+    /// On divergence; the parameters are then those before the step.
+    pub fn update(
+        &mut self,
+        model: &AnswerModel<'_>,
+        judges: &Judges<'_>,
+        config: &TrainConfig,
+        learning_rate: f32,
+    ) -> Result<UpdateReport, TrainingError> {
+        self.draw(model, judges, config);
+        self.judge(model, judges, config.trainer.gamma)?;
+        let Scratch { drawn, overlay, answers, keep, errors, .. } = &mut self.scratch;
+        let trainer = &config.trainer;
+        let update = UpdateSpec {
+            double: false,
+            loss: if trainer.huber > 0.0 { Loss::Huber(trainer.huber) } else { Loss::Mse },
+            learning_rate,
+            weight_decay: trainer.weight_decay,
+            max_gradient_norm: trainer.max_gradient_norm,
+            dropout: trainer.dropout_rates(config.network.hidden.len() + 1),
+            normaliser: answers.len() as f32,
+            target_sync: TargetSync::Keep,
+            ..UpdateSpec::default()
+        };
+        draw_keep(&mut self.dropout, &update, self.learner.shape(), drawn.len(), keep);
+        exempt(&mut keep[0], self.learner.shape().inputs());
+        let store = model.recordings().store();
+        let states = SampledRows::new(store.states(), &drawn.rows).with_overlay(&OVERLAY, overlay);
+        let none = SampledRows::new(store.states(), &[]);
+        let batch = Batch { states: &states, answers, next_states: &none, next_masks: &[] };
+        let report = self.learner.update(&update, batch, Noise { keep }, errors)?;
+        match store.states().failure() {
+            Some(failure) => Err(TrainingError::States(failure.to_string())),
+            None => Ok(report),
+        }
+    }
+
+    /// Draws states, costs and levels, and what the recordings answer about them.
+    fn draw(&mut self, model: &AnswerModel<'_>, judges: &Judges<'_>, config: &TrainConfig) {
+        let Scratch { drawn, overlay: overlays, answers, successors, .. } = &mut self.scratch;
+        self.sampler.sample(&mut self.sampling, config.trainer.batch_size, Draw::Uniform, drawn);
+        overlays.clear();
+        answers.clear();
+        successors.clear();
+        for (i, (&row, &episode)) in drawn.rows.iter().zip(&drawn.episodes).enumerate() {
+            let z = config.cost.z_at(unit(&mut self.sampling));
+            let level = if model.isolation() { (self.sampling.next_u32() % LEVELS as u32) as u8 } else { 0 };
+            let place = Place { episode, row, level };
+            overlays.extend(overlay(z, level));
+            let mask = model.mask(place);
+            for action in (0..ACTION_COUNT).filter(|action| mask[*action]) {
+                let outcome = model.outcome(place, action, z);
+                if let Some(next) = outcome.next {
+                    let fold = judges.folds[episode as usize];
+                    successors.push(Successor { fold, answer: answers.len() as u32, place: next, z });
+                }
+                answers.push(Answer {
+                    row: i as u32,
+                    action: action as u32,
+                    reward: outcome.reward,
+                    discount: 0.0,
+                    next: 0,
+                    weight: drawn.weights[i],
+                });
+            }
+        }
+    }
+
+    /// Adds the values of the successors to the answers that lead to them.
+    ///
+    /// The judge of an episode's fold chooses the action without the label. A verdict is worth what the recording says
+    /// it earns; what goes on is worth what the judge expects.
+    fn judge(&mut self, model: &AnswerModel<'_>, judges: &Judges<'_>, gamma: f32) -> Result<(), TrainingError> {
+        let Scratch { answers, successors, rows, next_overlay, q, .. } = &mut self.scratch;
+        successors.sort_by_key(|successor| successor.fold);
+        for group in successors.chunk_by(|a, b| a.fold == b.fold) {
+            rows.clear();
+            next_overlay.clear();
+            for successor in group {
+                rows.push(successor.place.row);
+                next_overlay.extend(overlay(successor.z, successor.place.level));
+            }
+            let store = model.recordings().store();
+            let states = SampledRows::new(store.states(), rows).with_overlay(&OVERLAY, next_overlay);
+            self.forward.q_values(&judges.parameters[group[0].fold as usize], &states, q)?;
+            for (successor, q) in group.iter().zip(q.chunks_exact(ACTION_COUNT)) {
+                let value = model.value(successor.place, q, successor.z);
+                answers[successor.answer as usize].reward += gamma * value;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the elements that an overlay writes out of drop-out: a cost that is dropped half the time is soon ignored, and
+/// then every cost gives the same policy.
+fn exempt(bytes: &mut [u8], width: usize) {
+    for row in bytes.chunks_exact_mut(width) {
+        for element in OVERLAY {
+            row[usize::from(element)] = keep::EXEMPT;
+        }
+    }
+}
+
+/// A number in [0, 1).
+fn unit(rng: &mut impl Rng) -> f32 {
+    (rng.next_u32() >> 8) as f32 / (1 << 24) as f32
+}

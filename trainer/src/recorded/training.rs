@@ -1,0 +1,217 @@
+//! The training loop on recordings: fold networks that judge each other's episodes, and the network that is released.
+
+use bellwether_env_adapter::ACTION_COUNT;
+use bellwether_replay::EpisodeSampler;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::answers::AnswerModel;
+use super::member::{Judges, Member, MemberState};
+use super::recordings::Recordings;
+use super::{TrainingError, folds_of};
+use crate::config::TrainConfig;
+use crate::learner::fused::{FusedLearner, FusedOptions, Isa};
+use crate::network::NetworkShape;
+use crate::streams::stream;
+
+/// Name of the network that learns from all folds.
+pub const RELEASED: &str = "released";
+
+/// One line of `metrics.jsonl`: what one update of one network did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateMetrics {
+    /// Name of the network.
+    pub network: String,
+    /// Gradient steps so far.
+    pub update: u64,
+    /// Loss before the step.
+    pub loss: f32,
+    /// Mean of the fitted q-values.
+    pub mean_q: f32,
+    /// Mean of the targets.
+    pub mean_target: f32,
+    /// Largest absolute error.
+    pub max_error: f32,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f32,
+    /// Step size.
+    pub learning_rate: f32,
+}
+
+/// A training run between two rounds. A round is `trainer.target_update_interval` updates of every network, after which the
+/// fold networks' parameters become the judges of the next round.
+pub struct Training<'a> {
+    config: &'a TrainConfig,
+    model: AnswerModel<'a>,
+    folds: Vec<u32>,
+    episodes: Vec<u32>,
+    /// One per fold, then the released one.
+    members: Vec<Member>,
+    judges: Vec<Vec<f32>>,
+    updates: u64,
+    pool: rayon::ThreadPool,
+}
+
+impl<'a> Training<'a> {
+    /// A fresh run on these episodes of the recordings.
+    ///
+    /// # Errors
+    /// If a class is missing, if there are fewer groups than folds, or if the learner cannot run here.
+    pub fn new(
+        recordings: &'a Recordings,
+        episodes: &[u32],
+        config: &'a TrainConfig,
+        isa: Isa,
+    ) -> Result<Self, TrainingError> {
+        let episodes: Vec<u32> =
+            episodes.iter().copied().filter(|episode| recordings.store().episode(*episode).len > 0).collect();
+        let folds = folds_of(recordings, &episodes, config.calibration.folds, config.seed)?;
+        let shape = config.network.shape(recordings.width(), ACTION_COUNT)?;
+        let members = (0..=config.calibration.folds as u32)
+            .map(|k| {
+                let seen = episodes.iter().copied().filter(|episode| folds[*episode as usize] != k);
+                member(recordings, config, isa, &shape, k, seen)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let threads = match config.trainer.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.min(members.len()))
+            .build()
+            .map_err(|error| TrainingError::Threads(error.to_string()))?;
+        let model = AnswerModel::new(recordings, &config.reward, config.trainer.isolation);
+        let judges = judges_of(&members);
+        Ok(Training { config, model, folds, episodes, members, judges, updates: 0, pool })
+    }
+
+    /// Gradient steps that each network has taken.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Whether all steps are done.
+    pub fn is_finished(&self) -> bool {
+        self.updates >= self.config.trainer.updates
+    }
+
+    /// Runs one round, and gives what is to be logged, by update and then by network.
+    ///
+    /// # Errors
+    /// On divergence, with the network and the update; the run is then at an end.
+    pub fn round(&mut self) -> Result<Vec<UpdateMetrics>, TrainingError> {
+        let trainer = &self.config.trainer;
+        let steps = trainer.target_update_interval.min(trainer.updates.saturating_sub(self.updates));
+        let range = self.updates + 1..self.updates + 1 + steps;
+        let judges = Judges { parameters: &self.judges, folds: &self.folds };
+        let (model, config) = (&self.model, self.config);
+        let members = &mut self.members;
+        let run = |member: &mut Member| {
+            let mut lines = Vec::new();
+            for update in range.clone() {
+                let learning_rate = learning_rate(config, update);
+                let report = member.update(model, &judges, config, learning_rate).map_err(|error| {
+                    TrainingError::Update { network: member.name.clone(), update, source: Box::new(error) }
+                })?;
+                if update % trainer.metrics_interval == 0 {
+                    lines.push(UpdateMetrics {
+                        network: member.name.clone(),
+                        update,
+                        loss: report.loss,
+                        mean_q: report.mean_q,
+                        mean_target: report.mean_target,
+                        max_error: report.max_error,
+                        gradient_norm: report.gradient_norm,
+                        learning_rate,
+                    });
+                }
+            }
+            Ok(lines)
+        };
+        let lines: Result<Vec<Vec<UpdateMetrics>>, TrainingError> =
+            self.pool.install(|| members.par_iter_mut().map(run).collect());
+        let mut lines: Vec<UpdateMetrics> = lines?.into_iter().flatten().collect();
+        lines.sort_by_key(|line| line.update);
+        self.updates += steps;
+        self.judges = judges_of(&self.members);
+        Ok(lines)
+    }
+
+    /// The decision process that is learnt from.
+    pub fn model(&self) -> &AnswerModel<'a> {
+        &self.model
+    }
+
+    /// The threads of the run.
+    pub fn pool(&self) -> &rayon::ThreadPool {
+        &self.pool
+    }
+
+    /// Each fold's episodes with the parameters of the network that has not seen them.
+    pub fn blind(&self) -> impl Iterator<Item = (Vec<u32>, &[f32])> {
+        (0_u32..).zip(&self.judges).map(|(k, parameters)| {
+            let blind = self.episodes.iter().copied().filter(|episode| self.folds[*episode as usize] == k);
+            (blind.collect(), parameters.as_slice())
+        })
+    }
+
+    /// Parameters of the network that is released.
+    pub fn released(&self) -> &[f32] {
+        self.members.last().map_or(&[], Member::parameters)
+    }
+
+    /// The state of every network, for a checkpoint.
+    pub fn states(&self) -> Vec<MemberState> {
+        self.members.iter().map(Member::state).collect()
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// If it belongs to another run.
+    pub fn restore(&mut self, updates: u64, states: &[MemberState]) -> Result<(), TrainingError> {
+        if states.len() != self.members.len() {
+            return Err(TrainingError::Checkpoint(format!(
+                "it holds {} networks where the configuration makes {}",
+                states.len(),
+                self.members.len()
+            )));
+        }
+        for (member, state) in self.members.iter_mut().zip(states) {
+            member.restore(state)?;
+        }
+        self.updates = updates;
+        self.judges = judges_of(&self.members);
+        Ok(())
+    }
+}
+
+/// The network of fold `k`, or the released one after the last fold.
+fn member(
+    recordings: &Recordings,
+    config: &TrainConfig,
+    isa: Isa,
+    shape: &NetworkShape,
+    k: u32,
+    seen: impl Iterator<Item = u32>,
+) -> Result<Member, TrainingError> {
+    let name = if k as usize == config.calibration.folds { RELEASED.to_owned() } else { format!("fold-{}", k + 1) };
+    let parameters = shape.initial_parameters(&mut stream(config.seed, &format!("init {name}")));
+    let learner = FusedLearner::new(shape.clone(), &parameters, FusedOptions { isa, threads: 1 })?;
+    let sampler = EpisodeSampler::new(recordings.store(), seen, None)?;
+    Member::new(name, config.seed, Box::new(learner), sampler, isa)
+}
+
+/// The parameters of the fold networks.
+fn judges_of(members: &[Member]) -> Vec<Vec<f32>> {
+    members[..members.len() - 1].iter().map(|member| member.parameters().to_vec()).collect()
+}
+
+/// The step size of an update, from 1: a cosine from the configured value to a tenth of it.
+fn learning_rate(config: &TrainConfig, update: u64) -> f32 {
+    let progress = update as f64 / config.trainer.updates as f64;
+    let share = 0.1 + 0.9 * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress));
+    (f64::from(config.trainer.learning_rate) * share) as f32
+}

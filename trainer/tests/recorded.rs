@@ -1,0 +1,204 @@
+//! Training on recordings, end to end on small synthetic telemetry.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bellwether_artifact::SourceRevision;
+use bellwether_env_adapter::ingest::TelemetryWriter;
+use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
+use bellwether_registry::{RunPaths, verify_run};
+use bellwether_trainer::config::TrainConfig;
+use bellwether_trainer::learner::fused::Isa;
+use bellwether_trainer::recorded::training::UpdateMetrics;
+use bellwether_trainer::run::{RunError, RunObserver, TrainReport, TrainRequest, train};
+
+/// Calls that both classes make before anything tells them apart.
+const PROLOGUE: [&str; 4] = ["openat", "read", "mmap", "getdents64"];
+
+/// Telemetry in which a sample gives itself away in its third window of four events, and only there.
+fn telemetry(folder: &Path, name: &str, episodes: u32) -> PathBuf {
+    let path = folder.join(name);
+    let mut writer = TelemetryWriter::new(Vec::new()).unwrap();
+    for number in 0..episodes {
+        let malicious = number % 2 == 1;
+        writer
+            .begin(&EpisodeAttributes {
+                episode_id: EpisodeId(format!("{name}-{number}")),
+                label: Some(if malicious { Label::Malicious } else { Label::Benign }),
+                family: Some(format!("{}-{}", if malicious { "bad" } else { "good" }, number / 2 % 8)),
+                source: None,
+                sample_sha256: None,
+                complete: true,
+            })
+            .unwrap();
+        for seq in 0..24_u32 {
+            let call = match seq {
+                8..12 if malicious => "unlink",
+                8..12 => "fchmod",
+                _ => PROLOGUE[((seq * 7 + number / 2 * 3) % 4) as usize],
+            };
+            writer.event(&Event::named(u64::from(seq), EventKind::File, call)).unwrap();
+        }
+        writer.end(true).unwrap();
+    }
+    let (bytes, _) = writer.finish().unwrap();
+    fs::File::create_new(&path).unwrap().write_all(&bytes).unwrap();
+    path
+}
+
+fn config() -> TrainConfig {
+    let mut config = TrainConfig { seed: 5, ..TrainConfig::default() };
+    config.window.max_events = 4;
+    (config.reward.window_cost, config.reward.stage2_window_cost) = (0.05, 0.05);
+    config.network.hidden = vec![64, 64];
+    config.trainer.updates = 400;
+    config.trainer.batch_size = 32;
+    config.trainer.learning_rate = 3e-3;
+    config.trainer.dropout = vec![0.05];
+    config.trainer.target_update_interval = 50;
+    config.trainer.checkpoint_interval = 100;
+    config.trainer.metrics_interval = 25;
+    config.calibration.folds = 2;
+    config.calibration.target_fpr = vec![0.05];
+    config.cost.grid_points = 5;
+    config
+}
+
+/// Counts what it is told; may give up in mid-run by a panic, as if the process had been killed.
+#[derive(Default)]
+struct Watcher {
+    die_at: Option<u64>,
+}
+
+impl RunObserver for Watcher {
+    fn seconds(&mut self) -> f64 {
+        0.0
+    }
+    fn phase(&mut self, _: &str) {}
+    fn progress(&mut self, done: u64, _: u64, _: &[UpdateMetrics]) {
+        assert!(self.die_at.is_none_or(|at| done < at), "killed at {done}");
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    folder: &'a Path,
+    config: &'a TrainConfig,
+    isa: Isa,
+    resume: Option<&'a Path>,
+}
+
+fn run(case: &Case<'_>, data: &Path, valid: Option<&Path>, watcher: &mut Watcher) -> Result<TrainReport, RunError> {
+    let runs = case.folder.join("runs");
+    let source = SourceRevision { package: "0".to_owned(), revision: None, modified: None };
+    let request = TrainRequest {
+        name: "case",
+        config: case.config,
+        data,
+        valid,
+        runs: &runs,
+        resume: case.resume,
+        flags: Default::default(),
+        isa: case.isa,
+        source,
+    };
+    train(&request, watcher)
+}
+
+/// The bytes of everything in a run that is a function of data, configuration and seed.
+fn bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let names =
+        ["metrics.jsonl", "model/model.onnx", "model/model.json", "evaluation.json", "checkpoints/latest.checkpoint"];
+    names.iter().map(|name| ((*name).to_owned(), fs::read(folder.join(name)).unwrap())).collect()
+}
+
+#[test]
+fn a_policy_waits_for_evidence_and_then_convicts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, valid) = (telemetry(folder.path(), "train", 160), telemetry(folder.path(), "valid", 80));
+    let mut config = config();
+    config.trainer.updates = 3_000;
+    let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
+    let report = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap();
+    let evaluation = report.evaluation.unwrap();
+    let point = &evaluation.operating_points[0];
+    assert_eq!(point.metrics.tpr, Some(1.0), "{point:?}");
+    assert_eq!(point.metrics.fpr, Some(0.0), "{point:?}");
+    let (malicious, benign) = (point.metrics.mean_events_malicious.unwrap(), point.metrics.mean_events_benign.unwrap());
+    for events in [malicious, benign] {
+        assert!((12.0..16.0).contains(&events), "what tells them apart ends at event 12: {events}");
+    }
+    let verification = verify_run(&report.folder).unwrap();
+    assert!(verification.problems.is_empty(), "{verification:?}");
+}
+
+#[test]
+fn the_same_data_configuration_and_seed_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, valid) = (telemetry(folder.path(), "train", 64), telemetry(folder.path(), "valid", 32));
+    let of = |threads: usize, isa: Isa, seed: u64| {
+        let mut config = config();
+        (config.trainer.threads, config.trainer.updates, config.seed) = (threads, 100, seed);
+        let case = Case { folder: folder.path(), config: &config, isa, resume: None };
+        bytes(&run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap().folder)
+    };
+    let one = of(1, Isa::Scalar, 5);
+    for (name, (threads, isa)) in [("threads", (2, Isa::Scalar)), ("instruction set", (2, Isa::best()))] {
+        for (ours, theirs) in one.iter().zip(of(threads, isa, 5)) {
+            assert!(*ours == theirs, "{} differs by {name}", ours.0);
+        }
+    }
+    let other = of(1, Isa::Scalar, 6);
+    assert_ne!(one[1].1, other[1].1, "another seed gives another network");
+}
+
+#[test]
+fn a_run_that_was_cut_off_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = telemetry(folder.path(), "train", 64);
+    let valid = telemetry(folder.path(), "valid", 32);
+    let config = config();
+    let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
+    let whole = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap();
+    for die_at in [50, 150, 250, 400] {
+        let cut = tempfile::tempdir().unwrap();
+        let case = Case { folder: cut.path(), ..case };
+        let died = std::panic::catch_unwind(|| {
+            let _ = run(&case, &data, Some(&valid), &mut Watcher { die_at: Some(die_at) });
+        });
+        assert!(died.is_err());
+        let left = fs::read_dir(cut.path().join("runs")).unwrap().next().unwrap().unwrap().path();
+        assert!(!RunPaths::new(&left).terminal().exists());
+        let case = Case { resume: Some(&left), ..case };
+        let resumed = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap();
+        for (ours, theirs) in bytes(&whole.folder).iter().zip(bytes(&resumed.folder)) {
+            assert!(*ours == theirs, "{} differs after a cut at {die_at}", ours.0);
+        }
+    }
+}
+
+#[test]
+fn one_class_alone_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("benign");
+    let mut writer = TelemetryWriter::new(Vec::new()).unwrap();
+    let attributes = EpisodeAttributes {
+        episode_id: EpisodeId("one".to_owned()),
+        label: Some(Label::Benign),
+        family: None,
+        source: None,
+        sample_sha256: None,
+        complete: true,
+    };
+    writer.begin(&attributes).unwrap();
+    writer.event(&Event::named(0, EventKind::File, "openat")).unwrap();
+    writer.end(true).unwrap();
+    fs::File::create_new(&path).unwrap().write_all(&writer.finish().unwrap().0).unwrap();
+    let config = config();
+    let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
+    let error = run(&case, &path, None, &mut Watcher::default()).unwrap_err();
+    assert!(matches!(error, RunError::OneClass { benign: 1, malicious: 0, .. }), "{error}");
+    assert!(!folder.path().join("runs").exists(), "nothing is written before the data is known to be usable");
+}

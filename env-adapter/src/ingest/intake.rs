@@ -1,7 +1,7 @@
 //! The way of every event from a reader to its sink: ranges checked, text redacted, everything counted.
 
 use super::digest::{ContentHasher, EpisodeDigest};
-use super::telemetry::{RowFault, check_event};
+use super::telemetry::{RowFault, check_event, is_valid};
 use super::{IngestError, QualityReport};
 use crate::redact::Redactor;
 use crate::{EpisodeAttributes, Event, EventSink};
@@ -49,8 +49,8 @@ where
     /// has not been handed on.
     #[inline]
     pub(crate) fn event(&mut self, event: &Event<'_>) -> Result<Option<RowFault>, IngestError> {
-        if let Err(fault) = check_event(event) {
-            return Ok(Some(fault));
+        if !is_valid(event) {
+            return Ok(check_event(event).err());
         }
         let here = (event.stage, event.seq);
         if self.last.is_some_and(|last| here <= last) {

@@ -5,12 +5,11 @@ use std::rc::Rc;
 use super::process::{Birth, Descriptor, Thread, resolve};
 use super::sidecar::Decoys;
 use super::text::{CallText, Outcome, descriptor, field, has, number, sample, string};
+use super::values::{clipped, entropy, lossy, path_said, plain, said_open, string_list};
 use crate::event::flags;
 
 /// Bytes of written data whose entropy is measured.
 const SAMPLE_BYTES: usize = 512;
-/// Bytes of arguments that are kept.
-const MAX_ARGS_BYTES: usize = 1024;
 
 /// The fields of an event that a call fills.
 #[derive(Debug, Default)]
@@ -60,18 +59,19 @@ pub(super) fn read(call: &CallText<'_>, thread: &mut Thread, decoys: Option<&Dec
     fields
 }
 
-struct Reading<'a, 'b> {
-    call: &'a CallText<'b>,
-    thread: &'a mut Thread,
-    fields: Fields,
+/// A call in the light of its thread.
+pub(super) struct Reading<'a, 'b> {
+    pub(super) call: &'a CallText<'b>,
+    pub(super) thread: &'a mut Thread,
+    pub(super) fields: Fields,
 }
 
 impl<'b> Reading<'_, 'b> {
-    fn arg(&self, index: usize) -> &'b [u8] {
+    pub(super) fn arg(&self, index: usize) -> &'b [u8] {
         self.call.args.get(index).copied().unwrap_or_default()
     }
 
-    fn result(&self) -> Outcome<'b> {
+    pub(super) fn result(&self) -> Outcome<'b> {
         self.call.result
     }
 
@@ -260,7 +260,7 @@ impl<'b> Reading<'_, 'b> {
     // Paths.
 
     /// The folder a relative path counts from.
-    fn base(&mut self, dirfd: Option<usize>) -> Option<Rc<str>> {
+    pub(super) fn base(&mut self, dirfd: Option<usize>) -> Option<Rc<str>> {
         let own = |thread: &Thread| thread.folder.borrow().clone();
         let Some(index) = dirfd else { return own(self.thread) };
         let fd = descriptor(self.arg(index))?;
@@ -308,7 +308,7 @@ impl<'b> Reading<'_, 'b> {
     }
 
     /// What a descriptor argument stands for, from the log or from what was followed.
-    fn open_file(&self, index: usize) -> Option<Descriptor> {
+    pub(super) fn open_file(&self, index: usize) -> Option<Descriptor> {
         let fd = descriptor(self.arg(index))?;
         let followed = fd.number.and_then(|number| self.thread.descriptor(number));
         let Some(said) = fd.says else { return followed };
@@ -321,7 +321,7 @@ impl<'b> Reading<'_, 'b> {
     }
 
     /// The call returned a descriptor.
-    fn returned(&mut self, mut open: Descriptor) {
+    pub(super) fn returned(&mut self, mut open: Descriptor) {
         let result = self.result();
         if let Some(said) = result.descriptor {
             let said = said_open(said);
@@ -369,7 +369,7 @@ impl<'b> Reading<'_, 'b> {
     }
 
     /// Data went through descriptor 0; what was written stands in `written`.
-    fn transfer(&mut self, written: Option<usize>) {
+    pub(super) fn transfer(&mut self, written: Option<usize>) {
         self.peer_of_fd(0);
         self.fields.bytes = self.result().bytes();
         if let Some(index) = written
@@ -463,66 +463,6 @@ impl<'b> Reading<'_, 'b> {
         }
     }
 
-    // Sockets.
-
-    fn socket(&mut self) {
-        self.args_from(0, 3);
-        let close_on_exec = has(self.arg(1), "SOCK_CLOEXEC");
-        self.returned(Descriptor { close_on_exec, ..Descriptor::default() });
-    }
-
-    /// An address argument: the peer, or the path of a local socket.
-    fn socket_address(&mut self, index: usize) {
-        match address(self.arg(index)) {
-            Some(Address::Peer(peer)) => self.fields.peer = Some(peer),
-            Some(Address::Path(path)) => self.local_socket(&path),
-            None => {}
-        }
-    }
-
-    fn local_socket(&mut self, path: &str) {
-        let folder = self.base(None);
-        self.fields.path = Some(resolve(folder.as_deref(), path));
-    }
-
-    fn address(&mut self, index: usize, connects: bool) {
-        self.socket_address(index);
-        if !connects || self.fields.peer.is_none() && self.fields.path.is_none() {
-            return;
-        }
-        if let Some(number) = descriptor(self.arg(0)).and_then(|fd| fd.number) {
-            let old = self.thread.descriptor(number).unwrap_or_default();
-            let peer = self.fields.peer.clone();
-            self.thread.opened(number, Descriptor { peer, ..old });
-        }
-    }
-
-    fn accept(&mut self) {
-        self.socket_address(1);
-        if self.fields.peer.is_none()
-            && let Some(said) = self.result().descriptor
-        {
-            self.fields.peer = said_open(said).peer;
-        }
-        let peer = self.fields.peer.clone();
-        self.returned(Descriptor { peer, ..Descriptor::default() });
-    }
-
-    /// `sendmmsg` and `recvmmsg` return messages and not bytes; their lengths stand in the argument.
-    fn messages(&mut self) {
-        if !self.call.name.ends_with("mmsg") {
-            return;
-        }
-        let (arg, mut at, mut bytes) = (self.arg(1), 0, None::<u64>);
-        while let Some(found) = memchr::memmem::find(&arg[at..], b"msg_len=") {
-            at += found + 1;
-            let length =
-                field(&arg[at - 1..], "msg_len=").and_then(number).and_then(|length| u64::try_from(length).ok());
-            bytes = length.map(|length| bytes.unwrap_or(0).saturating_add(length)).or(bytes);
-        }
-        self.fields.bytes = bytes;
-    }
-
     // Processes and memory.
 
     fn exec(&mut self, dirfd: Option<usize>, path: usize) {
@@ -565,134 +505,15 @@ impl<'b> Reading<'_, 'b> {
         }
     }
 
-    fn args(&mut self, text: String) {
+    pub(super) fn args(&mut self, text: String) {
         if !text.is_empty() {
             self.fields.args = Some(clipped(text));
         }
     }
 
     /// Arguments as they stand, from `first` on, `count` of them.
-    fn args_from(&mut self, first: usize, count: usize) {
+    pub(super) fn args_from(&mut self, first: usize, count: usize) {
         let args: Vec<String> = self.call.args.iter().skip(first).take(count).map(|arg| plain(arg)).collect();
         self.args(args.join(", "));
     }
-}
-
-/// Bounds a text without cutting a letter.
-fn clipped(mut text: String) -> String {
-    if text.len() > MAX_ARGS_BYTES {
-        let end = (0..=MAX_ARGS_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
-}
-
-fn lossy(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-/// An argument as text: a string without its escapes, anything else as it stands.
-fn plain(arg: &[u8]) -> String {
-    match string(arg) {
-        Some(bytes) => lossy(bytes),
-        None => lossy(arg[..arg.len().min(MAX_ARGS_BYTES)].to_vec()),
-    }
-}
-
-/// A list of strings (`["a", "b"]`) with the strings' escapes undone.
-fn string_list(arg: &[u8]) -> Option<String> {
-    let inner = arg.strip_prefix(b"[")?;
-    let mut list = String::from("[");
-    let mut at = 0;
-    while let Some(found) = memchr::memchr(b'"', &inner[at..]) {
-        let start = at + found;
-        let mut end = start + 1;
-        while *inner.get(end)? != b'"' {
-            end += if inner[end] == b'\\' { 2 } else { 1 };
-        }
-        if list.len() > 1 {
-            list.push_str(", ");
-        }
-        list.push('"');
-        list.push_str(&lossy(string(&inner[start..=end])?));
-        list.push('"');
-        at = end + 1;
-        if list.len() > MAX_ARGS_BYTES {
-            break;
-        }
-    }
-    list.push(']');
-    Some(list)
-}
-
-/// The path that `-y` shows, if it shows one.
-fn path_said(said: &[u8]) -> Option<String> {
-    said_open(said).path.map(|path| path.to_string())
-}
-
-/// What `-y` says a descriptor stands for.
-fn said_open(said: &[u8]) -> Descriptor {
-    if let Some(inside) = memchr::memmem::find(said, b":[").map(|at| &said[at + 2..])
-        && said.first().is_some_and(u8::is_ascii_uppercase)
-    {
-        let inside = inside.strip_suffix(b"]").unwrap_or(inside);
-        let peer = memchr::memmem::find(inside, b"->").and_then(|at| endpoint(&inside[at + 2..]));
-        return Descriptor { peer, ..Descriptor::default() };
-    }
-    // A device says its kind and number behind its path.
-    let end = memchr::memchr(b'<', said).unwrap_or(said.len());
-    let path = lossy(super::text::unescaped(&said[..end]).into_owned());
-    let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
-    let path = path.starts_with('/').then(|| Rc::from(path));
-    Descriptor { path, ..Descriptor::default() }
-}
-
-/// `1.2.3.4:80` or `[::1]:80`.
-fn endpoint(text: &[u8]) -> Option<(String, Option<u16>)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (address, port) = text.rsplit_once(':')?;
-    let address = address.trim_start_matches('[').trim_end_matches(']');
-    let known = address.parse::<std::net::IpAddr>().is_ok();
-    known.then(|| (address.to_owned(), port.parse().ok()))
-}
-
-enum Address {
-    Peer((String, Option<u16>)),
-    Path(String),
-}
-
-/// A socket address within an argument.
-fn address(arg: &[u8]) -> Option<Address> {
-    if let Some(path) = field(arg, "sun_path=").and_then(string) {
-        return Some(Address::Path(lossy(path)));
-    }
-    let host = field(arg, "inet_addr(").or_else(|| {
-        let inside = &arg[memchr::memmem::find(arg, b"inet_pton(")?..];
-        field(inside, ", ")
-    });
-    let host = lossy(string(host?)?);
-    let port = field(arg, "_port=htons(").and_then(number).and_then(|port| u16::try_from(port).ok());
-    Some(Address::Peer((host, port)))
-}
-
-/// Shannon entropy in bits per byte, 0 to 8; none for no bytes.
-fn entropy(bytes: &[u8]) -> Option<f32> {
-    if bytes.is_empty() {
-        return None;
-    }
-    let mut counts = [0u32; 256];
-    for byte in bytes {
-        counts[usize::from(*byte)] += 1;
-    }
-    let total = bytes.len() as f64;
-    let sum: f64 = counts
-        .iter()
-        .filter(|count| **count > 0)
-        .map(|count| {
-            let share = f64::from(*count) / total;
-            -share * libm::log2(share)
-        })
-        .sum();
-    // A single value gives a negative zero, which 0 makes positive.
-    Some((sum as f32).clamp(0.0, 8.0) + 0.0)
 }

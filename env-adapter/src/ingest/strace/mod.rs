@@ -10,7 +10,9 @@ mod errno;
 mod line;
 mod process;
 mod sidecar;
+mod sockets;
 mod text;
+mod values;
 
 use std::collections::VecDeque;
 use std::fs::File;

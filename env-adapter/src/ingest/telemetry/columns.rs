@@ -2,20 +2,33 @@
 
 use std::sync::Arc;
 
-use arrow_array::types::{ArrowPrimitiveType, Int32Type};
-use arrow_array::{ArrayRef, BooleanArray, DictionaryArray, Int32Array, PrimitiveArray, StringArray, new_null_array};
+use arrow_array::types::ArrowPrimitiveType;
+use arrow_array::{Array, ArrayRef, BooleanArray, PrimitiveArray, StringArray, new_null_array};
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType};
+
+/// The array of a batch without a single value, kept from batch to batch.
+struct Nothing(Option<ArrayRef>);
+
+impl Nothing {
+    fn array(&mut self, kind: &DataType, rows: usize) -> ArrayRef {
+        match &self.0 {
+            Some(array) if array.len() == rows => Arc::clone(array),
+            _ => Arc::clone(self.0.insert(new_null_array(kind, rows))),
+        }
+    }
+}
 
 /// A column of numbers. Nulls are filled in when the next value comes or the batch ends.
 pub(super) struct Numbers<T: ArrowPrimitiveType> {
     values: Vec<T::Native>,
     valid: NullBufferBuilder,
+    nothing: Nothing,
 }
 
 impl<T: ArrowPrimitiveType> Numbers<T> {
     pub(super) fn new() -> Self {
-        Numbers { values: Vec::new(), valid: NullBufferBuilder::new(0) }
+        Numbers { values: Vec::new(), valid: NullBufferBuilder::new(0), nothing: Nothing(None) }
     }
 
     #[inline]
@@ -38,7 +51,7 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
 
     pub(super) fn finish(&mut self, rows: usize) -> ArrayRef {
         if self.values.is_empty() {
-            return new_null_array(&T::DATA_TYPE, rows);
+            return self.nothing.array(&T::DATA_TYPE, rows);
         }
         self.pad(rows);
         let values = std::mem::replace(&mut self.values, Vec::with_capacity(rows));
@@ -50,11 +63,12 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
 pub(super) struct Bools {
     values: BooleanBufferBuilder,
     valid: NullBufferBuilder,
+    nothing: Nothing,
 }
 
 impl Bools {
     pub(super) fn new() -> Self {
-        Bools { values: BooleanBufferBuilder::new(0), valid: NullBufferBuilder::new(0) }
+        Bools { values: BooleanBufferBuilder::new(0), valid: NullBufferBuilder::new(0), nothing: Nothing(None) }
     }
 
     #[inline]
@@ -74,7 +88,7 @@ impl Bools {
 
     pub(super) fn finish(&mut self, rows: usize) -> ArrayRef {
         if self.values.is_empty() {
-            return new_null_array(&DataType::Boolean, rows);
+            return self.nothing.array(&DataType::Boolean, rows);
         }
         self.pad(rows);
         Arc::new(BooleanArray::new(self.values.finish(), self.valid.finish()))
@@ -86,11 +100,12 @@ pub(super) struct Texts {
     ends: Vec<i32>,
     bytes: Vec<u8>,
     valid: NullBufferBuilder,
+    nothing: Nothing,
 }
 
 impl Texts {
     pub(super) fn new() -> Self {
-        Texts { ends: Vec::new(), bytes: Vec::new(), valid: NullBufferBuilder::new(0) }
+        Texts { ends: Vec::new(), bytes: Vec::new(), valid: NullBufferBuilder::new(0), nothing: Nothing(None) }
     }
 
     /// Bytes of text held. The writer ends a batch long before an offset could overflow.
@@ -119,7 +134,7 @@ impl Texts {
 
     pub(super) fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
         if self.ends.is_empty() {
-            return Ok(new_null_array(&DataType::Utf8, rows));
+            return Ok(self.nothing.array(&DataType::Utf8, rows));
         }
         self.pad(rows);
         let mut offsets = Vec::with_capacity(rows + 1);
@@ -134,35 +149,4 @@ impl Texts {
         )?;
         Ok(Arc::new(array))
     }
-}
-
-/// Text that is constant over runs of rows, as a dictionary array: `runs` are (rows, text).
-pub(super) fn text_runs<'a>(
-    rows: usize,
-    runs: impl Iterator<Item = (usize, Option<&'a str>)>,
-) -> Result<ArrayRef, ArrowError> {
-    let mut keys: Vec<i32> = Vec::with_capacity(rows);
-    let mut valid = NullBufferBuilder::new(rows);
-    let mut values: Vec<&str> = Vec::new();
-    for (count, text) in runs {
-        match text {
-            None => {
-                keys.resize(keys.len() + count, 0);
-                valid.append_n_nulls(count);
-            }
-            Some(text) => {
-                // Runs of one episode after another mostly repeat the last text (the source, the label).
-                if values.last() != Some(&text) {
-                    values.push(text);
-                }
-                keys.resize(keys.len() + count, (values.len() - 1) as i32);
-                valid.append_n_non_nulls(count);
-            }
-        }
-    }
-    if values.is_empty() {
-        return Ok(new_null_array(&DataType::Utf8, rows));
-    }
-    let keys = Int32Array::try_new(keys.into(), valid.finish())?;
-    Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, Arc::new(StringArray::from(values)))?))
 }

@@ -4,6 +4,8 @@
 //! batch and one row group at most, never a file or an episode. `docs/formats/telemetry.md` is the specification.
 
 mod columns;
+mod group;
+mod keyed;
 mod reader;
 mod rows;
 mod writer;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
-use crate::{Event, EventKind};
+use crate::{Event, EventKind, Label};
 
 pub use reader::{ReadSummary, TelemetryReader};
 pub use writer::{TelemetrySummary, TelemetryWriter, WriterOptions};
@@ -60,25 +62,35 @@ pub enum RowFault {
 ///
 /// # Errors
 /// The first value out of range.
+#[inline]
 pub fn check_event(event: &Event<'_>) -> Result<(), RowFault> {
-    let fault = |column, value: String, allowed| Err(RowFault::OutOfRange { column, value, allowed });
+    if is_valid(event) { Ok(()) } else { Err(fault_of(event)) }
+}
+
+/// Whether all values of an event lie in their ranges.
+#[inline]
+pub(crate) fn is_valid(event: &Event<'_>) -> bool {
+    (1..=2).contains(&event.stage)
+        && !event.name.is_empty()
+        && event.entropy.is_none_or(|entropy| (0.0..=8.0).contains(&entropy))
+        && event.isolation.is_none_or(|isolation| isolation <= 3)
+}
+
+#[cold]
+fn fault_of(event: &Event<'_>) -> RowFault {
+    let fault = |column, value: String, allowed| RowFault::OutOfRange { column, value, allowed };
     if !(1..=2).contains(&event.stage) {
         return fault("stage", event.stage.to_string(), "1 to 2");
     }
     if event.name.is_empty() {
-        return Err(RowFault::Missing("name"));
+        return RowFault::Missing("name");
     }
-    if let Some(entropy) = event.entropy
-        && !(0.0..=8.0).contains(&entropy)
-    {
-        return fault("entropy", entropy.to_string(), "0 to 8 bits per byte");
+    match (event.entropy, event.isolation) {
+        (Some(entropy), _) if !(0.0..=8.0).contains(&entropy) => {
+            fault("entropy", entropy.to_string(), "0 to 8 bits per byte")
+        }
+        (_, isolation) => fault("isolation", isolation.unwrap_or_default().to_string(), "0 to 3"),
     }
-    if let Some(isolation) = event.isolation
-        && isolation > 3
-    {
-        return fault("isolation", isolation.to_string(), "0 to 3");
-    }
-    Ok(())
 }
 
 /// The columns of a telemetry file, in order.
@@ -206,4 +218,12 @@ pub(crate) fn kind_from_name(name: &str) -> Option<EventKind> {
 /// The name of a kind in files.
 pub(crate) fn kind_name(kind: EventKind) -> &'static str {
     KINDS[kind as usize].1
+}
+
+/// The name of a label in files.
+pub(crate) fn label_name(label: Label) -> &'static str {
+    match label {
+        Label::Benign => "benign",
+        Label::Malicious => "malicious",
+    }
 }

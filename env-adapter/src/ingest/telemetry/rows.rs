@@ -9,8 +9,7 @@ use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, StringViewArray};
 use arrow_buffer::{ArrowNativeType, NullBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Schema};
 
-use super::writer::label_name;
-use super::{RowFault, check_event, column, kind_from_name};
+use super::{RowFault, check_event, column, kind_from_name, label_name};
 use crate::ingest::IngestError;
 use crate::{EpisodeAttributes, EpisodeId, Event, Label};
 

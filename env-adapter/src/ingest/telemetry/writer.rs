@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use arrow_array::ArrayRef;
 use arrow_array::types::{Float32Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use arrow_array::{ArrayRef, DictionaryArray, StringArray, UInt8Array};
 use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
@@ -15,10 +15,11 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
-use super::columns::{Bools, Numbers, Texts, text_runs};
-use super::{KINDS, RowFault, VERSION, VERSION_KEY, check_event, column, schema};
+use super::columns::{Bools, Numbers, Texts};
+use super::group::{Group, is_keyed};
+use super::{RowFault, VERSION, VERSION_KEY, check_event, column, is_valid, schema};
 use crate::ingest::IngestError;
-use crate::{EpisodeAttributes, Event, EventSink, Label};
+use crate::{EpisodeAttributes, Event, EventSink};
 
 /// Rows that are turned into arrays and encoded together.
 const BATCH_ROWS: usize = 8192;
@@ -71,9 +72,10 @@ pub struct TelemetryWriter<W: Write + Send> {
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
     options: WriterOptions,
-    /// Encoders of the open row group, one per column; empty before its first batch.
+    /// Encoders of the open row group, one per column that is encoded batch by batch; empty before its first batch.
     encoders: Vec<ArrowColumnWriter>,
     batch: Batch,
+    group: Group,
     /// Rows of the open row group that are encoded already.
     encoded_rows: usize,
     /// (rows, complete) of the open row group, over the encoded rows and the batch.
@@ -90,14 +92,10 @@ struct Open {
     group_rows: usize,
 }
 
-/// Rows that are not encoded yet.
+/// Rows that are not encoded yet, in the other columns.
 struct Batch {
     rows: usize,
-    /// (rows, attributes) in order; the last run belongs to the current episode.
-    runs: Vec<(usize, Arc<EpisodeAttributes>)>,
-    stage: Vec<u8>,
-    seq: Vec<u64>,
-    kind: Vec<u8>,
+    seq: Numbers<UInt64Type>,
     time_ns: Numbers<UInt64Type>,
     pid: Numbers<UInt32Type>,
     tid: Numbers<UInt32Type>,
@@ -145,6 +143,7 @@ impl<W: Write + Send> TelemetryWriter<W> {
             options,
             encoders: Vec::new(),
             batch: Batch::new(),
+            group: Group::default(),
             encoded_rows: 0,
             complete: Vec::new(),
             episode: None,
@@ -174,10 +173,13 @@ impl<W: Write + Send> TelemetryWriter<W> {
         }
         if self.encoders.is_empty() {
             let group = self.file.flushed_row_groups().len();
-            self.encoders = self.factory.create_column_writers(group).map_err(written)?;
+            let all = self.factory.create_column_writers(group).map_err(written)?;
+            let batched = all.into_iter().zip(self.schema.fields()).filter(|(_, field)| !is_keyed(field.name()));
+            self.encoders = batched.map(|(encoder, _)| encoder).collect();
         }
         let arrays = self.batch.finish()?;
-        for ((array, field), encoder) in arrays.iter().zip(self.schema.fields()).zip(&mut self.encoders) {
+        let fields = self.schema.fields().iter().filter(|field| !is_keyed(field.name()));
+        for ((array, field), encoder) in arrays.iter().zip(fields).zip(&mut self.encoders) {
             for leaf in compute_leaves(field, array).map_err(written)? {
                 encoder.write(&leaf).map_err(written)?;
             }
@@ -198,13 +200,23 @@ impl<W: Write + Send> TelemetryWriter<W> {
             return Ok(());
         }
         self.encode_complete()?;
-        let mut group = self.file.next_row_group().map_err(written)?;
-        for encoder in self.encoders.drain(..) {
-            encoder.close().and_then(|chunk| chunk.append_to_row_group(&mut group)).map_err(written)?;
+        let rows = std::mem::take(&mut self.encoded_rows);
+        let group = std::mem::take(&mut self.group);
+        let columns = self.file.schema_descr().columns().to_vec();
+        let mut out = self.file.next_row_group().map_err(written)?;
+        let mut encoders = self.encoders.drain(..);
+        for (column, field) in columns.iter().zip(self.schema.fields()) {
+            if is_keyed(field.name()) {
+                let (bytes, close) =
+                    group.chunk(field.name(), column, rows, self.options.zstd_level).map_err(written)?;
+                out.append_column(&bytes, close).map_err(written)?;
+            } else if let Some(encoder) = encoders.next() {
+                encoder.close().and_then(|chunk| chunk.append_to_row_group(&mut out)).map_err(written)?;
+            }
         }
-        group.close().map_err(written)?;
+        drop(encoders);
+        out.close().map_err(written)?;
         self.summary.row_groups += 1;
-        self.encoded_rows = 0;
         Ok(())
     }
 
@@ -278,14 +290,8 @@ impl<W: Write + Send> EventSink for TelemetryWriter<W> {
             return Err(IngestError::OutOfTurn("an event came outside an episode"));
         };
         let here = (event.stage, event.seq);
-        let fault = match check_event(event) {
-            Err(fault) => Some(fault),
-            Ok(()) if open.last.is_some_and(|last| here <= last) => Some(RowFault::OutOfOrder),
-            Ok(()) => over_long(event),
-        };
-        if let Some(fault) = fault {
-            let episode = open.attributes.episode_id.0.clone();
-            return Err(IngestError::Event { episode, seq: event.seq, fault });
+        if !is_valid(event) || open.last.is_some_and(|last| here <= last) || is_over_long(event) {
+            return Err(refused(event, open));
         }
         // A full group is closed before the next row and not after the last, so that the last row of every episode
         // is still open when the episode ends and its `complete` becomes known.
@@ -294,11 +300,12 @@ impl<W: Write + Send> EventSink for TelemetryWriter<W> {
         let Some(open) = &mut self.episode else {
             return Err(IngestError::OutOfTurn("an event came outside an episode"));
         };
-        if !begun || self.batch.runs.is_empty() {
-            self.batch.runs.push((0, Arc::clone(&open.attributes)));
+        if !begun || self.group.runs.is_empty() {
+            self.group.begin(Arc::clone(&open.attributes));
         }
         open.last = Some(here);
         open.group_rows += 1;
+        self.group.push(event);
         self.batch.push(event);
         self.summary.events += 1;
         Ok(())
@@ -317,7 +324,8 @@ impl<W: Write + Send> EventSink for TelemetryWriter<W> {
             return Ok(());
         }
         self.complete.push((open.group_rows, Some(complete)));
-        if self.group_rows() >= self.options.row_group_rows {
+        let full = self.group_rows() >= self.options.row_group_rows;
+        if full || self.group.attribute_bytes >= self.options.row_group_bytes {
             self.close_row_group()?;
         }
         Ok(())
@@ -328,10 +336,7 @@ impl Batch {
     fn new() -> Self {
         Batch {
             rows: 0,
-            runs: Vec::new(),
-            stage: Vec::new(),
-            seq: Vec::new(),
-            kind: Vec::new(),
+            seq: Numbers::new(),
             time_ns: Numbers::new(),
             pid: Numbers::new(),
             tid: Numbers::new(),
@@ -357,12 +362,7 @@ impl Batch {
     #[inline]
     fn push(&mut self, event: &Event<'_>) {
         let row = self.rows;
-        if let Some((rows, _)) = self.runs.last_mut() {
-            *rows += 1;
-        }
-        self.stage.push(event.stage);
-        self.seq.push(event.seq);
-        self.kind.push(event.kind as u8);
+        self.seq.push(row, Some(event.seq));
         self.name.push(row, Some(event.name));
         self.time_ns.push(row, event.time_ns);
         self.pid.push(row, event.pid);
@@ -389,27 +389,15 @@ impl Batch {
         [&self.name, &self.path, &self.path2, &self.args, &self.peer_addr].iter().map(|texts| texts.len_bytes()).sum()
     }
 
-    /// The arrays of all columns but `complete`, in the order of the schema.
+    /// The arrays of all columns that are encoded by batch, but `complete`, in the order of the schema.
     fn finish(&mut self) -> Result<Vec<ArrayRef>, IngestError> {
         let rows = std::mem::take(&mut self.rows);
-        let runs = std::mem::take(&mut self.runs);
-        let text = |field: fn(&EpisodeAttributes) -> Option<&str>| {
-            text_runs(rows, runs.iter().map(|(count, attributes)| (*count, field(attributes)))).map_err(arrow)
-        };
-        let kinds = DictionaryArray::<UInt8Type>::try_new(
-            UInt8Array::from(std::mem::take(&mut self.kind)),
-            Arc::new(StringArray::from_iter_values(KINDS.iter().map(|(_, name)| *name))),
-        )
-        .map_err(arrow)?;
         Ok(vec![
-            text(|attributes| Some(&attributes.episode_id.0))?,
-            Arc::new(UInt8Array::from(std::mem::take(&mut self.stage))),
-            Arc::new(arrow_array::UInt64Array::from(std::mem::take(&mut self.seq))),
+            self.seq.finish(rows),
             self.time_ns.finish(rows),
             self.pid.finish(rows),
             self.tid.finish(rows),
             self.ppid.finish(rows),
-            Arc::new(kinds),
             self.name.finish(rows).map_err(arrow)?,
             self.path.finish(rows).map_err(arrow)?,
             self.path2.finish(rows).map_err(arrow)?,
@@ -425,38 +413,35 @@ impl Batch {
             self.denied.finish(rows),
             self.isolation.finish(rows),
             self.raced.finish(rows),
-            text(|attributes| attributes.label.map(label_name))?,
-            text(|attributes| attributes.family.as_deref())?,
-            text(|attributes| attributes.source.as_deref())?,
-            text(|attributes| attributes.sample_sha256.as_deref())?,
         ])
     }
 }
 
-/// The name of a label in files.
-pub(crate) fn label_name(label: Label) -> &'static str {
-    match label {
-        Label::Benign => "benign",
-        Label::Malicious => "malicious",
-    }
-}
-
-fn over_long(event: &Event<'_>) -> Option<RowFault> {
-    let texts = [
+fn texts<'a>(event: &Event<'a>) -> [(&'static str, Option<&'a str>); 5] {
+    [
         (column::NAME, Some(event.name)),
         (column::PATH, event.path),
         (column::PATH2, event.path2),
         (column::ARGS, event.args),
         (column::PEER_ADDR, event.peer_addr),
-    ];
-    texts.into_iter().find_map(|(column, text)| {
-        let length = text.map_or(0, str::len);
-        (length > MAX_TEXT_BYTES).then(|| RowFault::OutOfRange {
-            column,
-            value: format!("{length} bytes long"),
-            allowed: "16 MiB",
-        })
-    })
+    ]
+}
+
+#[inline]
+fn is_over_long(event: &Event<'_>) -> bool {
+    texts(event).iter().any(|(_, text)| text.map_or(0, str::len) > MAX_TEXT_BYTES)
+}
+
+/// What an event breaks that cannot be written.
+#[cold]
+fn refused(event: &Event<'_>, open: &Open) -> IngestError {
+    let over_long = || {
+        let (column, text) = texts(event).into_iter().find(|(_, text)| text.map_or(0, str::len) > MAX_TEXT_BYTES)?;
+        let value = format!("{} bytes long", text.map_or(0, str::len));
+        Some(RowFault::OutOfRange { column, value, allowed: "16 MiB" })
+    };
+    let fault = check_event(event).err().or_else(over_long).unwrap_or(RowFault::OutOfOrder);
+    IngestError::Event { episode: open.attributes.episode_id.0.clone(), seq: event.seq, fault }
 }
 
 fn properties(options: &WriterOptions) -> Result<WriterProperties, IngestError> {

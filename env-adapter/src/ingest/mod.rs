@@ -1,6 +1,6 @@
 //! Recordings in, telemetry out: readers of several formats, telemetry Parquet, data quality and splits.
 //!
-//! Every reader streams into an [`EventSink`](crate::EventSink), redacts personal values at the source, counts what it
+//! Every reader streams into an [`EventSink`], redacts personal values at the source, counts what it
 //! leaves out in a [`QualityReport`] and never holds a recording whole. Nothing here opens a file for writing.
 
 mod adfa_ld;

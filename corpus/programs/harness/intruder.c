@@ -50,7 +50,7 @@ static void groundwork(void)
     if (chance(55))
         hide_copy();
     if (chance(60)) {
-        list found = pick(secrets(), 1, 4);
+        list found = pick(secrets(), 1, 2);
         for (int i = 0; i < found.n; i++)
             read_file(found.at[i]);
     }

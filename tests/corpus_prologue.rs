@@ -1,4 +1,5 @@
 //! The shipped recordings tell nothing of a run's class before its own work begins.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly")]
 
 use bellwether_env_adapter::ingest::TelemetryReader;
 use bellwether_env_adapter::{EpisodeAttributes, Event, EventSink, FeatureSpec, Featurizer, Label, WindowConfig};

@@ -1,4 +1,10 @@
 //! Every program of the corpus refuses to run outside a made-up home, and no path leads out of one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests fail loudly, and write scratch files"
+)]
 
 use std::fs;
 use std::io::Write;

@@ -100,12 +100,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let parquet = args.out.join("recordings.parquet");
     convert(root, &raw, &parquet)?;
     if args.install {
-        let target = root.join("corpus/recordings.parquet");
-        let fresh = root.join("corpus/recordings.parquet.new");
-        fs::copy(&parquet, &fresh).with_context(|| format!("cannot write {}", fresh.display()))?;
-        fs::rename(&fresh, &target)?;
-        say(&format!("installed {}", target.display()));
+        install(&parquet, &root.join("corpus"))?;
     }
+    Ok(())
+}
+
+/// Puts the file and its checksum into the crate that embeds it.
+fn install(parquet: &Path, folder: &Path) -> Result<()> {
+    let bytes = fs::read(parquet)?;
+    let put = |name: &str, bytes: &[u8]| -> Result<()> {
+        let (target, fresh) = (folder.join(name), folder.join(format!("{name}.new")));
+        fs::write(&fresh, bytes).with_context(|| format!("cannot write {}", fresh.display()))?;
+        fs::rename(&fresh, &target).with_context(|| format!("cannot write {}", target.display()))
+    };
+    put("recordings.parquet", &bytes)?;
+    put("recordings.sha256", format!("{}\n", program::sha256_hex(&[&bytes])).as_bytes())?;
+    say(&format!("installed {}; its counts stand in corpus/CARD.md", folder.join("recordings.parquet").display()));
     Ok(())
 }
 

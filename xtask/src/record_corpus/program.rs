@@ -77,8 +77,7 @@ impl Programs {
         } else {
             ["/usr/bin/python3", "-S", "-E", &path_inside].map(str::to_owned).to_vec()
         };
-        let digest = Sha256::new().chain_update(&program_bytes).chain_update(&steps_bytes).finalize();
-        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = sha256_hex(&[&program_bytes, &steps_bytes]);
         Ok(Sample { program, steps, path_inside, argv, sha256 })
     }
 
@@ -96,6 +95,12 @@ impl Programs {
         }
         Ok(script)
     }
+}
+
+/// SHA-256 of the parts, one after the other, as lower-case hex.
+pub(super) fn sha256_hex(parts: &[&[u8]]) -> String {
+    let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part)).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Harness, jobs and emulations as one source, in the order of their names.

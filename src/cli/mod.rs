@@ -11,6 +11,7 @@ pub(crate) mod log;
 mod model;
 mod output;
 mod progress;
+mod quickstart;
 mod release;
 mod runs;
 mod split;
@@ -41,6 +42,7 @@ pub(crate) struct Arguments {
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    Quickstart(quickstart::Arguments),
     Ingest(ingest::Arguments),
     Validate(validate::Arguments),
     Split(split::Arguments),
@@ -57,6 +59,7 @@ impl Verb {
     /// Does it.
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
+            Verb::Quickstart(arguments) => arguments.run(output),
             Verb::Ingest(arguments) => arguments.run(output),
             Verb::Validate(arguments) => arguments.run(output),
             Verb::Split(arguments) => arguments.run(output),

@@ -60,9 +60,9 @@ struct Report {
 
 /// One part of a split.
 #[derive(Serialize)]
-struct Part {
-    side: Side,
-    file: PathBuf,
+pub(crate) struct Part {
+    pub(crate) side: Side,
+    pub(crate) file: PathBuf,
     labels: LabelCounts,
 }
 
@@ -106,7 +106,7 @@ impl Arguments {
 }
 
 /// Writes the parts that have an episode.
-fn write_parts(file: &Path, assignment: &Assignment, out: &Path) -> Result<Vec<Part>, Failure> {
+pub(crate) fn write_parts(file: &Path, assignment: &Assignment, out: &Path) -> Result<Vec<Part>, Failure> {
     let path = |side: Side| out.join(format!("{}.parquet", side.name()));
     let mut writers = Vec::new();
     for side in Side::ALL {

@@ -1,0 +1,177 @@
+//! `bellwether quickstart`: the main job, end to end, on the recordings that ship with the program.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::anyhow;
+use bellwether_artifact::durable;
+use bellwether_env_adapter::action;
+use bellwether_env_adapter::ingest::{DigestSink, Shares, Side, SplitBy, TelemetryReader, assign};
+use bellwether_inference::LoadedRelease;
+use bellwether_registry::ModelRegistry;
+use bellwether_replay::StateRows;
+use bellwether_trainer::evaluate::{Evaluation, render_table};
+use bellwether_trainer::run::{self, TrainRequest};
+use serde::Serialize;
+
+use super::progress::Progress;
+use super::train::Settings;
+use super::{Failure, Output, build, gates, model, split};
+
+/// Ingests, splits by family, trains, evaluates beside baselines, exports, verifies, releases and decides: minutes on two
+/// cores, all in one folder.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder for everything that is written.
+    #[arg(long, value_name = "DIR", default_value = "quickstart")]
+    out: PathBuf,
+    /// Telemetry to use instead of the recordings that ship with the program.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    limits: gates::Limits,
+}
+
+/// What `quickstart` reports as JSON.
+#[derive(Serialize)]
+struct Report {
+    folder: PathBuf,
+    run: String,
+    model_version: String,
+    evaluation: Option<Evaluation>,
+    release: Option<Release>,
+    decisions_per_second: f64,
+    wall_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Release {
+    registry: PathBuf,
+    name: &'static str,
+    number: u32,
+}
+
+/// Seconds for which decisions are counted.
+const COUNTED_SECONDS: f64 = 0.5;
+/// The name that the released model gets.
+const NAME: &str = "champion";
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let started = Instant::now();
+        let config = self.settings.resolve()?;
+        durable::create_folder(&self.out)?;
+        let recordings = self.out.join("recordings.parquet");
+        match &self.data {
+            Some(path) => {
+                durable::write(&recordings, |to| std::io::copy(&mut std::fs::File::open(path)?, to).map(drop))?
+            }
+            None => durable::write_bytes(&recordings, bellwether_corpus::recordings())?,
+        }
+        let data = self.out.join("data");
+        let (train, test) = split_by_family(&recordings, &data, config.seed)?;
+        let request = TrainRequest {
+            name: "quickstart",
+            config: &config,
+            data: &train,
+            valid: Some(&test),
+            runs: &self.out.join("runs"),
+            resume: None,
+            flags: Default::default(),
+            isa: build::isa()?,
+            source: build::source(),
+        };
+        let trained = run::train(&request, &mut Progress::new(output))?;
+        let folder = trained.folder.join("model");
+        let loaded = model::load(&folder)?;
+        let registry_folder = self.out.join("releases");
+        let registry = ModelRegistry::open(&registry_folder)?;
+        let record = registry.publish(&folder)?;
+        let gate = gates::check(&registry.folder(record.number), &self.limits)?;
+        let release = match gate.passed() {
+            true => {
+                registry.promote(record.number, NAME, &gate, gates::REQUIRED)?;
+                Some(Release { registry: registry_folder, name: NAME, number: record.number })
+            }
+            false => None,
+        };
+        let report = Report {
+            folder: self.out,
+            run: trained.run,
+            model_version: trained.version.to_string(),
+            evaluation: trained.evaluation,
+            release,
+            decisions_per_second: decisions_per_second(&loaded, &test, &config)?,
+            wall_seconds: started.elapsed().as_secs_f64(),
+        };
+        output.report(&report, || describe(&report, &gates::describe(&gate)))?;
+        match report.release {
+            Some(_) => Ok(()),
+            None => Err(Failure::NotMet("the model was not released: a gate was not met".to_owned())),
+        }
+    }
+}
+
+/// Splits the recordings by family and gives what is learnt from and what is tested on. What a split by three calls
+/// `valid` is learnt from too: operating points are calibrated inside training.
+fn split_by_family(recordings: &Path, out: &Path, seed: u64) -> Result<(PathBuf, PathBuf), Failure> {
+    let mut digests = DigestSink::default();
+    TelemetryReader::open(recordings)?.read(&mut digests)?;
+    let shares = Shares { train: 0.7, valid: 0.0, test: 0.3 };
+    let assignment = assign(&digests.episodes, SplitBy::Family, shares, seed)?;
+    durable::create_folder(out)?;
+    let parts = split::write_parts(recordings, &assignment, out)?;
+    let of = |side: Side| {
+        let part = parts.iter().find(|part| part.side == side);
+        part.map(|part| part.file.clone()).ok_or_else(|| anyhow!("the split left no episode for {}", side.name()))
+    };
+    Ok((of(Side::Train)?, of(Side::Test)?))
+}
+
+/// How many recorded states the engine decides in a second, one at a time on one thread.
+fn decisions_per_second(
+    loaded: &LoadedRelease,
+    test: &Path,
+    config: &bellwether_trainer::config::TrainConfig,
+) -> Result<f64, Failure> {
+    let recordings = run::read(test, config)?;
+    let states = recordings.store().states();
+    let count = states.len().min(4096);
+    let mut held = vec![0.0; count * states.width()];
+    for (row, state) in held.chunks_exact_mut(states.width()).enumerate() {
+        states.gather(row * states.len() / count, state);
+    }
+    let mask = action::mask(false, false);
+    let mut scratch = loaded.engine.scratch();
+    let (started, mut decided) = (Instant::now(), 0_u64);
+    while started.elapsed().as_secs_f64() < COUNTED_SECONDS {
+        for state in held.chunks_exact(states.width()) {
+            loaded.engine.decide(&mut scratch, state, &mask)?;
+            decided += 1;
+        }
+    }
+    Ok(decided as f64 / started.elapsed().as_secs_f64())
+}
+
+fn describe(report: &Report, gates: &str) -> String {
+    let folder = report.folder.display();
+    let table = report.evaluation.as_ref().map(render_table).unwrap_or_default();
+    let released = match &report.release {
+        Some(release) => format!("released as number {} under the name {}", release.number, release.name),
+        None => "not released: a gate was not met".to_owned(),
+    };
+    format!(
+        "{table}\n{gates}\n\n\
+         model version {} {released}\n\
+         {:.0} decisions per second on one thread, one at a time\n\
+         {:.0} seconds in all; everything lies in {folder}/\n\n\
+         What to do next:\n  \
+         bellwether runs --runs {folder}/runs show {}\n  \
+         bellwether release --registry {folder}/releases list\n  \
+         bellwether evaluate --model {folder}/runs/{}/model --data {folder}/data/test.parquet --train {folder}/data/train.parquet\n  \
+         bellwether train --data {folder}/data/train.parquet --valid {folder}/data/test.parquet --seed 2",
+        report.model_version, report.decisions_per_second, report.wall_seconds, report.run, report.run
+    )
+}

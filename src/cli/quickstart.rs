@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use bellwether_artifact::durable;
 use bellwether_env_adapter::action;
 use bellwether_env_adapter::ingest::{DigestSink, Shares, Side, SplitBy, TelemetryReader, assign};
@@ -118,7 +118,8 @@ impl Arguments {
 /// `valid` is learnt from too: operating points are calibrated inside training.
 fn split_by_family(recordings: &Path, out: &Path, seed: u64) -> Result<(PathBuf, PathBuf), Failure> {
     let mut digests = DigestSink::default();
-    TelemetryReader::open(recordings)?.read(&mut digests)?;
+    let unreadable = || format!("cannot read {}", recordings.display());
+    TelemetryReader::open(recordings).and_then(|reader| reader.read(&mut digests)).with_context(unreadable)?;
     let shares = Shares { train: 0.7, valid: 0.0, test: 0.3 };
     let assignment = assign(&digests.episodes, SplitBy::Family, shares, seed)?;
     durable::create_folder(out)?;

@@ -97,7 +97,8 @@ impl Arguments {
             (By::List, None) => return Err(Failure::usage(anyhow!("give the list with --list"))),
         };
         let mut digests = DigestSink::default();
-        TelemetryReader::open(&self.file)?.read(&mut digests)?;
+        let unreadable = || format!("cannot read {}", self.file.display());
+        TelemetryReader::open(&self.file).and_then(|reader| reader.read(&mut digests)).with_context(unreadable)?;
         let &[train, valid, test] = self.shares.as_slice() else {
             return Err(Failure::usage(anyhow!("give three shares")));
         };

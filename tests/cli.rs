@@ -1,0 +1,286 @@
+//! The command line from outside: what it prints, how it ends, and that a failure leaves nothing half-written.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly")]
+#![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
+
+mod program;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bellwether_env_adapter::ingest::TelemetryWriter;
+use program::{bellwether, files, shell};
+
+const VERBS: [&[&str]; 19] = [
+    &[],
+    &["quickstart"],
+    &["ingest"],
+    &["validate"],
+    &["split"],
+    &["train"],
+    &["evaluate"],
+    &["export"],
+    &["decide"],
+    &["runs"],
+    &["runs", "list"],
+    &["runs", "show"],
+    &["runs", "verify"],
+    &["release"],
+    &["release", "promote"],
+    &["release", "rollback"],
+    &["release", "list"],
+    &["release", "verify"],
+    &["doctor"],
+];
+
+/// Recordings as JSON lines: `episodes` of each label, each of 30 calls that tell a little of the label; the first ten
+/// spell the episode's number, so that no two are duplicates.
+fn recordings(labels: &[&str], episodes: usize) -> String {
+    let mut text = String::new();
+    for label in labels {
+        for episode in 0..episodes {
+            for seq in 0..30 {
+                let name = match (*label, seq) {
+                    (_, 0..10) => ["read", "write"][episode >> seq & 1],
+                    ("malicious", _) if seq % 3 == 0 => "unlink",
+                    _ => "openat",
+                };
+                let path = format!("/home/user/{episode}/{}", seq * 7 % 11);
+                writeln!(
+                    text,
+                    r#"{{"episode_id":"{label}-{episode}","label":"{label}","family":"{label}-{}","name":"{name}","path":"{path}"}}"#,
+                    episode % 5
+                )
+                .unwrap();
+            }
+        }
+    }
+    text
+}
+
+/// Ingests `text` into `folder/name`.
+fn telemetry(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join("input.jsonl"), text).unwrap();
+    bellwether(folder, &["ingest", "--format", "jsonl", "input.jsonl", "--out", name]).expect(0);
+    std::fs::remove_file(folder.join("input.jsonl")).unwrap();
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    for verb in VERBS {
+        let ran = bellwether(folder.path(), &[verb, &["--help"]].concat()).expect(0);
+        assert_eq!(ran.stderr, "");
+        let name = format!("help {}", verb.join(" "));
+        insta::assert_snapshot!(name.trim().replace(' ', "_"), ran.stdout);
+    }
+    assert_eq!(files(folder.path()), [""; 0]);
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let ran = bellwether(Path::new("."), &["--version"]).expect(0);
+    assert_eq!(ran.stdout, format!("bellwether {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_arguments_end_with_64_and_touch_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = ["train", "--data", "none.parquet"];
+    let cases: [(&[&str], &[&str]); 17] = [
+        (&[], &["Usage"]),
+        (&["fly"], &["fly"]),
+        (&["ingest"], &["--format"]),
+        (&["ingest", "--format", "pcap", "a", "--out", "b"], &["pcap", "known are", "jsonl", "adfa-ld", "strace"]),
+        (&["split", "a", "--by", "list", "--out", "b"], &["--list"]),
+        (&["split", "a", "--by", "colour", "--out", "b"], &["colour", "family"]),
+        (&["evaluate", "--data", "a"], &["--model"]),
+        (&["evaluate", "--data", "a", "--cv", "5", "--model", "m"], &["--cv"]),
+        (&["runs", "show", "nothing"], &["nothing"]),
+        (&["export", "nothing", "--out", "b"], &["nothing"]),
+        (&[&train[..], &["--set", "trainer.bach_size=3"]].concat(), &["bach_size"]),
+        (&[&train[..], &["--set", "trainer.updates=many"]].concat(), &["updates"]),
+        (&[&train[..], &["--set", "seed"]].concat(), &["key=value"]),
+        (&[&train[..], &["--config", "none.toml"]].concat(), &["none.toml"]),
+        (
+            &[&train[..], &["--set", "cost.minimum=9", "--set", "cost.maximum=3"]].concat(),
+            &["cost.minimum", "cost.maximum"],
+        ),
+        (&[&train[..], &["--set", "trainer.gamma=1.5"]].concat(), &["trainer.gamma"]),
+        (&["quickstart", "--set", "calibration.folds=1"], &["calibration.folds"]),
+    ];
+    for (arguments, parts) in cases {
+        println!("bellwether {}", arguments.join(" "));
+        bellwether(folder.path(), arguments).complains(64, parts);
+        assert_eq!(files(folder.path()), [""; 0]);
+    }
+}
+
+#[test]
+fn an_unknown_key_of_a_file_is_named_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("wrong.toml"), "[network]\nhiden = [8]\n").unwrap();
+    bellwether(folder.path(), &["train", "--data", "none.parquet", "--config", "wrong.toml"])
+        .complains(64, &["wrong.toml", "hiden"]);
+    assert_eq!(files(folder.path()), ["wrong.toml"]);
+}
+
+#[test]
+fn missing_and_empty_inputs_are_named_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("empty.jsonl"), "").unwrap();
+    std::fs::write(at.join("broken.jsonl"), "{\"episode_id\": 7}\nnot json\n").unwrap();
+    let out = ["--out", "out.parquet"];
+    bellwether(at, &[&["ingest", "--format", "jsonl", "none.jsonl"], &out[..]].concat()).complains(1, &["none.jsonl"]);
+    bellwether(at, &[&["ingest", "--format", "jsonl", "empty.jsonl"], &out[..]].concat())
+        .complains(2, &["no episode", "out.parquet"]);
+    bellwether(at, &[&["ingest", "--format", "jsonl", "broken.jsonl"], &out[..]].concat())
+        .complains(2, &["no episode", "broken.jsonl"]);
+    bellwether(at, &["train", "--data", "none.parquet"]).complains(1, &["none.parquet"]);
+    bellwether(at, &["split", "none.parquet", "--by", "family", "--out", "parts"]).complains(1, &["none.parquet"]);
+    bellwether(at, &["decide", "--model", "nothing"]).complains(1, &["nothing"]);
+    assert_eq!(files(at), ["broken.jsonl", "empty.jsonl"]);
+}
+
+#[test]
+fn what_is_wrong_with_recordings_is_counted_and_reported_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let text = format!("{}not json\n{{\"name\":3}}\n", recordings(&["benign"], 1));
+    std::fs::write(at.join("input.jsonl"), text).unwrap();
+    let arguments = ["ingest", "--format", "jsonl", "input.jsonl", "--out", "out.parquet", "--json"];
+    let report = bellwether(at, &arguments).expect(0).json();
+    assert_eq!(report["events"], 30);
+    let lines = report["quality"]["bad_lines"].to_string();
+    assert!(lines.contains("\"count\":2") && lines.contains("31") && lines.contains("32"), "{lines}");
+    assert_eq!(files(at), ["input.jsonl", "out.parquet"]);
+}
+
+#[test]
+fn training_needs_both_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    telemetry(at, "benign.parquet", &recordings(&["benign"], 4));
+    let (empty, _) = TelemetryWriter::new(Vec::new()).unwrap().finish().unwrap();
+    std::fs::write(at.join("empty.parquet"), empty).unwrap();
+    for (file, counts) in [("benign.parquet", "4 benign and 0 malicious"), ("empty.parquet", "0 benign and 0")] {
+        bellwether(at, &["train", "--data", file]).complains(64, &[file, counts, "both"]);
+    }
+    assert_eq!(files(at), ["benign.parquet", "empty.parquet"]);
+}
+
+#[test]
+fn truncated_telemetry_is_refused_by_every_verb_that_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    telemetry(at, "whole.parquet", &recordings(&["benign", "malicious"], 5));
+    let whole = std::fs::read(at.join("whole.parquet")).unwrap();
+    for kept in [0, 3, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(at.join("cut.parquet"), &whole[..kept]).unwrap();
+        bellwether(at, &["train", "--data", "cut.parquet"]).complains(1, &["cut.parquet"]);
+        bellwether(at, &["train", "--data", "whole.parquet", "--valid", "cut.parquet"]).complains(1, &["cut.parquet"]);
+        bellwether(at, &["split", "cut.parquet", "--by", "family", "--out", "parts"]).complains(1, &["cut.parquet"]);
+        bellwether(at, &["evaluate", "--cv", "2", "--data", "cut.parquet"]).complains(1, &["cut.parquet"]);
+        let ran = bellwether(at, &["validate", "cut.parquet"]).expect(2);
+        assert!(ran.stdout.contains("cut.parquet"), "{}", ran.stdout);
+        assert_eq!(files(at), ["cut.parquet", "whole.parquet"], "cut at {kept}");
+    }
+}
+
+#[test]
+fn validate_ends_with_2_where_sides_of_a_split_share_an_episode() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    telemetry(at, "one.parquet", &recordings(&["benign", "malicious"], 3));
+    std::fs::copy(at.join("one.parquet"), at.join("two.parquet")).unwrap();
+    bellwether(at, &["validate", "one.parquet", "two.parquet"]).complains(2, &["not clean"]);
+}
+
+#[test]
+fn a_closed_or_full_standard_output_is_an_error() {
+    let ran = shell(Path::new("."), &[], "exec \"$@\" > /dev/full", &["doctor"]);
+    ran.complains(1, &["No space left"]);
+}
+
+#[test]
+fn a_folder_that_is_a_file_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("file"), "x").unwrap();
+    std::fs::write(at.join("input.jsonl"), recordings(&["benign"], 1)).unwrap();
+    let ingest = ["ingest", "--format", "jsonl", "input.jsonl", "--out", "file/out.parquet"];
+    bellwether(at, &ingest).complains(1, &["file"]);
+    bellwether(at, &["quickstart", "--out", "file"]).complains(1, &["file"]);
+    assert_eq!(files(at), ["file", "input.jsonl"]);
+    assert_eq!(std::fs::read(at.join("file")).unwrap(), b"x");
+}
+
+/// Mounts of their own need root; without, the test says so.
+fn mounts_allowed(test: &str) -> bool {
+    let tried =
+        std::process::Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    let allowed = tried.is_ok_and(|output| output.status.success());
+    if !allowed {
+        println!("skipped: {test} needs root and unshare(1) to mount a small file system");
+    }
+    allowed
+}
+
+/// Runs the program where `target` is a fresh file system mounted with `options`; standard output ends with the names
+/// of what lies in it afterwards, hidden names too.
+fn on_mount(at: &Path, options: &str, arguments: &[&str]) -> program::Ran {
+    let script = format!(
+        "mkdir -p target && mount -t tmpfs -o {options} none target || exit 99\n\
+         \"$@\"; code=$?; echo --; find target -type f; exit $code"
+    );
+    shell(at, &["unshare", "--mount"], &script, arguments)
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_under_a_final_name() {
+    if !mounts_allowed("a_full_disk_leaves_nothing_under_a_final_name") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("input.jsonl"), recordings(&["benign", "malicious"], 300)).unwrap();
+    bellwether(at, &["ingest", "--format", "jsonl", "input.jsonl", "--out", "data.parquet"]).expect(0);
+    let cases: [&[&str]; 4] = [
+        &["ingest", "--format", "jsonl", "input.jsonl", "--out", "target/out.parquet"],
+        &["split", "data.parquet", "--by", "family", "--out", "target/parts"],
+        &["train", "--data", "data.parquet", "--runs", "target/runs", "--set", "trainer.updates=2"],
+        &["quickstart", "--data", "data.parquet", "--out", "target/quick", "--set", "trainer.updates=2"],
+    ];
+    for arguments in cases {
+        println!("bellwether {}", arguments.join(" "));
+        let ran = on_mount(at, "size=8k", arguments).complains(1, &["No space left"]);
+        let (_, left) = ran.stdout.rsplit_once("--").unwrap();
+        let finals = [".parquet", "model.onnx", "model.json", "evaluation.json", "latest.checkpoint"];
+        for path in left.split_whitespace() {
+            let name = path.rsplit('/').next().unwrap();
+            assert!(!finals.iter().any(|ending| name.ends_with(ending) && !name.starts_with('.')), "{left}");
+        }
+    }
+}
+
+#[test]
+fn an_unwritable_folder_is_an_error_that_names_it() {
+    if !mounts_allowed("an_unwritable_folder_is_an_error_that_names_it") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("input.jsonl"), recordings(&["benign", "malicious"], 5)).unwrap();
+    bellwether(at, &["ingest", "--format", "jsonl", "input.jsonl", "--out", "data.parquet"]).expect(0);
+    let cases: [&[&str]; 4] = [
+        &["ingest", "--format", "jsonl", "input.jsonl", "--out", "target/out.parquet"],
+        &["split", "data.parquet", "--by", "family", "--out", "target/parts"],
+        &["train", "--data", "data.parquet", "--runs", "target/runs", "--set", "trainer.updates=2"],
+        &["quickstart", "--out", "target/quick"],
+    ];
+    for arguments in cases {
+        println!("bellwether {}", arguments.join(" "));
+        let ran = on_mount(at, "ro", arguments).complains(1, &["target"]);
+        assert!(ran.stdout.ends_with("--\n"), "{}", ran.stdout);
+    }
+}

@@ -1,0 +1,106 @@
+//! Runs the program as a user does, in a folder of its own, and says what came out.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// What a run of the program left to look at.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// Fails with all that the program said unless it ended with `code`.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Ran {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Fails unless the program ended with `code` and said each of `parts` on standard error.
+    #[track_caller]
+    pub(crate) fn complains(self, code: i32, parts: &[&str]) -> Ran {
+        let ran = self.expect(code);
+        for part in parts {
+            assert!(ran.stderr.contains(part), "`{part}` is not in\n{}", ran.stderr);
+        }
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        ran
+    }
+
+    /// Standard output as one JSON document.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in\n{}", self.stdout))
+    }
+}
+
+/// A command in `folder` with nothing of the caller's environment that could change what the program prints or does.
+fn clean(program: impl AsRef<std::ffi::OsStr>, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BELLWETHER") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(folder).env("COLUMNS", "100").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn ran(output: Output) -> Ran {
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs the program in `folder`.
+pub(crate) fn bellwether(folder: &Path, arguments: &[&str]) -> Ran {
+    ran(clean(env!("CARGO_BIN_EXE_bellwether"), folder).args(arguments).output().unwrap())
+}
+
+/// Runs the program in `folder` with `input` on standard input.
+#[allow(dead_code, reason = "not every test file has something to say to the program")]
+pub(crate) fn bellwether_with(folder: &Path, arguments: &[&str], input: &str) -> Ran {
+    let mut command = clean(env!("CARGO_BIN_EXE_bellwether"), folder);
+    let mut child = command.args(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    ran(child.wait_with_output().unwrap())
+}
+
+/// Starts the program in `folder` and does not wait for it.
+#[allow(dead_code, reason = "not every test file kills the program")]
+pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Child {
+    let mut command = clean(env!("CARGO_BIN_EXE_bellwether"), folder);
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Runs a shell script in `folder`, in which `"$@"` is the program with these arguments; `wrapper` goes before the shell.
+#[allow(dead_code, reason = "not every test file needs a shell around the program")]
+pub(crate) fn shell(folder: &Path, wrapper: &[&str], script: &str, arguments: &[&str]) -> Ran {
+    let words: Vec<&str> = wrapper.iter().copied().chain(["sh", "-c", script, "sh"]).collect();
+    let mut command = clean(words[0], folder);
+    command.args(&words[1..]).arg(env!("CARGO_BIN_EXE_bellwether")).args(arguments);
+    ran(command.output().unwrap())
+}
+
+/// All files below `folder`, sorted, as paths relative to it.
+pub(crate) fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting: Vec<PathBuf> = vec![folder.to_path_buf()];
+    while let Some(at) = waiting.pop() {
+        for entry in std::fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => waiting.push(path),
+                false => found.push(path.strip_prefix(folder).unwrap().to_string_lossy().into_owned()),
+            }
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,400 @@
+//! The main job from outside: recordings in, a released model that decides out, the same bytes every time.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly")]
+#![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
+
+mod program;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bellwether_env_adapter::ingest::{IngestError, TelemetryReader, TelemetryWriter};
+use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
+use program::{bellwether, bellwether_in, bellwether_with, shell, start};
+use serde_json::Value;
+
+/// A configuration that trains in a second; what it learns does not matter here.
+const SMALL: [&str; 10] = [
+    "--set",
+    "network.hidden=[32]",
+    "--set",
+    "trainer.dropout=[0.3]",
+    "--set",
+    "trainer.updates=150",
+    "--set",
+    "trainer.metrics_interval=50",
+    "--set",
+    "calibration.folds=2",
+];
+
+/// What a run made that is a function of data, configuration and seed.
+const RESULTS: [&str; 5] =
+    ["metrics.jsonl", "evaluation.json", "model/model.onnx", "model/model.json", "checkpoints/latest.checkpoint"];
+
+/// Passes on the first few episodes of every family.
+struct Reduced<W: Write + Send> {
+    to: TelemetryWriter<W>,
+    taken: BTreeMap<Option<String>, u32>,
+    passes: bool,
+}
+
+/// Episodes of each family that [`reduced`] keeps.
+const EPISODES_PER_FAMILY: u32 = 4;
+
+impl<W: Write + Send> EventSink for Reduced<W> {
+    type Error = IngestError;
+
+    fn begin(&mut self, attributes: &EpisodeAttributes) -> Result<(), IngestError> {
+        let taken = self.taken.entry(attributes.family.clone()).or_default();
+        *taken += 1;
+        self.passes = *taken <= EPISODES_PER_FAMILY;
+        if self.passes { self.to.begin(attributes) } else { Ok(()) }
+    }
+
+    fn event(&mut self, event: &Event<'_>) -> Result<(), IngestError> {
+        if self.passes { self.to.event(event) } else { Ok(()) }
+    }
+
+    fn end(&mut self, complete: bool) -> Result<(), IngestError> {
+        if self.passes { self.to.end(complete) } else { Ok(()) }
+    }
+}
+
+/// Writes the shipped recordings, every family and few episodes of each, to `reduced.parquet` in `folder`.
+fn reduced(folder: &Path) {
+    let to = TelemetryWriter::new(BufWriter::new(File::create(folder.join("reduced.parquet")).unwrap())).unwrap();
+    let mut reduced = Reduced { to, taken: BTreeMap::new(), passes: false };
+    TelemetryReader::from_bytes(bellwether_corpus::recordings()).unwrap().read(&mut reduced).unwrap();
+    let families = bellwether_corpus::jobs().lines().count() - 1;
+    assert_eq!(reduced.taken.len(), families, "every job and emulation is a family");
+    let (file, summary) = reduced.to.finish().unwrap();
+    file.into_inner().unwrap();
+    assert!(summary.episodes > 2 * families as u64, "{summary:?}");
+}
+
+/// The reduced recordings, split by family, as `parts/train.parquet` and `parts/test.parquet` in `folder`.
+fn reduced_parts(folder: &Path) {
+    reduced(folder);
+    let split = ["split", "reduced.parquet", "--by", "family", "--out", "parts", "--shares", "0.7", "0", "0.3"];
+    bellwether(folder, &split).expect(0);
+}
+
+/// `train` on the parts of [`reduced_parts`] with these further arguments.
+fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let data = ["train", "--json", "--data", "parts/train.parquet", "--valid", "parts/test.parquet"];
+    [&data[..], &SMALL, more].concat()
+}
+
+fn results(run: &Path) -> BTreeMap<&'static str, Vec<u8>> {
+    RESULTS.into_iter().map(|name| (name, std::fs::read(run.join(name)).unwrap())).collect()
+}
+
+/// Names of the results in which two runs differ.
+fn differing(one: &Path, other: &Path) -> Vec<&'static str> {
+    let (one, other) = (results(one), results(other));
+    assert!(one.values().all(|bytes| !bytes.is_empty()), "an empty result proves nothing");
+    RESULTS.into_iter().filter(|name| one[name] != other[name]).collect()
+}
+
+fn json_file(path: impl AsRef<Path>) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let quickstart = ["quickstart", "--json", "--data", "reduced.parquet", "--max-fpr", "1", "--min-tpr", "0"];
+    let report = bellwether(at, &[&quickstart[..], &SMALL].concat()).expect(0).json();
+    let run = report["run"].as_str().unwrap();
+    let version = report["model_version"].as_str().unwrap();
+    let evaluation = &report["evaluation"];
+    assert_eq!(report["folder"], "quickstart");
+    assert_eq!((&report["release"]["name"], &report["release"]["number"]), (&"champion".into(), &1.into()));
+    assert!(report["decisions_per_second"].as_f64().unwrap() > 0.0);
+    let count = |key: &str| evaluation[key].as_u64().unwrap();
+    assert!(count("benign") > 0 && count("malicious") > 0);
+    assert_eq!(count("benign") + count("malicious"), count("episodes"));
+    let targets: Vec<f64> =
+        evaluation["operating_points"].as_array().unwrap().iter().map(|p| p["target_fpr"].as_f64().unwrap()).collect();
+    assert_eq!(targets, [0.001, 0.01, 0.05]);
+    let baselines = evaluation["baselines"].as_object().unwrap();
+    assert!(baselines.len() >= 5, "{:?}", baselines.keys());
+
+    // The families of the test are those that training never saw.
+    let validated = bellwether(at, &["validate", "quickstart/data/train.parquet", "quickstart/data/test.parquet"]);
+    validated.expect(0);
+    let runs = ["runs", "--json", "--runs", "quickstart/runs"];
+    let listed = bellwether(at, &[&runs[..], &["list"]].concat()).expect(0).json();
+    assert_eq!((listed[0]["id"].as_str(), listed[0]["status"].as_str()), (Some(run), Some("complete")));
+    let shown = bellwether(at, &[&runs[..], &["show", run]].concat()).expect(0).json();
+    assert!(shown["metrics_records"].as_u64().unwrap() > 0);
+    bellwether(at, &[&runs[..], &["verify", run]].concat()).expect(0);
+    let release = ["release", "--json", "--registry", "quickstart/releases"];
+    let models = bellwether(at, &[&release[..], &["list"]].concat()).expect(0).json();
+    assert_eq!((models[0]["version"].as_str(), models[0]["names"][0].as_str()), (Some(version), Some("champion")));
+    assert_eq!(bellwether(at, &[&release[..], &["verify"]].concat()).expect(0).json(), Value::Array(Vec::new()));
+
+    // The exported model is byte for byte the run's, and is not written twice.
+    let export = ["export", run, "--runs", "quickstart/runs", "--out", "model", "--json"];
+    assert_eq!(bellwether(at, &export).expect(0).json()["model_version"], version);
+    bellwether(at, &export).complains(1, &["model"]);
+    for file in ["model.onnx", "model.json"] {
+        let made = at.join("quickstart/runs").join(run).join("model").join(file);
+        assert_eq!(std::fs::read(made).unwrap(), std::fs::read(at.join("model").join(file)).unwrap());
+    }
+
+    decides_its_golden_vectors(at);
+
+    // Playing the loaded model gives what its training reported.
+    let evaluate = ["evaluate", "--json", "--model", "model", "--data", "quickstart/data/test.parquet"];
+    let again = bellwether(at, &[&evaluate[..], &["--train", "quickstart/data/train.parquet"]].concat());
+    let again = again.expect(0).json();
+    for key in ["episodes", "benign", "malicious", "oracle", "baselines"] {
+        assert_eq!(again[key], evaluation[key], "{key}");
+    }
+    for (now, then) in
+        again["operating_points"].as_array().unwrap().iter().zip(evaluation["operating_points"].as_array().unwrap())
+    {
+        for key in ["setting", "fpr", "tpr", "mean_events", "harm_prevented", "mean_return", "ci95"] {
+            assert_eq!(now[key], then[key], "{key} at {}", now["target_fpr"]);
+        }
+    }
+
+    // A released file that is no longer what it was is found.
+    let released = at.join("quickstart/releases/versions/000001/model.onnx");
+    let mut bytes = std::fs::read(&released).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&released, bytes).unwrap();
+    bellwether(at, &[&release[..], &["verify"]].concat()).expect(2);
+    bellwether(at, &["decide", "--model", "quickstart/releases/versions/000001"]).complains(1, &["refused"]);
+}
+
+/// Feeds the golden states of `model/` to `decide` and expects the golden answers, to the bit.
+fn decides_its_golden_vectors(at: &Path) {
+    let manifest = json_file(at.join("model/model.json"));
+    let golden = manifest["golden"].as_array().unwrap();
+    assert!(golden.len() >= 16);
+    let lines: Vec<String> =
+        golden.iter().map(|g| format!("{{\"state\":{},\"mask\":{}}}", g["state"], g["mask"])).collect();
+    let decided = bellwether_with(at, &["decide", "--model", "model"], &lines.join("\n")).expect(0);
+    let answers: Vec<Value> = decided.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), golden.len());
+    for (answer, golden) in answers.iter().zip(golden) {
+        let action = golden["action"].as_u64().unwrap() as usize;
+        assert_eq!(answer["action"], manifest["actions"]["names"][action]);
+        let bits = |values: &Value| -> Vec<u32> {
+            values.as_array().unwrap().iter().map(|v| (v.as_f64().unwrap() as f32).to_bits()).collect()
+        };
+        assert_eq!(bits(&answer["q_values"]), bits(&golden["q_values"]));
+    }
+    let served = bellwether_with(at, &["decide", "--model", "model", "--target-fpr", "0.05"], &lines[0]).expect(0);
+    assert_eq!(served.stdout.lines().count(), 1);
+    bellwether(at, &["decide", "--model", "model", "--target-fpr", "0.5"]).complains(64, &["0.5", "0.05"]);
+    for wrong in ["{}", r#"{"state":[[9999,1]]}"#, r#"{"state":[0.5]}"#, r#"{"state":[],"mask":[false]}"#, "[["] {
+        bellwether_with(at, &["decide", "--model", "model"], &format!("{}\n{wrong}\n", lines[0]))
+            .complains(1, &["line 2"]);
+    }
+}
+
+#[test]
+fn a_gate_that_is_not_met_ends_with_2_and_moves_no_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let quickstart = ["quickstart", "--data", "reduced.parquet", "--max-fpr", "0", "--min-tpr", "1.1"];
+    let ran = bellwether(at, &[&quickstart[..], &SMALL].concat()).complains(2, &["gate"]);
+    assert!(ran.stdout.contains("FAILED") && ran.stdout.contains("not released"), "{}", ran.stdout);
+    let release = ["release", "--registry", "quickstart/releases"];
+    let models = bellwether(at, &[&release[..], &["list", "--json"]].concat()).expect(0).json();
+    assert_eq!(models[0]["names"], Value::Array(Vec::new()));
+    // Without a model under the name there is nothing to go back to.
+    bellwether(at, &[&release[..], &["rollback"]].concat()).complains(1, &["champion"]);
+    bellwether(at, &[&release[..], &["promote", "1", "--max-fpr", "1", "--min-tpr", "0"]].concat()).expect(0);
+    let models = bellwether(at, &[&release[..], &["list", "--json"]].concat()).expect(0).json();
+    assert_eq!(models[0]["names"][0], "champion");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced_parts(at);
+    let run = |environment: &[(&str, &str)], more: &[&str]| -> PathBuf {
+        let report = bellwether_in(at, environment, &train(more)).expect(0).json();
+        at.join("runs").join(report["run"].as_str().unwrap())
+    };
+    let first = run(&[], &[]);
+    let threads = ["--set", "trainer.threads=1", "--set", "trainer.memory_bytes=1000000"];
+    let second = run(&[("BELLWETHER_ISA", "scalar")], &threads);
+    assert_ne!(first, second);
+    assert_eq!(differing(&first, &second), [""; 0]);
+    let other = run(&[], &["--seed", "5"]);
+    assert_eq!(differing(&first, &other), RESULTS);
+}
+
+#[test]
+fn a_killed_run_is_aborted_readable_and_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced_parts(at);
+    let long = ["--set", "trainer.updates=3000", "--set", "trainer.checkpoint_interval=250"];
+    let whole = bellwether(at, &train(&[&long[..], &["--runs", "whole"]].concat())).expect(0).json();
+    let whole = at.join("whole").join(whole["run"].as_str().unwrap());
+
+    let mut child = start(at, &train(&long));
+    let begun = Instant::now();
+    let has_checkpoint = || {
+        let mut runs = std::fs::read_dir(at.join("runs")).into_iter().flatten().flatten();
+        runs.any(|run| run.path().join("checkpoints/latest.checkpoint").exists())
+    };
+    while !has_checkpoint() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
+        assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint within a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
+    assert_eq!(listed[0]["status"], "running");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["status"]), (1, &"aborted".into()));
+    let id = listed[0]["id"].as_str().unwrap();
+    let shown = bellwether(at, &["runs", "show", id, "--json"]).expect(0).json();
+    assert!(shown["metrics_records"].as_u64().unwrap() > 0 && shown["last_metrics"].is_object(), "{shown}");
+    let run = at.join("runs").join(id);
+    assert!(!run.join("model").exists() && !run.join("evaluation.json").exists(), "the kill came too late");
+    bellwether(at, &["export", id, "--out", "model"]).complains(1, &["aborted"]);
+
+    let resumed = bellwether(at, &train(&[&long[..], &["--resume", id]].concat())).expect(0).json();
+    assert_eq!(resumed["run"], id);
+    assert_eq!(differing(&whole, &run), [""; 0]);
+    bellwether(at, &["runs", "verify", id]).expect(0);
+    let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
+    assert_eq!(listed[0]["status"], "complete");
+}
+
+/// A folder of data beside the checkout; where it is absent, the test says so.
+fn beside_the_checkout(name: &str, test: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
+    if !path.exists() {
+        println!("skipped: {test} needs ../shared/data/{name} beside the checkout");
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn adfa_ld_is_ingested_split_by_its_list_trained_on_and_evaluated() {
+    let Some(data) = beside_the_checkout("adfa-ld", "adfa_ld_is_ingested_split_by_its_list_trained_on_and_evaluated")
+    else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (archive, list) = (data.join("ADFA-LD-dev.zip"), data.join("dev-split.csv"));
+    let ingest = ["ingest", "--json", "--format", "adfa-ld", archive.to_str().unwrap(), "--out", "all.parquet"];
+    let report = bellwether(at, &ingest).expect(0).json();
+    assert_eq!((&report["quality"]["episodes"], &report["quality"]["labels"]["benign"]), (&3435.into(), &2939.into()));
+    let split = ["split", "--json", "all.parquet", "--by", "list", "--list", list.to_str().unwrap(), "--out", "parts"];
+    let report = bellwether(at, &split).expect(0).json();
+    assert_eq!((&report["unlisted"], &report["absent"]), (&0.into(), &0.into()));
+    assert_eq!(report["leaks"]["contents"]["count"], 0);
+    let sides: Vec<(&str, u64, u64)> = report["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| {
+            let count = |label: &str| part["labels"][label].as_u64().unwrap();
+            (part["side"].as_str().unwrap(), count("benign"), count("malicious"))
+        })
+        .collect();
+    assert_eq!(sides, [("train", 2369, 349), ("valid", 570, 147)]);
+    bellwether(at, &["validate", "parts/train.parquet", "parts/valid.parquet"]).expect(0);
+    let train = ["train", "--json", "--data", "parts/train.parquet", "--valid", "parts/valid.parquet"];
+    let report = bellwether(at, &[&train[..], &SMALL].concat()).expect(0).json();
+    assert_eq!(report["evaluation"]["episodes"], 717);
+    assert_eq!(report["evaluation"]["malicious"], 147);
+}
+
+#[test]
+fn nt_mal_detect_is_ingested_trained_on_and_evaluated() {
+    let Some(data) = beside_the_checkout("ntmaldetect", "nt_mal_detect_is_ingested_trained_on_and_evaluated") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let table = data.join("ntmaldetect-dev.csv.gz");
+    let ingest = ["ingest", "--json", "--format", "calls-csv", table.to_str().unwrap(), "--out", "all.parquet"];
+    let report = bellwether(at, &ingest).expect(0).json();
+    let labels = &report["quality"]["labels"];
+    assert_eq!((&labels["benign"], &labels["malicious"]), (&41.into(), &97.into()));
+    let split = ["split", "all.parquet", "--by", "content", "--out", "parts", "--shares", "0.7", "0", "0.3"];
+    bellwether(at, &split).expect(0);
+    let train = ["train", "--json", "--data", "parts/train.parquet", "--set", "window.max_events=20"];
+    let report = bellwether(at, &[&train[..], &SMALL].concat()).expect(0).json();
+    let model = report["model"].as_str().unwrap();
+    let evaluation = bellwether(at, &["evaluate", "--json", "--model", model, "--data", "parts/test.parquet"]);
+    let evaluation = evaluation.expect(0).json();
+    assert!(evaluation["benign"].as_u64().unwrap() > 0 && evaluation["malicious"].as_u64().unwrap() > 0);
+}
+
+/// Address space of the process in KiB.
+const ADDRESS_SPACE_KIB: u64 = 200_000;
+
+#[test]
+fn a_file_larger_than_the_memory_limit_is_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let path = at.join("large.parquet");
+    write_large(&path);
+    assert!(std::fs::metadata(&path).unwrap().len() > ADDRESS_SPACE_KIB * 1024);
+    let script = format!("ulimit -v {ADDRESS_SPACE_KIB} && exec \"$@\"");
+    let mut arguments = vec!["train", "--json", "--data", "large.parquet"];
+    arguments.extend(SMALL);
+    // Every thread reserves address space of its own, however many processors there are.
+    arguments.extend(["--set", "trainer.threads=1"]);
+    arguments.extend(["--set", "trainer.memory_bytes=1000000", "--set", "trainer.updates=20"]);
+    let report = shell(at, &[], &script, &arguments).expect(0).json();
+    assert_eq!(report["updates"], 20);
+}
+
+/// Writes telemetry that does not compress: arguments are drawn letters.
+fn write_large(path: &Path) {
+    let mut writer = TelemetryWriter::new(BufWriter::new(File::create(path).unwrap())).unwrap();
+    let mut drawn = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut arguments = String::new();
+    for episode in 0..40_u32 {
+        let malicious = episode % 2 == 1;
+        writer
+            .begin(&EpisodeAttributes {
+                episode_id: EpisodeId(format!("episode-{episode}")),
+                label: Some(if malicious { Label::Malicious } else { Label::Benign }),
+                family: None,
+                source: None,
+                sample_sha256: None,
+                complete: true,
+            })
+            .unwrap();
+        for seq in 0..700_u64 {
+            arguments.clear();
+            for _ in 0..1_000 {
+                // Ten letters of six bits from each number of Marsaglia's xorshift generator.
+                drawn ^= drawn << 13;
+                drawn ^= drawn >> 7;
+                drawn ^= drawn << 17;
+                arguments.extend((0..10).map(|letter| char::from(b'0' + (drawn >> (letter * 6) & 63) as u8)));
+            }
+            let name = ["read", "write", "openat", "unlink"][(drawn >> 62) as usize & if malicious { 3 } else { 1 }];
+            let event = Event { args: Some(&arguments), ..Event::named(seq, EventKind::Syscall, name) };
+            writer.event(&event).unwrap();
+        }
+        writer.end(true).unwrap();
+    }
+    writer.finish().unwrap().0.into_inner().unwrap();
+}

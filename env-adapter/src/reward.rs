@@ -154,6 +154,9 @@ pub struct RewardConfig {
     pub window_cost: f32,
     /// Charge for each window in stage 2, at least `window_cost`.
     pub stage2_window_cost: f32,
+    /// Share of the charge for time that `r1` repeats, 0 to 1. At 0 waiting is free where a false positive is all that counts;
+    /// at 1 time costs the same whichever error is feared.
+    pub time_share_r1: f32,
     /// Further charge for each window and isolation level above 0.
     pub isolation_window_cost: f32,
     /// Charge for raising the isolation of a benign sample.
@@ -185,6 +188,7 @@ impl Default for RewardConfig {
         RewardConfig {
             window_cost: 0.01,
             stage2_window_cost: 0.015,
+            time_share_r1: 0.3,
             isolation_window_cost: 0.002,
             raise_cost: 0.02,
             breakage_per_event: 0.005,
@@ -250,6 +254,9 @@ impl RewardConfig {
                 return error(key, value, "it must be above 0 and at most 1000; without it a verdict means nothing");
             }
         }
+        if !(0.0..=1.0).contains(&self.time_share_r1) {
+            return error("time_share_r1", self.time_share_r1, "it is a share: a number from 0 to 1");
+        }
         if self.stage2_window_cost < self.window_cost {
             return error(
                 "stage2_window_cost",
@@ -279,11 +286,11 @@ impl RewardConfig {
         (base + self.isolation_window_cost * level as f32, effect.max(0.0))
     }
 
-    /// What letting one more window happen earns. Its time is charged in `r0` and in `r1`, so that it costs the same
-    /// whichever error is feared and no cost makes waiting free; its events are charged in `r0`.
+    /// What letting one more window happen earns. Its time is charged in `r0` and in part in `r1`, so that no cost of a false
+    /// positive makes waiting free; its events are charged in `r0`.
     pub fn window_parts(&self, label: Label, level: u8, window: &WindowCosts) -> Parts {
         let (time, effect) = self.window_charges(label, level, window);
-        Parts { r0: -time - effect, r1: -time }
+        Parts { r0: -time - effect, r1: -time * self.time_share_r1 }
     }
 
     /// What a recording answers about one action in one of its states; `None` where it has no answer.

@@ -9,6 +9,7 @@ fn config() -> impl Strategy<Value = RewardConfig> {
     let verdicts = prop::array::uniform5(0.1_f32..2.0);
     (charges, verdicts).prop_map(|(charges, verdicts)| RewardConfig {
         window_cost: charges[0],
+        time_share_r1: charges[6] * 10.0,
         stage2_window_cost: charges[0] + charges[1],
         isolation_window_cost: charges[2],
         raise_cost: charges[3],

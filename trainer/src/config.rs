@@ -25,7 +25,7 @@ impl ConfigError {
 }
 
 /// Everything that a training run on recordings is a function of, besides the data.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Master seed; every random stream is derived from it by name.
@@ -58,6 +58,8 @@ pub struct TrainerConfig {
     pub weight_decay: f32,
     /// Share of a layer's inputs that is dropped: the network's input, then each hidden layer. What is left out is 0.
     pub dropout: Vec<f32>,
+    /// Share of states whose hashed calls are dropped all at once, beside `dropout`; needs drop-out on the input.
+    pub call_dropout: f32,
     /// Whether `raise_isolation` is allowed. On recordings its effect is a model; the live sandbox gives the real thing.
     pub isolation: bool,
     /// Threshold of Huber's error; 0 is the plain squared error.
@@ -90,11 +92,12 @@ impl TrainerConfig {
 impl Default for TrainerConfig {
     fn default() -> Self {
         TrainerConfig {
-            updates: 4_000,
+            updates: 2_000,
             batch_size: 64,
-            learning_rate: 1e-3,
-            weight_decay: 1e-2,
+            learning_rate: 2e-3,
+            weight_decay: 0.2,
             dropout: vec![0.5, 0.3, 0.3],
+            call_dropout: 0.3,
             isolation: false,
             huber: 0.0,
             gamma: 1.0,
@@ -136,7 +139,7 @@ impl CostConfig {
 
 impl Default for CostConfig {
     fn default() -> Self {
-        CostConfig { minimum: 0.2, maximum: 300.0, grid_points: 33 }
+        CostConfig { minimum: 0.2, maximum: 50.0, grid_points: 25 }
     }
 }
 
@@ -153,6 +156,21 @@ pub struct CalibrationConfig {
 impl Default for CalibrationConfig {
     fn default() -> Self {
         CalibrationConfig { folds: 4, target_fpr: vec![0.001, 0.01, 0.05] }
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        TrainConfig {
+            seed: 0,
+            window: WindowConfig::default(),
+            reward: RewardConfig::default(),
+            // Recordings are few: a wider network learns their families by heart.
+            network: NetworkConfig { hidden: vec![128, 128] },
+            trainer: TrainerConfig::default(),
+            cost: CostConfig::default(),
+            calibration: CalibrationConfig::default(),
+        }
     }
 }
 
@@ -191,6 +209,14 @@ impl TrainConfig {
         }
         if let Some(rate) = t.dropout.iter().find(|r| !(0.0..1.0).contains(*r)) {
             return Err(ConfigError::new("trainer.dropout", rate, "a rate lies in 0 to below 1"));
+        }
+        not_negative("trainer.call_dropout", t.call_dropout, 1.0)?;
+        if t.call_dropout > 0.0 && t.dropout_rates(1)[0] <= 0.0 {
+            return Err(ConfigError::new(
+                "trainer.call_dropout",
+                t.call_dropout,
+                "it goes with drop-out on the input: set the first rate of `trainer.dropout` above 0",
+            ));
         }
         if t.target_update_interval == 0 {
             return Err(ConfigError::new("trainer.target_update_interval", 0, "the target must follow: 1 or more"));
@@ -249,7 +275,8 @@ mod tests {
     #[test]
     fn what_contradicts_itself_is_refused_by_key() {
         type Change = fn(&mut TrainConfig);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 10] = [
+            ("trainer.call_dropout", |c| c.trainer.dropout = vec![]),
             ("network.hidden", |c| c.network.hidden = vec![64, 0]),
             ("trainer.updates", |c| c.trainer.updates = 0),
             ("trainer.learning_rate", |c| c.trainer.learning_rate = f32::NAN),

@@ -1,6 +1,7 @@
 //! One network that learns from recordings: draws states, derives their answers, takes gradient steps.
 
 use bellwether_env_adapter::ACTION_COUNT;
+use bellwether_env_adapter::spec;
 use bellwether_env_adapter::window::LEVELS;
 use bellwether_replay::{Draw, DrawnStates, EpisodeSampler, SampledRows};
 use rand::Rng;
@@ -129,7 +130,7 @@ impl Member {
     ) -> Result<UpdateReport, TrainingError> {
         self.draw(model, judges, config);
         self.judge(model, judges, config.trainer.gamma)?;
-        let Scratch { drawn, overlay, answers, keep, errors, .. } = &mut self.scratch;
+        let Scratch { drawn, overlay, answers, keep: kept, errors, .. } = &mut self.scratch;
         let trainer = &config.trainer;
         let update = UpdateSpec {
             double: false,
@@ -142,13 +143,15 @@ impl Member {
             target_sync: TargetSync::Keep,
             ..UpdateSpec::default()
         };
-        draw_keep(&mut self.dropout, &update, self.learner.shape(), drawn.len(), keep);
-        exempt(&mut keep[0], self.learner.shape().inputs());
+        draw_keep(&mut self.dropout, &update, self.learner.shape(), drawn.len(), kept);
+        let width = self.learner.shape().inputs();
+        drop_calls(&mut self.dropout, trainer.call_dropout, width, &mut kept[0]);
+        exempt(&mut kept[0], width);
         let store = model.recordings().store();
         let states = SampledRows::new(store.states(), &drawn.rows).with_overlay(&OVERLAY, overlay);
         let none = SampledRows::new(store.states(), &[]);
         let batch = Batch { states: &states, answers, next_states: &none, next_masks: &[] };
-        let report = self.learner.update(&update, batch, Noise { keep }, errors)?;
+        let report = self.learner.update(&update, batch, Noise { keep: kept }, errors)?;
         match store.states().failure() {
             Some(failure) => Err(TrainingError::States(failure.to_string())),
             None => Ok(report),
@@ -209,6 +212,19 @@ impl Member {
             }
         }
         Ok(())
+    }
+}
+
+/// Drops all hashed calls of some states at once. They know a family by its habits, and a family that was never seen has
+/// others: what is learnt without them carries over.
+fn drop_calls(rng: &mut impl Rng, rate: f32, width: usize, bytes: &mut [u8]) {
+    if rate <= 0.0 {
+        return;
+    }
+    for row in bytes.chunks_exact_mut(width) {
+        if unit(rng) < rate {
+            row[spec::group::CALLS..].fill(keep::DROPPED);
+        }
     }
 }
 

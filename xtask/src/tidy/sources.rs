@@ -31,11 +31,21 @@ fn inspect(file: &str, text: &str, machine: &[String]) -> Vec<Finding> {
         if let Some(mark) = UNFINISHED.iter().find(marked) {
             findings.push(Finding::at(file, index + 1, format!("{mark}: finish it or leave it out")));
         }
-        if let Some(path) = machine.iter().find(|path| line.contains(path.as_str())) {
+        if let Some(path) = machine.iter().find(|path| names(line, path)) {
             findings.push(Finding::at(file, index + 1, format!("{path} is a path of this machine alone")));
         }
     }
     findings
+}
+
+/// Whether `line` names `path` itself or something below it, and not a longer path that happens to contain it.
+fn names(line: &str, path: &str) -> bool {
+    let part_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    line.match_indices(path).any(|(at, _)| {
+        let before = line.as_bytes()[..at].last().copied();
+        let after = line.as_bytes().get(at + path.len()).copied();
+        !before.is_some_and(|byte| part_of_name(byte) || byte == b'/') && !after.is_some_and(part_of_name)
+    })
 }
 
 /// Folders that exist here and mean nothing elsewhere: the checkout and Cargo's own.
@@ -60,6 +70,7 @@ mod tests {
         check("a.rs", "fn main() {}\n// mastodon\n", &[]);
         check("a.rs", concat!("\n// FIX", "ME: later"), &[concat!("a.rs:2: FIX", "ME: finish it or leave it out")]);
         check("a.md", "see /some/checkout/file", &["a.md:1: /some/checkout is a path of this machine alone"]);
+        check("a.md", "see /home/user/some/checkout/file and /some/checkout.txt", &[]);
         check("a.rs", &"\n".repeat(601), &["a.rs: warning: 601 lines: is an idea missing its name?"]);
         check("a.md", &"\n".repeat(601), &[]);
     }

@@ -86,7 +86,7 @@ fn the_version_is_that_of_the_package() {
 fn wrong_arguments_end_with_64_and_touch_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let train = ["train", "--data", "none.parquet"];
-    let cases: [(&[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str]); 20] = [
         (&[], &["Usage"]),
         (&["fly"], &["fly"]),
         (&["ingest"], &["--format"]),
@@ -106,6 +106,9 @@ fn wrong_arguments_end_with_64_and_touch_nothing() {
             &["cost.minimum", "cost.maximum"],
         ),
         (&[&train[..], &["--set", "trainer.gamma=1.5"]].concat(), &["trainer.gamma"]),
+        (&[&train[..], &["--set", "window.max_events=0"]].concat(), &["window.max_events"]),
+        (&[&train[..], &["--set", "reward.false_positive=nan"]].concat(), &["reward.false_positive"]),
+        (&[&train[..], &["--set", "calibration.target_fpr=[0.1, 0.1]"]].concat(), &["target_fpr", "once"]),
         (&["quickstart", "--set", "calibration.folds=1"], &["calibration.folds"]),
     ];
     for (arguments, parts) in cases {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bellwether_env_adapter::ingest::{IngestError, TelemetryReader, TelemetryWriter};
 use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
-use program::{bellwether, bellwether_in, bellwether_with, shell, start};
+use program::{bellwether, bellwether_in, bellwether_with, files, shell, start};
 use serde_json::Value;
 
 /// A configuration that trains in a second; what it learns does not matter here.
@@ -277,6 +277,20 @@ fn a_killed_run_is_aborted_readable_and_goes_on_to_the_same_bytes() {
     bellwether(at, &["runs", "verify", id]).expect(0);
     let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
     assert_eq!(listed[0]["status"], "complete");
+}
+
+#[test]
+fn cross_validation_plays_every_episode_once_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let evaluate = ["evaluate", "--json", "--cv", "2", "--data", "reduced.parquet"];
+    let evaluation = bellwether(at, &[&evaluate[..], &SMALL].concat()).expect(0).json();
+    let recordings = bellwether(at, &["validate", "--json", "reduced.parquet"]).expect(0).json();
+    assert_eq!(evaluation["episodes"], recordings["files"][0]["report"]["episodes"]);
+    let families = evaluation["per_family"].as_object().unwrap();
+    assert_eq!(families.len(), bellwether_corpus::jobs().lines().count() - 1);
+    assert_eq!(files(at), ["reduced.parquet"]);
 }
 
 /// A folder of data beside the checkout; where it is absent, the test says so.

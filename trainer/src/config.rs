@@ -1,6 +1,8 @@
 //! The configuration of a training run on recordings: what is validated is what runs.
 
-use bellwether_env_adapter::{reward::RewardConfig, spec::z_of_cost, window::WindowConfig};
+use bellwether_env_adapter::reward::{RewardConfig, RewardError};
+use bellwether_env_adapter::spec::z_of_cost;
+use bellwether_env_adapter::window::{WindowConfig, WindowConfigError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,7 @@ use crate::network::NetworkConfig;
 #[error("`{key}` is {value}: {reason}")]
 pub struct ConfigError {
     /// Dotted key.
-    pub key: &'static str,
+    pub key: String,
     /// The value as given.
     pub value: String,
     /// Why it is refused and what would do.
@@ -19,8 +21,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(key: &'static str, value: impl std::fmt::Debug, reason: impl Into<String>) -> Self {
-        ConfigError { key, value: format!("{value:?}"), reason: reason.into() }
+    pub(crate) fn new(key: impl Into<String>, value: impl std::fmt::Debug, reason: impl Into<String>) -> Self {
+        ConfigError { key: key.into(), value: format!("{value:?}"), reason: reason.into() }
     }
 }
 
@@ -245,7 +247,15 @@ impl TrainConfig {
         if let Some(rate) = k.target_fpr.iter().find(|r| !(**r > 0.0 && **r < 1.0)) {
             return Err(ConfigError::new("calibration.target_fpr", rate, "a rate lies between 0 and 1"));
         }
-        Ok(())
+        if let Some((_, rate)) = k.target_fpr.iter().enumerate().find(|(i, r)| k.target_fpr[..*i].contains(r)) {
+            return Err(ConfigError::new("calibration.target_fpr", rate, "give each rate once"));
+        }
+        self.window.validate().map_err(|WindowConfigError::Zero { key }| {
+            ConfigError::new(format!("window.{key}"), 0, "a window needs room for at least one event: give 1 or more")
+        })?;
+        self.reward.validate().map_err(|RewardError::Weight { key, value, reason }| {
+            ConfigError::new(format!("reward.{key}"), value, reason)
+        })
     }
 }
 
@@ -286,6 +296,22 @@ mod tests {
             ("cost.minimum", |c| c.cost.minimum = 1e5),
             ("calibration.folds", |c| c.calibration.folds = 1),
             ("calibration.target_fpr", |c| c.calibration.target_fpr = vec![0.0]),
+        ];
+        for (key, change) in cases {
+            let mut config = TrainConfig::default();
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().key, key);
+        }
+    }
+
+    #[test]
+    fn what_the_data_path_would_refuse_later_is_refused_at_the_start() {
+        type Change = fn(&mut TrainConfig);
+        let cases: [(&str, Change); 4] = [
+            ("window.max_events", |c| c.window.max_events = 0),
+            ("window.max_ns", |c| c.window.max_ns = 0),
+            ("reward.window_cost", |c| c.reward.window_cost = f32::NAN),
+            ("calibration.target_fpr", |c| c.calibration.target_fpr = vec![0.05, 0.01, 0.05]),
         ];
         for (key, change) in cases {
             let mut config = TrainConfig::default();

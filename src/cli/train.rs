@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 /// Flags of every verb that takes a training configuration.
 #[derive(clap::Args)]
 pub(crate) struct Settings {
-    /// Configuration file (TOML); `bellwether train --show-config` prints every key with its default.
+    /// Configuration file (TOML); flags and variables beat it, and it beats the defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key: `--set trainer.batch_size=64`. Also as a variable: `BELLWETHER__TRAINER__BATCH_SIZE=64`.

@@ -40,6 +40,8 @@ enum Stage {
     Peers,
     /// Checks that are written in Python.
     PythonChecks,
+    /// The notebooks, on a small run made for them.
+    Notebooks,
 }
 
 /// How a stage ended.

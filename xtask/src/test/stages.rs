@@ -40,6 +40,7 @@ pub(super) fn run(stage: Stage, workspace: &Workspace, findings: &mut Findings) 
         }
         Stage::Peers => peers(workspace, findings),
         Stage::PythonChecks => python_checks(workspace, findings),
+        Stage::Notebooks => notebooks(workspace, findings),
     }
 }
 
@@ -125,6 +126,41 @@ fn python_checks(workspace: &Workspace, findings: &Findings) -> anyhow::Result<O
         };
     }
     succeed(&mut check)
+}
+
+/// What makes the run that the notebooks open: the whole main job, with little training and gates that let anything pass.
+const SMALL_RUN: [&str; 11] = [
+    "quickstart",
+    "--json",
+    "--set",
+    "trainer.updates=200",
+    "--set",
+    "trainer.target_update_interval=50",
+    "--max-fpr",
+    "1",
+    "--min-tpr",
+    "0",
+    "--out",
+];
+
+fn notebooks(workspace: &Workspace, findings: &Findings) -> anyhow::Result<Outcome> {
+    let Some(python) = environment(workspace, findings) else {
+        return Ok(Outcome::Skipped("there is no target/venv: see the stage `python`".into()));
+    };
+    let folder = tempfile::tempdir().context("cannot make a folder for the run that the notebooks open")?;
+    let mut job = cargo();
+    job.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether", "--"]);
+    job.args(SMALL_RUN).arg(folder.path()).stdout(Stdio::null());
+    if let failed @ Outcome::Failed(_) = succeed(&mut job)? {
+        return Ok(failed);
+    }
+    let runs = folder.path().join("runs");
+    let entries = std::fs::read_dir(&runs).with_context(|| format!("cannot read {}", runs.display()))?;
+    let run = entries.filter_map(Result::ok).map(|entry| entry.path()).find(|path| path.is_dir());
+    let mut execute = Command::new(python.interpreter());
+    execute.arg(workspace.root.join("notebooks/execute.py")).arg(workspace.root.join("notebooks/first_run.ipynb"));
+    execute.env("BELLWETHER_RUN", run.with_context(|| format!("there is no run in {}", runs.display()))?);
+    succeed(&mut execute)
 }
 
 /// The virtual environment of this run, or the one that an earlier run left.

@@ -94,7 +94,7 @@ impl TrainerConfig {
 impl Default for TrainerConfig {
     fn default() -> Self {
         TrainerConfig {
-            updates: 2_000,
+            updates: 5_000,
             batch_size: 64,
             learning_rate: 2e-3,
             weight_decay: 0.2,
@@ -103,7 +103,7 @@ impl Default for TrainerConfig {
             isolation: false,
             huber: 0.0,
             gamma: 1.0,
-            target_update_interval: 250,
+            target_update_interval: 50,
             max_gradient_norm: 10.0,
             metrics_interval: 100,
             checkpoint_interval: 1_000,

@@ -9,14 +9,14 @@ use crate::{CanonicalError, ManifestError, Sha256};
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// The operating system refused an operation on a path.
-    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
+    #[error("cannot {action} {}: {cause}{}", path.display(), advice(cause))]
     Io {
         /// What was tried, as a verb: "write", "rename into place".
         action: &'static str,
         /// The file or folder it was tried on.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Something stands already where a new, immutable file or folder was to appear.
     #[error("{} exists already and is never overwritten: choose another name or remove it first", path.display())]
@@ -51,40 +51,40 @@ pub enum ArtifactError {
         found: Sha256,
     },
     /// A line of a JSON Lines file, other than a torn last one, is no valid record.
-    #[error("{}, line {line}: {source}; remove the line or restore the file", path.display())]
+    #[error("{}, line {line}: {cause}; remove the line or restore the file", path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: u64,
         /// What the parser said.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// A JSON file does not hold what it should.
-    #[error("{}: {source}; restore the file or write it anew", path.display())]
+    #[error("{}: {cause}; restore the file or write it anew", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What the parser said, with line and column.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// A value has no canonical JSON.
     #[error(transparent)]
     Canonical(#[from] CanonicalError),
     /// A `model.json` breaks one of its rules.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Manifest {
         /// The file.
         path: PathBuf,
         /// The broken rule.
-        source: ManifestError,
+        cause: ManifestError,
     },
 }
 
 impl ArtifactError {
     /// An error of the operating system while trying to `action` the `path`.
-    pub fn io(action: &'static str, path: &Path, source: io::Error) -> ArtifactError {
-        ArtifactError::Io { action, path: path.to_path_buf(), source }
+    pub fn io(action: &'static str, path: &Path, cause: io::Error) -> ArtifactError {
+        ArtifactError::Io { action, path: path.to_path_buf(), cause }
     }
 }
 

@@ -201,7 +201,7 @@ impl<R: BufRead> JsonLinesReader<R> {
             return Ok(None);
         }
         let record = serde_json::from_slice(&self.buffer);
-        record.map(Some).map_err(|source| ArtifactError::Line { path: self.path.clone(), line: self.line, source })
+        record.map(Some).map_err(|cause| ArtifactError::Line { path: self.path.clone(), line: self.line, cause })
     }
 
     /// All records from here to the last whole line.

@@ -62,7 +62,7 @@ pub fn evaluation_path(folder: &Path) -> PathBuf {
 pub fn read_manifest(folder: &Path) -> Result<ModelManifest, ArtifactError> {
     let path = manifest_path(folder);
     let bytes = durable::read(&path, MAX_MANIFEST_BYTES)?;
-    ModelManifest::from_json(&bytes).map_err(|source| ArtifactError::Manifest { path, source })
+    ModelManifest::from_json(&bytes).map_err(|cause| ArtifactError::Manifest { path, cause })
 }
 
 /// Reads manifest and network, each once, and checks that they belong together.
@@ -89,7 +89,7 @@ pub fn publish(
     companions: Companions<'_>,
 ) -> Result<(), ArtifactError> {
     check_onnx(&onnx_path(folder), manifest, onnx)?;
-    let json = manifest.to_json().map_err(|source| ArtifactError::Manifest { path: manifest_path(folder), source })?;
+    let json = manifest.to_json().map_err(|cause| ArtifactError::Manifest { path: manifest_path(folder), cause })?;
     let new = DurableFolder::create(folder)?;
     new.write_bytes(ONNX_FILE, onnx)?;
     new.write_bytes(MANIFEST_FILE, json.as_bytes())?;

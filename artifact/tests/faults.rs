@@ -39,7 +39,7 @@ fn write_until_refused(folder: &Path, kinds: &[io::ErrorKind]) {
     durable::write_bytes(&path, b"old").unwrap();
     let failed = durable::write(&path, |out| out.write_all(&vec![7; 1 << 20]));
     match failed {
-        Err(ArtifactError::Io { source, .. }) => assert!(kinds.contains(&source.kind()), "{source:?}"),
+        Err(ArtifactError::Io { cause, .. }) => assert!(kinds.contains(&cause.kind()), "{cause:?}"),
         other => panic!("a megabyte must not fit, but: {other:?}"),
     }
     assert_eq!(std::fs::read(&path).unwrap(), b"old");

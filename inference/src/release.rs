@@ -28,7 +28,7 @@ pub enum ReleaseError {
     Artifact(#[from] ArtifactError),
     /// The network is refused, or keeps another contract than expected.
     #[error("model.onnx: {0}")]
-    Model(#[from] ModelError),
+    Model(ModelError),
     /// The network fits, but no engine can be built for it here.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -46,12 +46,12 @@ pub enum ReleaseError {
     #[error("model.json has no golden vectors: export the model again")]
     NoGoldenVectors,
     /// The engine refuses the state of a golden vector.
-    #[error("golden vector {index}: {source}")]
+    #[error("golden vector {index}: {cause}")]
     GoldenRefused {
         /// Position in the manifest.
         index: usize,
         /// Why.
-        source: DecideError,
+        cause: DecideError,
     },
     /// The engine's q-values are not those of the golden vector, to the last bit.
     #[error(
@@ -67,6 +67,12 @@ pub enum ReleaseError {
         /// What the manifest says.
         expected: f32,
     },
+}
+
+impl From<ModelError> for ReleaseError {
+    fn from(cause: ModelError) -> Self {
+        ReleaseError::Model(cause)
+    }
 }
 
 /// Reads a release, each file once, and checks it: the manifest's rules, the network's hash, its graph, the contract in
@@ -153,7 +159,7 @@ fn check_golden(golden: &[GoldenVector], engine: &Engine) -> Result<(), ReleaseE
         let state = vector.dense_state(engine.width());
         let decision = engine
             .decide(&mut scratch, &state, &vector.mask)
-            .map_err(|source| ReleaseError::GoldenRefused { index, source })?;
+            .map_err(|cause| ReleaseError::GoldenRefused { index, cause })?;
         // The manifest's own rules tie its action to its q-values, so these are enough.
         for (action, (&found, &expected)) in decision.q_values.iter().zip(&vector.q_values).enumerate() {
             if found.to_bits() != expected.to_bits() {

@@ -89,7 +89,7 @@ pub enum ReplayError {
     },
     /// The spill file could not be made, written or read.
     #[error(
-        "cannot {action} the spill file in {}: {source}; free space there, name another folder, or raise the memory budget",
+        "cannot {action} the spill file in {}: {cause}; free space there, name another folder, or raise the memory budget",
         folder.display()
     )]
     Spill {
@@ -98,15 +98,15 @@ pub enum ReplayError {
         /// Folder of the file, which has no name of its own.
         folder: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A writer or reader of the caller failed.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {cause}")]
     Io {
         /// What was tried, as a verb and its object.
         action: &'static str,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Saved experience is damaged, cut short, or of another version.
     #[error("the saved replay buffer cannot be restored: {reason}")]

@@ -231,10 +231,11 @@ impl StateStore {
             Some(spill) => spill,
             none => none.insert(Spill::new(self.config.spill_folder.clone())?),
         };
-        spill
-            .file
-            .write_all_at(&self.open, spill.blocks * BLOCK_BYTES as u64)
-            .map_err(|source| ReplayError::Spill { action: "write", folder: spill.folder.clone(), source })?;
+        spill.file.write_all_at(&self.open, spill.blocks * BLOCK_BYTES as u64).map_err(|cause| ReplayError::Spill {
+            action: "write",
+            folder: spill.folder.clone(),
+            cause,
+        })?;
         spill.blocks += 1;
         self.open.clear();
         Ok(())
@@ -263,7 +264,7 @@ impl Spill {
         let folder = folder.unwrap_or_else(std::env::temp_dir);
         match tempfile::tempfile_in(&folder) {
             Ok(file) => Ok(Spill { file, folder, blocks: 0 }),
-            Err(source) => Err(ReplayError::Spill { action: "create", folder, source }),
+            Err(cause) => Err(ReplayError::Spill { action: "create", folder, cause }),
         }
     }
 
@@ -275,7 +276,7 @@ impl Spill {
                     then(scratch);
                     Ok(())
                 }
-                Err(source) => Err(ReplayError::Spill { action: "read", folder: self.folder.clone(), source }),
+                Err(cause) => Err(ReplayError::Spill { action: "read", folder: self.folder.clone(), cause }),
             }
         })
     }

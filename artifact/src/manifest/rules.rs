@@ -19,7 +19,7 @@ pub enum ManifestError {
         bytes: u64,
     },
     /// A value has no JSON.
-    #[error("model.json: {0}")]
+    #[error(transparent)]
     Canonical(#[from] CanonicalError),
     /// The format is another one.
     #[error("format_version is {found}, this program reads {FORMAT_VERSION}: use the release that wrote the model")]

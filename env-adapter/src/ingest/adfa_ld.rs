@@ -144,7 +144,7 @@ where
             let result = self.trace(&mut limited, &place, &attributes);
             unpacked += limited.read;
             match result {
-                Err(IngestError::Stream { source, .. }) => return Err(broken(format!("{name}: {source}"))),
+                Err(IngestError::Stream { cause, .. }) => return Err(broken(format!("{name}: {cause}"))),
                 other => other?,
             }
         }
@@ -164,7 +164,7 @@ where
             let count = match from.read(&mut buffer) {
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(IngestError::Stream { doing: "read a trace", source }),
+                Err(cause) => return Err(IngestError::Stream { doing: "read a trace", cause }),
             };
             for &byte in &buffer[..count] {
                 if byte.is_ascii_digit() && token.digits < MAX_DIGITS && !token.broken {

@@ -43,7 +43,7 @@ impl<R: BufRead> Fields<R> {
                     return Ok(byte);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(IngestError::Stream { doing: "read a table of calls", source }),
+                Err(cause) => return Err(IngestError::Stream { doing: "read a table of calls", cause }),
             }
         }
     }

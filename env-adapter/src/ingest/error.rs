@@ -13,20 +13,20 @@ pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum IngestError {
     /// A file or folder could not be opened, read or listed.
-    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    #[error("cannot read {}: {cause}; check the path and its permissions", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A stream failed while it was read or written.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {cause}")]
     Stream {
         /// What was being done.
         doing: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A path held no recording of the format that was asked for.
     #[error("{} holds no {format} recording: {expected}", path.display())]
@@ -137,7 +137,7 @@ impl IngestError {
         }
     }
 
-    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
-        IngestError::Io { path: path.to_owned(), source }
+    pub(crate) fn io(path: &std::path::Path, cause: std::io::Error) -> Self {
+        IngestError::Io { path: path.to_owned(), cause }
     }
 }

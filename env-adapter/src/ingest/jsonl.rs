@@ -40,7 +40,7 @@ where
     report.files += 1;
     let mut reader = Reader { intake: Intake::new(sink, report, options.redactor.as_ref()), episode: None };
     let mut lines = Lines::new(from);
-    let failed = |source| IngestError::Stream { doing: "read JSON lines", source };
+    let failed = |cause| IngestError::Stream { doing: "read JSON lines", cause };
     while let Some(line) = lines.next().map_err(failed)? {
         let reason = if line.too_long {
             Err(format!("longer than {MAX_LINE_BYTES} bytes"))
@@ -393,8 +393,8 @@ impl<W: Write> EventSink for JsonlWriter<W> {
     }
 }
 
-fn failed(source: std::io::Error) -> IngestError {
-    IngestError::Stream { doing: "write JSON lines", source }
+fn failed(cause: std::io::Error) -> IngestError {
+    IngestError::Stream { doing: "write JSON lines", cause }
 }
 
 struct EventLine<'a> {

@@ -93,7 +93,7 @@ impl GateReport {
         if found != *hash {
             return Err(ArtifactError::HashMismatch { path, expected: *hash, found }.into());
         }
-        serde_json::from_slice(&bytes).map_err(|source| ArtifactError::Json { path, source }.into())
+        serde_json::from_slice(&bytes).map_err(|cause| ArtifactError::Json { path, cause }.into())
     }
 }
 

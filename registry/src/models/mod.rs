@@ -128,7 +128,7 @@ impl ModelRegistry {
         let json = incoming
             .manifest
             .to_json()
-            .map_err(|source| ArtifactError::Manifest { path: release::manifest_path(folder), source })?;
+            .map_err(|cause| ArtifactError::Manifest { path: release::manifest_path(folder), cause })?;
         let mut files = vec![(release::ONNX_FILE, incoming.onnx), (release::MANIFEST_FILE, json.into_bytes())];
         files.extend(companions.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))));
         files.sort();

@@ -126,5 +126,5 @@ impl RunManifest {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RegistryError> {
     let bytes = durable::read(path, MAX_JSON_BYTES)?;
     let value = serde_json::from_slice(&bytes);
-    value.map_err(|source| ArtifactError::Json { path: path.to_path_buf(), source }.into())
+    value.map_err(|cause| ArtifactError::Json { path: path.to_path_buf(), cause }.into())
 }

@@ -217,9 +217,9 @@ struct Summing<R> {
 
 impl<R: Read> Summing<R> {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), ReplayError> {
-        self.inner.read_exact(bytes).map_err(|source| match source.kind() {
+        self.inner.read_exact(bytes).map_err(|cause| match cause.kind() {
             std::io::ErrorKind::UnexpectedEof => saved("it ends early; restore an older checkpoint"),
-            _ => ReplayError::Io { action: "read the saved replay buffer", source },
+            _ => ReplayError::Io { action: "read the saved replay buffer", cause },
         })?;
         self.sum = crc32c::crc32c_append(self.sum, bytes);
         Ok(())
@@ -247,6 +247,6 @@ fn saved(reason: impl Into<String>) -> ReplayError {
     ReplayError::Saved { reason: reason.into() }
 }
 
-fn writing(source: std::io::Error) -> ReplayError {
-    ReplayError::Io { action: "write the replay buffer", source }
+fn writing(cause: std::io::Error) -> ReplayError {
+    ReplayError::Io { action: "write the replay buffer", cause }
 }

@@ -57,7 +57,7 @@ impl<P: Parts> EpisodeParts<P> {
             Some(writer) => writer,
             none => {
                 let opened =
-                    self.parts.open(self.part).map_err(|source| ReplayError::Io { action: "open a part", source })?;
+                    self.parts.open(self.part).map_err(|cause| ReplayError::Io { action: "open a part", cause })?;
                 none.insert(EpisodeWriter::new(opened, self.header.clone())?)
             }
         };
@@ -98,7 +98,7 @@ impl<P: Parts> EpisodeParts<P> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let (writer, written) = writer.finish()?;
         let closed = self.parts.close(self.part, writer, written);
-        closed.map_err(|source| ReplayError::Io { action: "close a part", source })?;
+        closed.map_err(|cause| ReplayError::Io { action: "close a part", cause })?;
         self.part += 1;
         self.closed.episodes += written.episodes;
         self.closed.steps += written.steps;

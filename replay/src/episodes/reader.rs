@@ -227,7 +227,7 @@ impl EpisodeReader {
         let (mut sum, mut chunk) = (0, vec![0; 1 << 16]);
         loop {
             let read =
-                from.read(&mut chunk).map_err(|source| ReplayError::Io { action: "read the episode file", source })?;
+                from.read(&mut chunk).map_err(|cause| ReplayError::Io { action: "read the episode file", cause })?;
             if read == 0 {
                 break;
             }

@@ -336,6 +336,6 @@ fn writing(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Replay
     failing(io::Error::other(error))
 }
 
-fn failing(source: io::Error) -> ReplayError {
-    ReplayError::Io { action: "write the episode file", source }
+fn failing(cause: io::Error) -> ReplayError {
+    ReplayError::Io { action: "write the episode file", cause }
 }

@@ -59,7 +59,7 @@ pub struct TimingsRecord {
 pub enum MetricsError {
     /// The stream failed.
     #[error("reading or writing records failed: {0}; check the free space and the permissions of the run's folder")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// A whole line is no record.
     #[error("line {line} is no record: {reason}; the file was changed after the run wrote it")]
     Line {
@@ -76,7 +76,19 @@ pub enum MetricsError {
     },
     /// A record could not be turned into JSON.
     #[error("a record cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
+}
+
+impl From<std::io::Error> for MetricsError {
+    fn from(cause: std::io::Error) -> Self {
+        MetricsError::Io(cause)
+    }
+}
+
+impl From<serde_json::Error> for MetricsError {
+    fn from(cause: serde_json::Error) -> Self {
+        MetricsError::Json(cause)
+    }
 }
 
 /// Appends records, one line each, and counts the bytes so that a checkpoint can hold the offset.

@@ -1,4 +1,4 @@
-//! Habits of the sources: no overlong files, nothing unfinished, no path of one machine.
+//! Habits of the sources: no overlong files, nothing unfinished, no path of one machine, no cause that is told twice.
 
 use super::Finding;
 use crate::workspace::Workspace;
@@ -26,6 +26,9 @@ fn inspect(file: &str, text: &str, machine: &[String]) -> Vec<Finding> {
     if file.ends_with(".rs") && lines > LONG {
         findings.push(Finding::of(file, format!("{lines} lines: is an idea missing its name?")).into_warning());
     }
+    if file.ends_with(".rs") {
+        findings.extend(told_twice(file, text));
+    }
     for (index, line) in text.lines().enumerate() {
         let marked = |mark: &&&str| line.split(|byte: char| !byte.is_ascii_alphanumeric()).any(|word| word == **mark);
         if let Some(mark) = UNFINISHED.iter().find(marked) {
@@ -33,6 +36,23 @@ fn inspect(file: &str, text: &str, machine: &[String]) -> Vec<Finding> {
         }
         if let Some(path) = machine.iter().find(|path| names(line, path)) {
             findings.push(Finding::at(file, index + 1, format!("{path} is a path of this machine alone")));
+        }
+    }
+    findings
+}
+
+/// Error texts that hold their cause and hand it on as well: whoever prints the chain of causes then says it twice. A
+/// field called `source` and what is marked `#[from]` are handed on.
+fn told_twice(file: &str, text: &str) -> Vec<Finding> {
+    let advice = "the chain of causes says it again: leave it out, or call the field `cause`";
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let mut findings = Vec::new();
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.starts_with("//")) {
+        let attribute = line.starts_with("#[error(") || index > 0 && lines[index - 1] == "#[error(";
+        let handed_on = line.contains(concat!("{sou", "rce}"))
+            || line.contains("{0}") && lines.get(index + 1).is_some_and(|next| next.contains("(#[from]"));
+        if attribute && handed_on {
+            findings.push(Finding::at(file, index + 1, advice));
         }
     }
     findings
@@ -69,6 +89,11 @@ mod tests {
         };
         check("a.rs", "fn main() {}\n// mastodon\n", &[]);
         check("a.rs", concat!("\n// FIX", "ME: later"), &[concat!("a.rs:2: FIX", "ME: finish it or leave it out")]);
+        let twice = ": the chain of causes says it again: leave it out, or call the field `cause`";
+        check("a.rs", concat!("#[error(\"no: {sou", "rce}\")]\nA { source: E },"), &[&format!("a.rs:1{twice}")]);
+        check("a.rs", concat!("#[error(\n    \"no: {sou", "rce}\"\n)]"), &[&format!("a.rs:2{twice}")]);
+        check("a.rs", "#[error(\"no: {0}\")]\nA(#[from] E),", &[&format!("a.rs:1{twice}")]);
+        check("a.rs", "#[error(\"no: {0}\")]\nA(String),\n#[error(transparent)]\nB(#[from] E),", &[]);
         check("a.md", "see /some/checkout/file", &["a.md:1: /some/checkout is a path of this machine alone"]);
         check("a.md", "see /home/user/some/checkout/file and /some/checkout.txt", &[]);
         check("a.rs", &"\n".repeat(601), &["a.rs: warning: 601 lines: is an idea missing its name?"]);

@@ -159,7 +159,7 @@ impl<R: BufRead> Source<R> {
     }
 
     fn read(&mut self) -> Result<Option<(u64, Vec<u8>)>, IngestError> {
-        let failed = |source: io::Error| IngestError::Stream { doing: "read a strace log", source };
+        let failed = |cause: io::Error| IngestError::Stream { doing: "read a strace log", cause };
         let line = self.lines.next().map_err(failed)?;
         // An overlong line keeps its marker: one byte more than any whole line can have.
         Ok(line.map(|line| {

@@ -47,9 +47,9 @@ impl TelemetryReader {
     /// Opens a file.
     ///
     /// # Errors
-    /// [`IngestError::Io`] when it cannot be opened, otherwise as [`TelemetryReader::new`].
+    /// [`IngestError::Stream`] when it cannot be opened, otherwise as [`TelemetryReader::new`].
     pub fn open(path: &Path) -> Result<Self, IngestError> {
-        let file = std::fs::File::open(path).map_err(|source| IngestError::io(path, source))?;
+        let file = std::fs::File::open(path).map_err(|cause| IngestError::Stream { doing: "open it", cause })?;
         Self::new(file)
     }
 

@@ -467,7 +467,7 @@ fn properties(options: &WriterOptions) -> Result<WriterProperties, IngestError> 
 fn written(error: ParquetError) -> IngestError {
     match error {
         ParquetError::External(source) => match source.downcast::<std::io::Error>() {
-            Ok(source) => IngestError::Stream { doing: "write telemetry", source: *source },
+            Ok(cause) => IngestError::Stream { doing: "write telemetry", cause: *cause },
             Err(source) => IngestError::Parquet(source.to_string()),
         },
         other => IngestError::Parquet(other.to_string()),

@@ -86,7 +86,7 @@ fn the_version_is_that_of_the_package() {
 fn wrong_arguments_end_with_64_and_touch_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let train = ["train", "--data", "none.parquet"];
-    let cases: [(&[&str], &[&str]); 20] = [
+    let cases: [(&[&str], &[&str]); 23] = [
         (&[], &["Usage"]),
         (&["fly"], &["fly"]),
         (&["ingest"], &["--format"]),
@@ -110,6 +110,9 @@ fn wrong_arguments_end_with_64_and_touch_nothing() {
         (&[&train[..], &["--set", "reward.false_positive=nan"]].concat(), &["reward.false_positive"]),
         (&[&train[..], &["--set", "calibration.target_fpr=[0.1, 0.1]"]].concat(), &["target_fpr", "once"]),
         (&["quickstart", "--set", "calibration.folds=1"], &["calibration.folds"]),
+        (&[&train[..], &["--name", "../up"]].concat(), &["../up", "1 to 64 of a-z"]),
+        (&["release", "rollback", "No Name"], &["No Name", "1 to 64 of a-z"]),
+        (&["release", "promote", "1", "--name", "a/b"], &["a/b", "1 to 64 of a-z"]),
     ];
     for (arguments, parts) in cases {
         println!("bellwether {}", arguments.join(" "));
@@ -167,9 +170,33 @@ fn training_needs_both_classes() {
     let (empty, _) = TelemetryWriter::new(Vec::new()).unwrap().finish().unwrap();
     std::fs::write(at.join("empty.parquet"), empty).unwrap();
     for (file, counts) in [("benign.parquet", "4 benign and 0 malicious"), ("empty.parquet", "0 benign and 0")] {
-        bellwether(at, &["train", "--data", file]).complains(64, &[file, counts, "both"]);
+        for verb in [&["train"][..], &["evaluate", "--cv", "3"], &["quickstart"]] {
+            println!("bellwether {verb:?} --data {file}");
+            let advice = [file, counts, "training needs both: add recordings of the class that is missing, or labels"];
+            bellwether(at, &[verb, &["--data", file]].concat()).complains(64, &advice);
+        }
+        assert_eq!(files(at), ["benign.parquet", "empty.parquet"]);
     }
-    assert_eq!(files(at), ["benign.parquet", "empty.parquet"]);
+    assert!(!at.join("quickstart").exists() && !at.join("runs").exists());
+}
+
+#[test]
+fn too_few_families_to_calibrate_on_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    telemetry(at, "few.parquet", &recordings(&["benign", "malicious"], 3));
+    telemetry(at, "one.parquet", &recordings(&["benign", "malicious"], 1));
+    for (file, advice) in [("few.parquet", "fewer folds"), ("one.parquet", "record more families")] {
+        for verb in [&["train"][..], &["quickstart"], &["evaluate", "--cv", "4"]] {
+            println!("bellwether {verb:?} --data {file}");
+            let parts = ["groups with benign episodes", advice];
+            bellwether(at, &[verb, &["--data", file]].concat()).complains(64, &parts);
+        }
+    }
+    // Enough families in all, too few of them to learn from.
+    let quickstart = ["quickstart", "--data", "few.parquet", "--set", "calibration.folds=3"];
+    bellwether(at, &quickstart).complains(64, &["groups with benign episodes", "fewer folds"]);
+    assert!(!at.join("quickstart").exists() && !at.join("runs").exists());
 }
 
 #[test]
@@ -252,7 +279,7 @@ fn a_full_disk_leaves_nothing_under_a_final_name() {
         &["ingest", "--format", "jsonl", "input.jsonl", "--out", "target/out.parquet"],
         &["split", "data.parquet", "--by", "family", "--out", "target/parts"],
         &["train", "--data", "data.parquet", "--runs", "target/runs", "--set", "trainer.updates=2"],
-        &["quickstart", "--data", "data.parquet", "--out", "target/quick", "--set", "trainer.updates=2"],
+        &["quickstart", "--data", "data.parquet", "--out", "target/quick", "--set", "calibration.folds=2"],
     ];
     for arguments in cases {
         println!("bellwether {}", arguments.join(" "));

@@ -139,8 +139,11 @@ pub enum RegistryError {
     },
 }
 
-/// Refuses a name that is not safe as a file name everywhere.
-pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), RegistryError> {
+/// Refuses a name that is not safe as a file name everywhere; `what` says what it would name.
+///
+/// # Errors
+/// [`RegistryError::Name`].
+pub fn check_name(what: &'static str, name: &str) -> Result<(), RegistryError> {
     if is_plain_name(name) {
         return Ok(());
     }

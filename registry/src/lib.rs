@@ -17,7 +17,7 @@ mod models;
 mod run;
 mod store;
 
-pub use error::RegistryError;
+pub use error::{RegistryError, check_name};
 pub use models::{Check, GateReport, ModelRegistry, Move, MoveKind, Published, RegistryProblem, VersionRecord};
 pub use run::{
     ArtifactEntry, HostFacts, InputFile, Lease, MANIFEST_FORMAT, Outcome, Problem, RunDirectory, RunManifest, RunPaths,

@@ -40,7 +40,9 @@ impl Arguments {
             (Some(folds), _) => {
                 let config = self.settings.resolve()?;
                 let recordings = run::read(&self.data, &config)?;
-                cross_validate(&recordings, &config, folds, build::isa()?, &mut Progress::new(output))?
+                run::require_both_classes(&self.data, &recordings).map_err(Failure::of_run)?;
+                cross_validate(&recordings, &config, folds, build::isa()?, &mut Progress::new(output))
+                    .map_err(|error| Failure::of_run(error.into()))?
             }
             (None, Some(folder)) => {
                 let release = model::load(folder)?;

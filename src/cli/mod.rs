@@ -21,6 +21,10 @@ mod validate;
 use std::fmt;
 use std::process::ExitCode;
 
+use bellwether_registry::{RegistryError, check_name};
+use bellwether_trainer::evaluate::EvaluationError;
+use bellwether_trainer::recorded::TrainingError;
+use bellwether_trainer::run::RunError;
 use clap::{Parser, Subcommand};
 
 pub(crate) use output::Output;
@@ -94,6 +98,20 @@ impl Failure {
         Failure::Usage(error.into())
     }
 
+    /// What a run refused before it began is wrong usage: its configuration, its name, or data that cannot teach.
+    pub(crate) fn of_run(error: RunError) -> Failure {
+        use EvaluationError::{Folds, OneClass, TooFewGroups};
+        match error {
+            RunError::Config(_) | RunError::OneClass { .. } | RunError::Registry(RegistryError::Name { .. }) => {
+                Failure::usage(error)
+            }
+            RunError::Training(TrainingError::Evaluation(TooFewGroups { .. } | OneClass { .. } | Folds { .. })) => {
+                Failure::usage(error)
+            }
+            error => Failure::Failed(error.into()),
+        }
+    }
+
     /// Tells the user, with the chain of causes.
     pub(crate) fn report(&self) -> ExitCode {
         let code = match self {
@@ -119,4 +137,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Failure::Failed(error.into())
     }
+}
+
+/// Parses an argument that names something in a run directory or a registry.
+fn plain_name(text: &str) -> Result<String, String> {
+    check_name("name", text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }

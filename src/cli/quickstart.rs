@@ -1,15 +1,19 @@
 //! `bellwether quickstart`: the main job, end to end, on the recordings that ship with the program.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use bellwether_artifact::durable;
 use bellwether_env_adapter::action;
-use bellwether_env_adapter::ingest::{DigestSink, Shares, Side, SplitBy, TelemetryReader, assign};
+use bellwether_env_adapter::ingest::{
+    Assignment, DigestSink, EpisodeDigest, Shares, Side, SplitBy, TelemetryReader, assign,
+};
 use bellwether_inference::LoadedRelease;
 use bellwether_registry::ModelRegistry;
 use bellwether_replay::StateRows;
+use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::{Evaluation, render_table};
 use bellwether_trainer::run::{self, TrainRequest};
 use serde::Serialize;
@@ -53,6 +57,8 @@ struct Release {
     number: u32,
 }
 
+/// Shares of the recordings.
+const SHARES: Shares = Shares { train: 0.7, valid: 0.0, test: 0.3 };
 /// Seconds for which decisions are counted.
 const COUNTED_SECONDS: f64 = 0.5;
 /// The name that the released model gets.
@@ -62,16 +68,25 @@ impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         let started = Instant::now();
         let config = self.settings.resolve()?;
-        durable::create_folder(&self.out)?;
+        let isa = build::isa()?;
         let recordings = self.out.join("recordings.parquet");
+        let assignment = self.split_by_family(&recordings, &config)?;
+        durable::create_folder(&self.out)?;
         match &self.data {
             Some(path) => {
-                durable::write(&recordings, |to| std::io::copy(&mut std::fs::File::open(path)?, to).map(drop))?
+                let mut from = open(path)?;
+                durable::write(&recordings, |to| std::io::copy(&mut from, to).map(drop))?
             }
             None => durable::write_bytes(&recordings, bellwether_corpus::recordings())?,
         }
         let data = self.out.join("data");
-        let (train, test) = split_by_family(&recordings, &data, config.seed)?;
+        durable::create_folder(&data)?;
+        let parts = split::write_parts(&recordings, &assignment, &data)?;
+        let file = |side: Side| {
+            let part = parts.iter().find(|part| part.side == side);
+            part.map(|part| part.file.clone()).ok_or_else(|| anyhow!("the split left no episode for {}", side.name()))
+        };
+        let (train, test) = (file(Side::Train)?, file(Side::Test)?);
         let request = TrainRequest {
             name: "quickstart",
             config: &config,
@@ -80,10 +95,10 @@ impl Arguments {
             runs: &self.out.join("runs"),
             resume: None,
             flags: Default::default(),
-            isa: build::isa()?,
+            isa,
             source: build::source(),
         };
-        let trained = run::train(&request, &mut Progress::new(output))?;
+        let trained = run::train(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
         let folder = trained.folder.join("model");
         let loaded = model::load(&folder)?;
         let registry_folder = self.out.join("releases");
@@ -112,31 +127,39 @@ impl Arguments {
             None => Err(Failure::NotMet("the model was not released: a gate was not met".to_owned())),
         }
     }
+
+    /// Splits the recordings by family into what is learnt from and what is tested on, and refuses what cannot be learnt
+    /// from before anything is written. What a split by three calls `valid` is learnt from too: operating points are
+    /// calibrated inside training. `recordings` is what the recordings that ship will be called.
+    fn split_by_family(&self, recordings: &Path, config: &TrainConfig) -> Result<Assignment, Failure> {
+        let name = self.data.as_deref().unwrap_or(recordings);
+        let mut digests = DigestSink::default();
+        let reader = match &self.data {
+            Some(path) => TelemetryReader::new(open(path)?),
+            None => TelemetryReader::from_bytes(bellwether_corpus::recordings()),
+        };
+        let unreadable = || format!("cannot read {}", name.display());
+        reader.and_then(|reader| reader.read(&mut digests)).with_context(unreadable)?;
+        let episodes = &digests.episodes;
+        run::require_learnable(name, episodes, config).map_err(Failure::of_run)?;
+        let assignment = assign(episodes, SplitBy::Family, SHARES, config.seed).map_err(Failure::usage)?;
+        let on = |side: Side, episode: &EpisodeDigest| assignment.side(&episode.episode_id.0) == Some(side);
+        let learnt_from = episodes.iter().filter(|episode| on(Side::Train, episode));
+        run::require_learnable(&self.out.join("data/train.parquet"), learnt_from, config).map_err(Failure::of_run)?;
+        if !episodes.iter().any(|episode| on(Side::Test, episode)) {
+            return Err(Failure::usage(anyhow!("{} holds too few families to test on some of them", name.display())));
+        }
+        Ok(assignment)
+    }
 }
 
-/// Splits the recordings by family and gives what is learnt from and what is tested on. What a split by three calls
-/// `valid` is learnt from too: operating points are calibrated inside training.
-fn split_by_family(recordings: &Path, out: &Path, seed: u64) -> Result<(PathBuf, PathBuf), Failure> {
-    let mut digests = DigestSink::default();
-    let unreadable = || format!("cannot read {}", recordings.display());
-    TelemetryReader::open(recordings).and_then(|reader| reader.read(&mut digests)).with_context(unreadable)?;
-    let shares = Shares { train: 0.7, valid: 0.0, test: 0.3 };
-    let assignment = assign(&digests.episodes, SplitBy::Family, shares, seed)?;
-    durable::create_folder(out)?;
-    let parts = split::write_parts(recordings, &assignment, out)?;
-    let of = |side: Side| {
-        let part = parts.iter().find(|part| part.side == side);
-        part.map(|part| part.file.clone()).ok_or_else(|| anyhow!("the split left no episode for {}", side.name()))
-    };
-    Ok((of(Side::Train)?, of(Side::Test)?))
+/// Opens a file to read.
+fn open(path: &Path) -> Result<File, Failure> {
+    Ok(File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
 }
 
 /// How many recorded states the engine decides in a second, one at a time on one thread.
-fn decisions_per_second(
-    loaded: &LoadedRelease,
-    test: &Path,
-    config: &bellwether_trainer::config::TrainConfig,
-) -> Result<f64, Failure> {
+fn decisions_per_second(loaded: &LoadedRelease, test: &Path, config: &TrainConfig) -> Result<f64, Failure> {
     let recordings = run::read(test, config)?;
     let states = recordings.store().states();
     let count = states.len().min(4096);

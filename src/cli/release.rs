@@ -24,7 +24,7 @@ enum Verb {
         /// Folder of the model, or a number, version or name that the registry knows.
         model: String,
         /// The name that is moved.
-        #[arg(long, default_value = "champion")]
+        #[arg(long, default_value = "champion", value_parser = super::plain_name)]
         name: String,
         #[command(flatten)]
         limits: gates::Limits,
@@ -32,7 +32,7 @@ enum Verb {
     /// Move a name back to where it stood before.
     Rollback {
         /// The name that is moved.
-        #[arg(default_value = "champion")]
+        #[arg(default_value = "champion", value_parser = super::plain_name)]
         name: String,
     },
     /// All released models and the names that stand on them.

@@ -115,7 +115,8 @@ pub(crate) fn write_parts(file: &Path, assignment: &Assignment, out: &Path) -> R
     }
     let Ok(writers) = <[_; 3]>::try_from(writers) else { return Ok(Vec::new()) };
     let mut sink = SplitSink::new(assignment, writers);
-    TelemetryReader::open(file)?.read(&mut sink)?;
+    let unreadable = || format!("cannot read {}", file.display());
+    TelemetryReader::open(file).and_then(|reader| reader.read(&mut sink)).with_context(unreadable)?;
     let mut parts = Vec::new();
     for (side, writer) in Side::ALL.into_iter().zip(sink.into_sinks()) {
         let (part, summary) = writer.finish()?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::render_table;
-use bellwether_trainer::run::{self, RunError, TrainRequest};
+use bellwether_trainer::run::{self, TrainRequest};
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
     /// What to call the run and its model.
-    #[arg(long, default_value = "policy")]
+    #[arg(long, default_value = "policy", value_parser = super::plain_name)]
     name: String,
     /// Go on with a run that was cut off, from its last checkpoint; give the same data and configuration.
     #[arg(long, value_name = "RUN")]
@@ -92,10 +92,7 @@ impl Arguments {
             isa: build::isa()?,
             source: build::source(),
         };
-        let report = run::train(&request, &mut Progress::new(output)).map_err(|error| match error {
-            RunError::Config(_) | RunError::OneClass { .. } => Failure::usage(error),
-            error => Failure::Failed(error.into()),
-        })?;
+        let report = run::train(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
         let report = Report {
             model: report.folder.join("model"),
             run: report.run,

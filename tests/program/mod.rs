@@ -27,6 +27,13 @@ impl Ran {
             assert!(ran.stderr.contains(part), "`{part}` is not in\n{}", ran.stderr);
         }
         assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        // Nothing that an error says stands twice in its chain of causes.
+        for line in ran.stderr.lines() {
+            let mut clauses: Vec<&str> = line.split([':', ';', '(']).map(str::trim).filter(|c| c.len() > 3).collect();
+            clauses.sort_unstable();
+            let twice = clauses.array_windows().find(|[one, other]| one == other);
+            assert!(twice.is_none(), "{twice:?} stands twice in\n{line}");
+        }
         ran
     }
 

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use bellwether_artifact::{
     ArtifactError, DataFingerprint, Metric, ModelVersion, OperatingPoint, Sha256, SourceRevision, durable, release,
 };
+use bellwether_env_adapter::ingest::EpisodeDigest;
 use bellwether_env_adapter::spec::FeatureSpec;
-use bellwether_env_adapter::{ACTION_COUNT, Action};
-use bellwether_registry::{InputFile, MANIFEST_FORMAT, RegistryError, RunDirectory, RunManifest};
+use bellwether_env_adapter::{ACTION_COUNT, Action, Label};
+use bellwether_registry::{InputFile, MANIFEST_FORMAT, RegistryError, RunDirectory, RunManifest, check_name};
 use bellwether_replay::StateRows;
 
 use crate::config::{ConfigError, TrainConfig};
-use crate::evaluate::Evaluation;
+use crate::evaluate::{Evaluation, FoldItem, Groups, grouped_folds};
 use crate::export::{Export, ExportError};
 use crate::learner::fused::Isa;
 use crate::network::NetworkError;
@@ -85,7 +86,7 @@ pub trait RunObserver {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration cannot be run.
-    #[error("the configuration cannot be run: {0}")]
+    #[error(transparent)]
     Config(#[from] ConfigError),
     /// The data cannot be read.
     #[error("cannot read {path}")]
@@ -96,7 +97,10 @@ pub enum RunError {
         source: RecordingsError,
     },
     /// The data holds nothing to learn from.
-    #[error("{path} holds {benign} benign and {malicious} malicious labelled episodes; training needs both")]
+    #[error(
+        "{path} holds {benign} benign and {malicious} malicious labelled episodes; training needs both: add recordings of \
+         the class that is missing, or labels"
+    )]
     OneClass {
         /// The telemetry file.
         path: PathBuf,
@@ -120,8 +124,10 @@ pub enum RunError {
     /// A file could not be read or written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// The run to go on with had other data or another configuration.
-    #[error("the run {run} was made from other data or another configuration; start a new run instead")]
+    /// The run to go on with had other data, another configuration or other code.
+    #[error(
+        "the run {run} was made from other data, another configuration or by another build; start a new run instead"
+    )]
     OtherRun {
         /// Id of the run.
         run: String,
@@ -135,6 +141,7 @@ pub enum RunError {
 pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Result<TrainReport, RunError> {
     let config = request.config;
     config.validate()?;
+    check_name("name of a run", request.name)?;
     observer.phase("reading recordings");
     let recordings = read(request.data, config)?;
     require_both_classes(request.data, &recordings)?;
@@ -158,10 +165,16 @@ pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Resu
             })
         }
         Err(error) => {
-            directory.fail(&error.to_string())?;
+            directory.fail(&with_causes(&error))?;
             Err(error)
         }
     }
+}
+
+/// An error with all its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Reads telemetry as the configuration asks for it.
@@ -173,9 +186,40 @@ pub fn read(path: &Path, config: &TrainConfig) -> Result<Recordings, RunError> {
         .map_err(|source| RunError::Recordings { path: path.to_path_buf(), source })
 }
 
-fn require_both_classes(path: &Path, recordings: &Recordings) -> Result<(), RunError> {
+/// Refuses recordings that miss one of the two classes.
+///
+/// # Errors
+/// [`RunError::OneClass`].
+pub fn require_both_classes(path: &Path, recordings: &Recordings) -> Result<(), RunError> {
     let of_class = |class: u32| recordings.store().episodes().filter(|e| e.class == class && e.len > 0).count();
-    let (benign, malicious) = (of_class(0), of_class(1));
+    both(path, of_class(0), of_class(1))
+}
+
+/// Refuses what [`train`] would refuse of these episodes, by their digests alone, before anything is written.
+///
+/// # Errors
+/// [`RunError::OneClass`], and [`RunError::Training`] where a class has fewer groups than calibration has folds.
+pub fn require_learnable<'a>(
+    path: &Path,
+    episodes: impl IntoIterator<Item = &'a EpisodeDigest>,
+    config: &TrainConfig,
+) -> Result<(), RunError> {
+    let mut groups = Groups::new();
+    let items: Vec<FoldItem> = episodes
+        .into_iter()
+        .filter(|episode| episode.events > 0)
+        .filter_map(|episode| {
+            let label = episode.label?;
+            Some(FoldItem { group: groups.intern(episode.family.as_deref()), label, content: Some(episode.content.0) })
+        })
+        .collect();
+    let malicious = items.iter().filter(|item| item.label == Label::Malicious).count();
+    both(path, items.len() - malicious, malicious)?;
+    grouped_folds(&items, config.calibration.folds as u32, config.seed).map_err(TrainingError::Evaluation)?;
+    Ok(())
+}
+
+fn both(path: &Path, benign: usize, malicious: usize) -> Result<(), RunError> {
     if benign > 0 && malicious > 0 {
         return Ok(());
     }
@@ -222,7 +266,7 @@ fn open(
     let mut directory = RunDirectory::resume(folder)?;
     if directory.manifest().fingerprint()? != fingerprint {
         let run = directory.id();
-        directory.fail("it was taken up with other data or another configuration")?;
+        directory.fail("it was taken up with other data, another configuration or by another build")?;
         return Err(RunError::OtherRun { run });
     }
     let path = directory.paths().folder().join(CHECKPOINT);

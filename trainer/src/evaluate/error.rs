@@ -44,8 +44,8 @@ pub enum EvaluationError {
     },
     /// A class has fewer separable groups than there are folds.
     #[error(
-        "{folds} folds need {folds} groups with {class} episodes that share no duplicate, and there are {groups}; ask for \
-         fewer folds"
+        "{folds} folds need {folds} groups with {class} episodes that share no duplicate, and there are {groups}; {}",
+        if *groups < 2 { "record more families" } else { "ask for fewer folds" }
     )]
     TooFewGroups {
         /// The class.

@@ -20,7 +20,8 @@ mod store;
 pub use error::{RegistryError, check_name};
 pub use models::{Check, GateReport, ModelRegistry, Move, MoveKind, Published, RegistryProblem, VersionRecord};
 pub use run::{
-    ArtifactEntry, HostFacts, InputFile, Lease, MANIFEST_FORMAT, Outcome, Problem, RunDirectory, RunManifest, RunPaths,
-    RunReport, RunStatus, RunSummary, Terminal, Verification, find_run, list_runs, show_run, verify_run,
+    ArtifactEntry, EventFile, HostFacts, InputFile, Lease, MANIFEST_FORMAT, Outcome, Problem, RunDirectory,
+    RunManifest, RunPaths, RunReport, RunStatus, RunSummary, Terminal, Verification, find_run, list_runs, show_run,
+    verify_run,
 };
 pub use store::{ArtifactStore, Collected, References, StoreSession};

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use bellwether_trainer::recorded::training::{RELEASED, UpdateMetrics};
+use bellwether_trainer::metrics::UpdateMetrics;
+use bellwether_trainer::recorded::training::RELEASED;
 use bellwether_trainer::run::RunObserver;
 use indicatif::ProgressBar;
 

@@ -10,13 +10,16 @@ use bellwether_artifact::{
 use bellwether_env_adapter::ingest::EpisodeDigest;
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::{ACTION_COUNT, Action, Label};
-use bellwether_registry::{InputFile, MANIFEST_FORMAT, RegistryError, RunDirectory, RunManifest, check_name};
+use bellwether_registry::{
+    EventFile, InputFile, MANIFEST_FORMAT, RegistryError, RunDirectory, RunManifest, check_name,
+};
 use bellwether_replay::StateRows;
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::evaluate::{Evaluation, FoldItem, Groups, grouped_folds};
 use crate::export::{Export, ExportError};
 use crate::learner::fused::Isa;
+use crate::metrics::{EventWriter, UpdateMetrics};
 use crate::network::NetworkError;
 use crate::recorded::TrainingError;
 use crate::recorded::calibration::{Calibrated, calibrate};
@@ -24,7 +27,7 @@ use crate::recorded::checkpoint::Checkpoint;
 use crate::recorded::evaluation::{Background, Tested, evaluate};
 use crate::recorded::playback::Policy;
 use crate::recorded::recordings::{Recordings, RecordingsError};
-use crate::recorded::training::{Training, UpdateMetrics};
+use crate::recorded::training::Training;
 
 /// The latest checkpoint, below the run's folder.
 const CHECKPOINT: &str = "checkpoints/latest.checkpoint";
@@ -284,6 +287,36 @@ fn open(
     Ok(directory)
 }
 
+/// The metrics as curves for TensorBoard, in a file of this start of the run.
+struct Curves {
+    events: EventWriter<EventFile>,
+}
+
+impl Curves {
+    /// Begins the file of a run that stands after `updates` updates.
+    fn begin(directory: &RunDirectory, updates: u64) -> Result<Curves, RunError> {
+        let file = directory.event_file()?;
+        let (path, now) = (file.path().to_path_buf(), file.unix_seconds());
+        let failed = |source| RunError::Artifact(ArtifactError::io("write", &path, source));
+        // Indented by four blanks, Markdown shows it as it is.
+        let configuration = serde_json::to_string_pretty(&directory.manifest().config).map_err(|e| failed(e.into()))?;
+        let configuration = format!("    {}", configuration.replace('\n', "\n    "));
+        let mut events = EventWriter::new(file, now).map_err(failed)?;
+        events.session_start(updates + 1, now).map_err(failed)?;
+        events.text("configuration", 0, &configuration, now).map_err(failed)?;
+        Ok(Curves { events })
+    }
+
+    fn append(&mut self, lines: &[UpdateMetrics]) -> Result<(), RunError> {
+        let now = self.events.get_ref().unix_seconds();
+        for line in lines {
+            let written = self.events.scalars(line.update, line.curves(), now);
+            written.map_err(|source| ArtifactError::io("write", self.events.get_ref().path(), source))?;
+        }
+        Ok(())
+    }
+}
+
 /// Trains, calibrates, exports and evaluates.
 fn finish(
     request: &TrainRequest<'_>,
@@ -297,12 +330,14 @@ fn finish(
     observer.phase("training");
     let fingerprint = directory.manifest().fingerprint()?;
     let mut saved = training.updates();
+    let mut curves = Curves::begin(directory, saved)?;
     while !training.is_finished() {
         let started = observer.seconds();
         let lines = training.round()?;
         for line in &lines {
             directory.metrics().append(line)?;
         }
+        curves.append(&lines)?;
         let seconds = observer.seconds() - started;
         directory.timings().append(&serde_json::json!({ "update": training.updates(), "seconds": seconds }))?;
         if training.updates() - saved >= config.trainer.checkpoint_interval || training.is_finished() {

@@ -1,6 +1,9 @@
 //! Training on recordings, end to end on small synthetic telemetry.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod events;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +14,7 @@ use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, Eve
 use bellwether_registry::{RunPaths, verify_run};
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::learner::fused::Isa;
-use bellwether_trainer::recorded::training::UpdateMetrics;
+use bellwether_trainer::metrics::UpdateMetrics;
 use bellwether_trainer::run::{RunError, RunObserver, TrainReport, TrainRequest, train};
 
 /// Calls that both classes make before anything tells them apart.
@@ -114,6 +117,33 @@ fn bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
     names.iter().map(|name| ((*name).to_owned(), fs::read(folder.join(name)).unwrap())).collect()
 }
 
+/// What TensorBoard shows of a run, by tag and step: files in the order of their names, and where a start at a step is told,
+/// what came before it from that step on is forgotten.
+fn curves(folder: &Path) -> BTreeMap<(String, u64), f32> {
+    let tensorboard = RunPaths::new(folder).tensorboard();
+    let mut files: Vec<PathBuf> = fs::read_dir(tensorboard).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut shown = BTreeMap::new();
+    for file in files {
+        assert!(file.to_str().unwrap().contains(".tfevents."), "{file:?} is not looked at");
+        for event in events::records(&fs::read(file).unwrap()) {
+            if events::fields(&event).iter().any(|(number, _)| *number == 7) {
+                let events::Field::Varint(start) = events::at(&event, &[2]) else { panic!("a step is a varint") };
+                shown.retain(|(_, step), _| *step < start);
+            }
+            shown.extend(events::scalars(&event).into_iter().map(|(tag, step, value)| ((tag, step), value)));
+        }
+    }
+    shown
+}
+
+/// What `metrics.jsonl` says, in the same form.
+fn logged(folder: &Path) -> BTreeMap<(String, u64), f32> {
+    let text = fs::read_to_string(RunPaths::new(folder).metrics()).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<UpdateMetrics>(line).unwrap());
+    lines.flat_map(|line| line.curves().map(|(tag, value)| ((tag, line.update), value)).collect::<Vec<_>>()).collect()
+}
+
 #[test]
 fn a_policy_waits_for_evidence_and_then_convicts() {
     let folder = tempfile::tempdir().unwrap();
@@ -162,6 +192,8 @@ fn a_run_that_was_cut_off_goes_on_to_the_same_bytes() {
     let config = config();
     let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
     let whole = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap();
+    assert_eq!(logged(&whole.folder).len(), 400 / 25 * 3 * 6);
+    assert_eq!(curves(&whole.folder), logged(&whole.folder));
     for die_at in [50, 150, 250, 400] {
         let cut = tempfile::tempdir().unwrap();
         let case = Case { folder: cut.path(), ..case };
@@ -171,11 +203,16 @@ fn a_run_that_was_cut_off_goes_on_to_the_same_bytes() {
         assert!(died.is_err());
         let left = fs::read_dir(cut.path().join("runs")).unwrap().next().unwrap().unwrap().path();
         assert!(!RunPaths::new(&left).terminal().exists());
+        let seen = curves(&left);
         let case = Case { resume: Some(&left), ..case };
         let resumed = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap();
         for (ours, theirs) in bytes(&whole.folder).iter().zip(bytes(&resumed.folder)) {
             assert!(*ours == theirs, "{} differs after a cut at {die_at}", ours.0);
         }
+        // Every record once, although the part after the last checkpoint was played twice.
+        assert!(!seen.is_empty() && seen.len() <= die_at as usize / 25 * 3 * 6, "{} at {die_at}", seen.len());
+        assert_eq!(curves(&resumed.folder), logged(&whole.folder), "after a cut at {die_at}");
+        assert_eq!(fs::read_dir(RunPaths::new(&resumed.folder).tensorboard()).unwrap().count(), 2);
     }
 }
 

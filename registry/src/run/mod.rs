@@ -1,5 +1,6 @@
 //! Run directories: one folder per run, one writer, and a status that any reader derives.
 
+mod events;
 mod lease;
 mod manifest;
 mod status;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::lock::{FileLock, Mode};
 use crate::{RegistryError, clock};
 
+pub use events::EventFile;
 pub use lease::Lease;
 pub use manifest::{ArtifactEntry, InputFile, MANIFEST_FORMAT, RunManifest};
 pub use status::{RunReport, RunStatus, RunSummary, find_run, list_runs, show_run};
@@ -247,6 +249,14 @@ impl RunDirectory {
     /// The log of durations.
     pub fn timings(&mut self) -> &mut JsonLines {
         &mut self.timings
+    }
+
+    /// A new file for TensorBoard, behind those of earlier starts of the run.
+    ///
+    /// # Errors
+    /// [`RegistryError::Artifact`] where it cannot be made.
+    pub fn event_file(&self) -> Result<EventFile, RegistryError> {
+        EventFile::create(&self.paths.tensorboard())
     }
 
     /// Cuts the metrics back to where a checkpoint was taken.

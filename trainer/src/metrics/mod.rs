@@ -1,13 +1,47 @@
-//! What a run writes while it trains: metrics, timings and TensorBoard events.
+//! What a run writes while it trains: a record per update in `metrics.jsonl`, and the same as curves for TensorBoard.
 //!
-//! `metrics.jsonl` is a function of data, configuration and seed, so it holds no time; times go to `timings.jsonl`, and
-//! TensorBoard files (which carry times) are never hashed. Nothing here reads a clock or opens a file: writers take any
-//! `Write`, and times are handed in.
+//! `metrics.jsonl` is a function of data, configuration and seed, so it holds no time; TensorBoard files carry times and are
+//! never hashed. Nothing here reads a clock or opens a file: writers take any `Write`, and times are handed in.
 
-mod records;
 mod tensorboard;
 
-pub use records::{
-    JsonLines, JsonLinesWriter, MetricsError, MetricsRecord, PartialLine, Phase, TimingsRecord, read_json_lines,
-};
-pub use tensorboard::{EventWriter, event_file_name};
+use serde::{Deserialize, Serialize};
+
+pub use tensorboard::EventWriter;
+
+/// One line of `metrics.jsonl`: what one update of one network did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateMetrics {
+    /// Name of the network.
+    pub network: String,
+    /// Gradient steps so far.
+    pub update: u64,
+    /// Loss before the step.
+    pub loss: f32,
+    /// Mean of the fitted q-values.
+    pub mean_q: f32,
+    /// Mean of the targets.
+    pub mean_target: f32,
+    /// Largest absolute error.
+    pub max_error: f32,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f32,
+    /// Step size.
+    pub learning_rate: f32,
+}
+
+impl UpdateMetrics {
+    /// The measures as curves: `loss/released`, `mean_q/fold-1`, ... TensorBoard puts the networks of a measure together.
+    pub fn curves(&self) -> impl Iterator<Item = (String, f32)> + '_ {
+        let measures = [
+            ("loss", self.loss),
+            ("mean_q", self.mean_q),
+            ("mean_target", self.mean_target),
+            ("max_error", self.max_error),
+            ("gradient_norm", self.gradient_norm),
+            ("learning_rate", self.learning_rate),
+        ];
+        measures.into_iter().map(|(measure, value)| (format!("{measure}/{}", self.network), value))
+    }
+}

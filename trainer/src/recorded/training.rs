@@ -3,7 +3,6 @@
 use bellwether_env_adapter::ACTION_COUNT;
 use bellwether_replay::EpisodeSampler;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::answers::AnswerModel;
 use super::member::{Judges, Member, MemberState};
@@ -11,33 +10,12 @@ use super::recordings::Recordings;
 use super::{TrainingError, folds_of};
 use crate::config::TrainConfig;
 use crate::learner::fused::{FusedLearner, FusedOptions, Isa};
+use crate::metrics::UpdateMetrics;
 use crate::network::NetworkShape;
 use crate::streams::stream;
 
 /// Name of the network that learns from all folds.
 pub const RELEASED: &str = "released";
-
-/// One line of `metrics.jsonl`: what one update of one network did.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UpdateMetrics {
-    /// Name of the network.
-    pub network: String,
-    /// Gradient steps so far.
-    pub update: u64,
-    /// Loss before the step.
-    pub loss: f32,
-    /// Mean of the fitted q-values.
-    pub mean_q: f32,
-    /// Mean of the targets.
-    pub mean_target: f32,
-    /// Largest absolute error.
-    pub max_error: f32,
-    /// Norm of the gradient before clipping.
-    pub gradient_norm: f32,
-    /// Step size.
-    pub learning_rate: f32,
-}
 
 /// A training run between two rounds. A round is `trainer.target_update_interval` updates of every network, after which the
 /// fold networks' parameters become the judges of the next round.

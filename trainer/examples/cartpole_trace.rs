@@ -30,12 +30,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let action = if episode % 2 == 0 { balanced } else { rng.next_u32() as usize % 2 };
             let step = env.step(action);
             over = step.terminated || step.truncated;
+            let mut observation = [0.0_f32; 4];
+            env.observe(&mut observation);
             let line = json!({
                 "episode": episode,
                 "state": before,
                 "action": action,
                 "reward": step.reward,
                 "next_state": env.state(),
+                // An f32 is an f64 without loss, and so comparable with another's.
+                "observation": observation.map(f64::from),
                 "terminated": step.terminated,
                 "truncated": step.truncated,
             });

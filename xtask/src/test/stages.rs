@@ -1,5 +1,7 @@
 //! What each stage runs.
 
+use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
@@ -110,13 +112,22 @@ const CHECKED_SHAPES: [&str; 3] = ["64,256,256,6", "7,13,3", "5,2"];
 
 fn python_checks(workspace: &Workspace, findings: &Findings) -> anyhow::Result<Outcome> {
     let Some(python) = environment(workspace, findings) else {
-        return Ok(Outcome::Skipped("there is no target/venv: see the stage `python`".into()));
+        let reason = "neither the checker of ONNX nor CartPole beside Gymnasium: there is no target/venv, see `python`";
+        return Ok(Outcome::Skipped(reason.into()));
     };
     let folder = tempfile::tempdir().context("cannot make a folder for the files to check")?;
+    match check_models(workspace, &python, folder.path())? {
+        Outcome::Passed => check_cart_pole(workspace, &python, folder.path()),
+        other => Ok(other),
+    }
+}
+
+/// Networks of several shapes before the checker of ONNX.
+fn check_models(workspace: &Workspace, python: &python::Environment, folder: &Path) -> anyhow::Result<Outcome> {
     let mut check = Command::new(python.interpreter());
     check.arg(workspace.root.join("peers/check_onnx.py"));
     for (number, widths) in CHECKED_SHAPES.iter().enumerate() {
-        let model = folder.path().join(format!("{number}.onnx"));
+        let model = folder.join(format!("{number}.onnx"));
         let mut draw = cargo();
         draw.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether-peers", "--", "draw"]);
         draw.args(["--widths", widths, "--out"]).arg(&model);
@@ -126,6 +137,22 @@ fn python_checks(workspace: &Workspace, findings: &Findings) -> anyhow::Result<O
         };
     }
     succeed(&mut check)
+}
+
+/// Episodes of the pole on the cart, and their seed: half of them long, half of them random.
+const CART_POLE_TRACE: [&str; 2] = ["100", "3"];
+
+/// A trajectory of the pole on the cart beside the published environment.
+fn check_cart_pole(workspace: &Workspace, python: &python::Environment, folder: &Path) -> anyhow::Result<Outcome> {
+    let path = folder.join("cart_pole.jsonl");
+    let file = File::create_new(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let mut trace = cargo();
+    trace.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether-trainer"]);
+    trace.args(["--example", "cartpole_trace", "--"]).args(CART_POLE_TRACE).stdout(file);
+    if let failed @ Outcome::Failed(_) = succeed(&mut trace)? {
+        return Ok(failed);
+    }
+    succeed(Command::new(python.interpreter()).arg(workspace.root.join("peers/check_cartpole.py")).arg(path))
 }
 
 /// What makes the run that the notebooks open: the whole main job, with little training and gates that let anything pass.

@@ -281,7 +281,7 @@ fn complete_by_default() -> bool {
 /// Takes episodes as a reader finds them: `begin`, any number of `event`s in order, `end`. Nothing has to fit in memory.
 pub trait EventSink {
     /// What can go wrong in the sink.
-    type Error;
+    type Error: std::error::Error + Send + Sync + 'static;
 
     /// An episode begins.
     fn begin(&mut self, attributes: &EpisodeAttributes) -> Result<(), Self::Error>;

@@ -83,7 +83,7 @@ pub struct Window<'a> {
 /// Takes the windows of episodes: `begin`, any number of windows in order, `end`.
 pub trait WindowSink {
     /// What can go wrong in the sink.
-    type Error;
+    type Error: std::error::Error + Send + Sync + 'static;
 
     /// An episode begins.
     fn begin(&mut self, attributes: &EpisodeAttributes) -> Result<(), Self::Error>;

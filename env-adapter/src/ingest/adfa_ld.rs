@@ -35,16 +35,12 @@ const MAX_DIGITS: usize = 9;
 /// # Errors
 /// [`IngestError::NothingFound`] where there is no trace in the original layout, [`IngestError::Archive`] for a damaged
 /// or oversized archive, [`IngestError::Io`], and the errors of the sink.
-pub fn read_adfa_ld<S>(
+pub fn read_adfa_ld<S: EventSink + ?Sized>(
     path: &Path,
     options: &Options,
     sink: &mut S,
     report: &mut QualityReport,
-) -> Result<(), IngestError>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+) -> Result<(), IngestError> {
     let intake = Intake::new(sink, report, options.redactor.as_ref());
     let mut reader = Reader { intake, names: Names::new(), found: false };
     let metadata = std::fs::metadata(path).map_err(|source| IngestError::io(path, source))?;
@@ -65,18 +61,14 @@ where
 }
 
 /// Reads one trace from a stream: the body that archives, folders and tests share.
-pub(crate) fn read_trace<S>(
+pub(crate) fn read_trace<S: EventSink + ?Sized>(
     from: impl Read,
     file: &str,
     attributes: &EpisodeAttributes,
     options: &Options,
     sink: &mut S,
     report: &mut QualityReport,
-) -> Result<(), IngestError>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+) -> Result<(), IngestError> {
     let intake = Intake::new(sink, report, options.redactor.as_ref());
     Reader { intake, names: Names::new(), found: false }.trace(from, file, attributes)
 }
@@ -94,11 +86,7 @@ struct Names {
     unknown: String,
 }
 
-impl<S> Reader<'_, S>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+impl<S: EventSink + ?Sized> Reader<'_, S> {
     fn folder(&mut self, root: &Path) -> Result<(), IngestError> {
         let mut files = Vec::new();
         // The layout is three folders deep at most; one more for a folder around it all.

@@ -3,14 +3,12 @@
 //! Rows may be megabytes long and are streamed. Fields may stand in double quotes. Labels are `benign`, `goodware` or
 //! `0`, and `malicious`, `malware` or `1`; an empty label is a missing one.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::path::Path;
 
 use super::csv::{End, Fields};
-use super::files::unpacked;
 use super::intake::Intake;
-use super::{IngestError, Options, QualityReport};
+use super::{IngestError, Options, QualityReport, files};
 use crate::calls::kind_of;
 use crate::{EpisodeAttributes, EpisodeId, Event, EventSink, Label};
 
@@ -28,19 +26,13 @@ const HEADER: [&str; 3] = ["id", "label", "calls"];
 /// # Errors
 /// [`IngestError::NotThisFormat`] where the first line is not `id,label,calls`, [`IngestError::Io`], and as
 /// [`read_calls_csv_from`].
-pub fn read_calls_csv<S>(
+pub fn read_calls_csv<S: EventSink + ?Sized>(
     path: &Path,
     options: &Options,
     sink: &mut S,
     report: &mut QualityReport,
-) -> Result<(), IngestError>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
-    let file = File::open(path).map_err(|source| IngestError::io(path, source))?;
-    let from = unpacked(BufReader::with_capacity(1 << 16, file)).map_err(|source| IngestError::io(path, source))?;
-    read_calls_csv_from(from, path, options, sink, report)
+) -> Result<(), IngestError> {
+    read_calls_csv_from(files::open(path)?, path, options, sink, report)
 }
 
 /// Reads a table from a stream, already unpacked; `path` is its name in errors and in the report.
@@ -50,17 +42,13 @@ where
 ///
 /// # Errors
 /// [`IngestError::NotThisFormat`], [`IngestError::Stream`] when the stream fails, and the errors of the sink.
-pub fn read_calls_csv_from<S>(
+pub fn read_calls_csv_from<S: EventSink + ?Sized>(
     from: impl BufRead,
     path: &Path,
     options: &Options,
     sink: &mut S,
     report: &mut QualityReport,
-) -> Result<(), IngestError>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+) -> Result<(), IngestError> {
     report.files += 1;
     let file = path.display().to_string();
     let mut fields = Fields::new(from);
@@ -91,11 +79,7 @@ struct Table<'a, S: ?Sized> {
     file: &'a str,
 }
 
-impl<S> Table<'_, S>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+impl<S: EventSink + ?Sized> Table<'_, S> {
     /// Reads a row; false at the end of the table.
     fn row(&mut self, fields: &mut Fields<impl BufRead>, text: &mut Vec<u8>) -> Result<bool, IngestError> {
         let line = fields.line();

@@ -1,5 +1,6 @@
 //! Files and folders of recordings.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -22,8 +23,15 @@ pub(crate) fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Res
     Ok(())
 }
 
+/// The content of a file, unpacked where it begins like gzip.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>, IngestError> {
+    let failed = |source| IngestError::io(path, source);
+    let file = File::open(path).map_err(failed)?;
+    unpacked(BufReader::with_capacity(1 << 16, file)).map_err(failed)
+}
+
 /// The stream itself, or what it unpacks to where it begins like gzip.
-pub(crate) fn unpacked<'a>(mut from: impl BufRead + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
+fn unpacked<'a>(mut from: impl BufRead + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
     Ok(match from.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
         true => Box::new(BufReader::new(MultiGzDecoder::new(from))),
         false => Box::new(from),

@@ -17,11 +17,7 @@ pub(crate) struct Intake<'a, S: ?Sized> {
     texts: [String; 4],
 }
 
-impl<'a, S> Intake<'a, S>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+impl<'a, S: EventSink + ?Sized> Intake<'a, S> {
     pub(crate) fn new(sink: &'a mut S, report: &'a mut QualityReport, redactor: Option<&'a Redactor>) -> Self {
         Intake {
             sink,

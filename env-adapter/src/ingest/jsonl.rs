@@ -26,17 +26,13 @@ use crate::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
 ///
 /// # Errors
 /// [`IngestError::Stream`] when the stream fails, and the errors of the sink.
-pub fn read_jsonl<S>(
+pub fn read_jsonl<S: EventSink + ?Sized>(
     from: impl BufRead,
     file: &str,
     options: &Options,
     sink: &mut S,
     report: &mut QualityReport,
-) -> Result<(), IngestError>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+) -> Result<(), IngestError> {
     report.files += 1;
     let mut reader = Reader { intake: Intake::new(sink, report, options.redactor.as_ref()), episode: None };
     let mut lines = Lines::new(from);
@@ -74,11 +70,7 @@ struct Open {
     repeated: bool,
 }
 
-impl<S> Reader<'_, S>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+impl<S: EventSink + ?Sized> Reader<'_, S> {
     /// Takes a line; the inner error is what is wrong with it.
     fn record(&mut self, record: Record<'_>) -> Result<Result<(), String>, IngestError> {
         for key in &record.unknown {

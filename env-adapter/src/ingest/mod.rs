@@ -32,8 +32,6 @@ pub use telemetry::{ReadSummary, RowFault, TelemetryReader, TelemetrySummary, Te
 pub use validate::{FileReport, ValidationReport, validate};
 
 use std::fmt;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -87,24 +85,15 @@ impl Format {
     ///
     /// # Errors
     /// Those of the format's reader.
-    pub fn read<S>(
+    pub fn read<S: EventSink + ?Sized>(
         self,
         path: &Path,
         options: &Options,
         sink: &mut S,
         report: &mut QualityReport,
-    ) -> Result<(), IngestError>
-    where
-        S: EventSink + ?Sized,
-        S::Error: std::error::Error + Send + Sync + 'static,
-    {
+    ) -> Result<(), IngestError> {
         match self {
-            Format::Jsonl => {
-                let failed = |source| IngestError::io(path, source);
-                let file = File::open(path).map_err(failed)?;
-                let from = files::unpacked(BufReader::with_capacity(1 << 16, file)).map_err(failed)?;
-                read_jsonl(from, &path.display().to_string(), options, sink, report)
-            }
+            Format::Jsonl => read_jsonl(files::open(path)?, &path.display().to_string(), options, sink, report),
             Format::AdfaLd => read_adfa_ld(path, options, sink, report),
             Format::CallsCsv => read_calls_csv(path, options, sink, report),
             Format::Strace => read_strace(path, options, sink, report),

@@ -15,11 +15,10 @@ mod text;
 mod values;
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead};
 use std::path::Path;
 
-use super::files::{list, unpacked};
+use super::files::{self, list};
 use super::intake::Intake;
 use super::lines::{Lines, MAX_LINE_BYTES};
 use super::{IngestError, Options, QualityReport};
@@ -45,16 +44,12 @@ const NO_TID: u32 = 0;
 /// # Errors
 /// [`IngestError::NothingFound`] for a folder without logs, [`IngestError::NotThisFormat`] for a file in which no line
 /// is one of strace, [`IngestError::Sidecar`], [`IngestError::Io`], and the errors of the sink.
-pub fn read_strace<S>(
+pub fn read_strace<S: EventSink + ?Sized>(
     path: &Path,
     options: &Options,
     sink: &mut S,
     report: &mut QualityReport,
-) -> Result<(), IngestError>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+) -> Result<(), IngestError> {
     let metadata = std::fs::metadata(path).map_err(|source| IngestError::io(path, source))?;
     let logs = match metadata.is_dir() {
         false => vec![path.to_owned()],
@@ -81,8 +76,7 @@ where
             true => Description::read(&beside, &name, report)?,
             false => Description::unknown(&name),
         };
-        let file = File::open(&log).map_err(|source| IngestError::io(&log, source))?;
-        let from = unpacked(BufReader::new(file)).map_err(|source| IngestError::io(&log, source))?;
+        let from = files::open(&log)?;
         let read = |report: &QualityReport| report.events + report.not_recorded.total();
         let (calls, bad) = (read(report), report.bad_lines.count);
         read_strace_log(from, &log.display().to_string(), &description, options, sink, report)?;
@@ -109,18 +103,14 @@ fn stem(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// [`IngestError::Stream`] when the stream fails, and the errors of the sink.
-pub fn read_strace_log<S>(
+pub fn read_strace_log<S: EventSink + ?Sized>(
     from: impl BufRead,
     file: &str,
     description: &Description,
     options: &Options,
     sink: &mut S,
     report: &mut QualityReport,
-) -> Result<(), IngestError>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+) -> Result<(), IngestError> {
     report.files += 1;
     let mut intake = Intake::new(sink, report, options.redactor.as_ref());
     if !intake.begin(&description.attributes)? {
@@ -240,11 +230,7 @@ struct Log<'a, S: ?Sized> {
     seq: u64,
 }
 
-impl<S> Log<'_, S>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+impl<S: EventSink + ?Sized> Log<'_, S> {
     fn line<R: BufRead>(&mut self, number: u64, bytes: &[u8], source: &mut Source<R>) -> Result<(), IngestError> {
         if bytes.len() > MAX_LINE_BYTES {
             self.bad(number, &format!("longer than {MAX_LINE_BYTES} bytes"));

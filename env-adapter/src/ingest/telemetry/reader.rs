@@ -118,11 +118,7 @@ impl TelemetryReader {
     /// # Errors
     /// [`IngestError::Row`] for such a row, [`IngestError::Parquet`] where the file is damaged, and the errors of the
     /// sink. Episodes handed on before stay handed on.
-    pub fn read<S>(self, sink: &mut S) -> Result<ReadSummary, IngestError>
-    where
-        S: EventSink + ?Sized,
-        S::Error: std::error::Error + Send + Sync + 'static,
-    {
+    pub fn read<S: EventSink + ?Sized>(self, sink: &mut S) -> Result<ReadSummary, IngestError> {
         self.stream(sink, &mut |row, episode, fault| Err(IngestError::Row { row, episode: episode.to_owned(), fault }))
     }
 
@@ -130,16 +126,12 @@ impl TelemetryReader {
     ///
     /// # Errors
     /// [`IngestError::Parquet`] where the file is damaged, and the errors of the sink.
-    pub fn read_counting<S>(
+    pub fn read_counting<S: EventSink + ?Sized>(
         self,
         file: &str,
         sink: &mut S,
         report: &mut QualityReport,
-    ) -> Result<ReadSummary, IngestError>
-    where
-        S: EventSink + ?Sized,
-        S::Error: std::error::Error + Send + Sync + 'static,
-    {
+    ) -> Result<ReadSummary, IngestError> {
         for column in &self.unknown_columns {
             report.unknown_keys.add(column, self.rows);
         }
@@ -152,11 +144,11 @@ impl TelemetryReader {
         })
     }
 
-    fn stream<S>(mut self, sink: &mut S, on_fault: &mut OnFault<'_>) -> Result<ReadSummary, IngestError>
-    where
-        S: EventSink + ?Sized,
-        S::Error: std::error::Error + Send + Sync + 'static,
-    {
+    fn stream<S: EventSink + ?Sized>(
+        mut self,
+        sink: &mut S,
+        on_fault: &mut OnFault<'_>,
+    ) -> Result<ReadSummary, IngestError> {
         let mut stream =
             Stream { sink, on_fault, seen: HashSet::new(), open: None, row: 0, summary: ReadSummary::default() };
         loop {
@@ -199,11 +191,7 @@ struct Open {
     repeated: bool,
 }
 
-impl<S> Stream<'_, '_, S>
-where
-    S: EventSink + ?Sized,
-    S::Error: std::error::Error + Send + Sync + 'static,
-{
+impl<S: EventSink + ?Sized> Stream<'_, '_, S> {
     fn batch(&mut self, batch: &RecordBatch, rows: &Rows) -> Result<(), IngestError> {
         // Keys are comparable within a batch only.
         let mut last_key = None;

@@ -1,10 +1,12 @@
 //! DQN online: play, remember, learn. The page `docs/algorithms/dqn.md` lists what differs from the paper.
 
+mod best;
 mod checkpoint;
 mod config;
 mod greedy;
 mod trainer;
 
+pub use best::{Selected, Selection};
 pub use config::{DqnConfig, LossConfig, MAX_BATCH};
 pub use greedy::{GreedyEvaluation, evaluate_greedy};
 pub use trainer::DqnTrainer;

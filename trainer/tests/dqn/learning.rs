@@ -1,7 +1,7 @@
 //! What DQN must solve.
 
 use bellwether_trainer::control::{CartPole, Identity};
-use bellwether_trainer::dqn::{DqnConfig, DqnEvent, DqnTrainer, evaluate_greedy};
+use bellwether_trainer::dqn::{DqnConfig, DqnEvent, DqnTrainer, Selection, evaluate_greedy};
 use bellwether_trainer::learner::fused::FusedOptions;
 use bellwether_trainer::network::NetworkConfig;
 use std::ops::ControlFlow;
@@ -53,4 +53,19 @@ fn the_published_recipe_balances_the_pole() {
     assert!(returns[..20].iter().sum::<f64>() / 20.0 < 60.0, "{:?}", &returns[..20]);
     let evaluation = evaluate_greedy(run.learner(), &mut CartPole::default(), 20, 1000, 1).unwrap();
     assert_eq!(evaluation.min_return(), 500.0, "{evaluation:?}");
+}
+
+/// Seed 7 ends on a network that drops the pole. It is as slow as the test above, for the same reason.
+#[test]
+fn the_best_network_of_a_run_balances_the_pole_where_the_last_does_not() {
+    let config = DqnConfig { seed: 7, ..DqnConfig::cart_pole() };
+    let mut run = DqnTrainer::new(config, vec![CartPole::default()], FusedOptions::default()).unwrap();
+    let selection = Selection { interval: 2500, episodes: 20, max_steps: 1000, seed: u64::MAX };
+    let mut env = CartPole::default();
+    let selected = run.run_selecting(&mut env, &selection, &mut |_: &DqnEvent| ControlFlow::Continue(())).unwrap();
+    let last = evaluate_greedy(run.learner(), &mut env, 20, 1000, 7).unwrap();
+    assert!(last.mean_return() < 400.0, "{last:?}");
+    run.learner().restore(&selected.best.unwrap()).unwrap();
+    let best = evaluate_greedy(run.learner(), &mut env, 20, 1000, 7).unwrap();
+    assert_eq!(best.min_return(), 500.0, "{best:?}, chosen from {:?}", selected.curve);
 }

@@ -3,7 +3,7 @@
 use bellwether_env_adapter::{Environment, Step};
 use bellwether_replay::{SampleSpec, StateRows};
 use bellwether_trainer::control::Identity;
-use bellwether_trainer::dqn::{DqnConfig, DqnError, DqnEvent, DqnTrainer, LossConfig};
+use bellwether_trainer::dqn::{DqnConfig, DqnError, DqnEvent, DqnTrainer, LossConfig, Selection, evaluate_greedy};
 use bellwether_trainer::learner::fused::{FusedLearner, FusedOptions, Isa};
 use bellwether_trainer::learner::{
     Batch, Learner, LearnerError, LearnerState, Noise, TargetSync, UpdateReport, UpdateSpec,
@@ -217,6 +217,39 @@ fn an_observer_stops_the_run_and_a_later_call_goes_on_with_it() {
     assert!(calls > 10);
     assert_eq!(seen, expected);
     assert_eq!(stopping.learner().state(), straight.learner().state());
+}
+
+#[test]
+fn a_selection_keeps_the_best_network_and_changes_nothing() {
+    let config = DqnConfig { learning_rate: 0.02, target_update_interval: 10, ..small() };
+    let make = || DqnTrainer::new(config.clone(), vec![Identity::new(4, 9)], FusedOptions::default()).unwrap();
+    let mut straight = make();
+    let expected = events(&mut straight);
+    let mut selecting = make();
+    let selection = Selection { interval: 40, episodes: 3, max_steps: 30, seed: 8 };
+    let mut seen = Vec::new();
+    let mut note = |event: &DqnEvent| {
+        seen.push(event.clone());
+        ControlFlow::Continue(())
+    };
+    let selected = selecting.run_selecting(&mut Identity::new(4, 9), &selection, &mut note).unwrap();
+    assert_eq!(seen, expected);
+    assert_eq!(selecting.learner().state(), straight.learner().state());
+    let steps: Vec<u64> = selected.curve.iter().map(|(steps, _)| *steps).collect();
+    // Rounds come every 4 steps, so each multiple of 40 is one, and the run ends after 300.
+    assert_eq!(steps, [40, 80, 120, 160, 200, 240, 280, 300]);
+    let highest = selected.curve.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
+    assert!(selected.curve.iter().any(|(_, mean)| *mean < highest), "{:?}", selected.curve);
+    selecting.learner().restore(&selected.best.unwrap()).unwrap();
+    let again = evaluate_greedy(selecting.learner(), &mut Identity::new(4, 9), 3, 30, 8).unwrap();
+    assert_eq!(again.mean_return(), highest);
+    // A run that its observer stops gives what there is.
+    let stopped =
+        make().run_selecting(&mut Identity::new(4, 9), &selection, &mut |_: &DqnEvent| ControlFlow::Break(()));
+    assert!(matches!(stopped, Ok(stopped) if !stopped.report.finished && stopped.best.is_none()));
+    let none = Selection { interval: 0, ..selection };
+    let refused = make().run_selecting(&mut Identity::new(4, 9), &none, &mut |_: &DqnEvent| ControlFlow::Continue(()));
+    assert!(matches!(refused, Err(DqnError::Config { key: "selection.interval", .. })));
 }
 
 /// An environment that breaks its contract after some steps.

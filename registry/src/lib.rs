@@ -12,6 +12,7 @@
 
 pub mod clock;
 mod error;
+pub mod fuzz;
 mod lock;
 mod models;
 mod run;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bellwether_artifact::{SourceRevision, durable};
 use bellwether_registry::{
-    InputFile, MANIFEST_FORMAT, Problem, RegistryError, RunDirectory, RunManifest, RunPaths, RunStatus, find_run,
+    InputFile, MANIFEST_FORMAT, Problem, RegistryError, RunDirectory, RunManifest, RunPaths, RunStatus, find_run, fuzz,
     list_runs, show_run, verify_run,
 };
+use proptest::prelude::*;
 use serde_json::json;
 
 const CHILD: &str = "BELLWETHER_TEST_CHILD_RUNS";
@@ -267,4 +268,40 @@ fn a_killed_run_is_aborted_and_readable_to_its_last_record() {
         resumed.complete().unwrap();
         assert!(verify_run(&folder).unwrap().passed());
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fuzz::fuzz_run_records(&bytes);
+        fuzz::fuzz_metrics(&bytes);
+    }
+
+    #[test]
+    fn a_changed_record_is_read_or_refused(
+        which in 0..4_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(b"0 9\"{}[],:\n-ex\\u\xff".to_vec())), 0..4),
+    ) {
+        let mut bytes = records()[which].clone();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        fuzz::fuzz_run_records(&bytes);
+        fuzz::fuzz_metrics(&bytes);
+    }
+}
+
+/// The records of a complete run.
+fn records() -> &'static [Vec<u8>] {
+    static RECORDS: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
+    RECORDS.get_or_init(|| {
+        let root = tempfile::tempdir().unwrap();
+        let paths = RunPaths::new(finished(root.path(), 1).0);
+        [paths.manifest(), paths.terminal(), paths.host(), paths.metrics()]
+            .map(|path| std::fs::read(path).unwrap())
+            .to_vec()
+    })
 }

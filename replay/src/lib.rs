@@ -16,6 +16,7 @@ mod buffer;
 mod draw;
 pub mod episodes;
 mod error;
+pub mod fuzz;
 mod mask;
 mod recording;
 mod rows;

@@ -3,7 +3,7 @@
 
 use bellwether_replay::{
     ActionMask, BufferConfig, Draw, Outcome, Played, ReplayBuffer, ReplayError, SampleSpec, Sampled, SharedReplay,
-    StateRows, StreamId, Transition,
+    StateRows, StreamId, Transition, fuzz,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -312,6 +312,7 @@ proptest! {
         let end = bytes.len() - 4;
         // The first bytes hold what there is most to break.
         changes.iter().enumerate().for_each(|(i, (at, byte))| bytes[at.index(if i == 0 { end } else { end.min(120) })] = *byte);
+        fuzz::fuzz_saved_buffer(&bytes);
         let sum = crc32c::crc32c(&bytes[..end]).to_le_bytes();
         bytes[end..].copy_from_slice(&sum);
         if let Ok(mut buffer) = ReplayBuffer::restore(&bytes[..], 1 << 20) {
@@ -332,6 +333,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused(bytes in vec(any::<u8>(), 0..200)) {
         prop_assert!(ReplayBuffer::restore(&bytes[..], 1 << 20).is_err());
+        fuzz::fuzz_saved_buffer(&bytes);
         let bytes = [&b"BWREPLAY\x01\0\0\0"[..], &bytes[..]].concat();
         if let Ok(buffer) = ReplayBuffer::restore(&bytes[..], 1 << 20) {
             prop_assert!(buffer.states_held() < 200);

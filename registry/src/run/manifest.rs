@@ -105,12 +105,17 @@ impl RunManifest {
     /// [`RegistryError::Artifact`] with line and column where it is no complete manifest, [`RegistryError::Format`] where
     /// its format has another version.
     pub fn read(path: &Path) -> Result<RunManifest, RegistryError> {
+        RunManifest::parse(&durable::read(path, MAX_JSON_BYTES)?, path)
+    }
+
+    /// Reads the bytes of a `manifest.json`; `path` is only named in errors.
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<RunManifest, RegistryError> {
         #[derive(Deserialize)]
         struct Probe {
             format_version: u32,
         }
         // The version is looked at first: a later format may have fields that this one refuses.
-        let probe: Probe = read_json(path)?;
+        let probe: Probe = parse_json(bytes, path)?;
         if probe.format_version != MANIFEST_FORMAT {
             return Err(RegistryError::Format {
                 path: path.to_path_buf(),
@@ -118,13 +123,17 @@ impl RunManifest {
                 expected: MANIFEST_FORMAT,
             });
         }
-        read_json(path)
+        parse_json(bytes, path)
     }
 }
 
 /// Reads a JSON file of bounded size.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RegistryError> {
-    let bytes = durable::read(path, MAX_JSON_BYTES)?;
-    let value = serde_json::from_slice(&bytes);
+    parse_json(&durable::read(path, MAX_JSON_BYTES)?, path)
+}
+
+/// Reads the bytes of a JSON file; `path` is only named in errors.
+fn parse_json<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T, RegistryError> {
+    let value = serde_json::from_slice(bytes);
     value.map_err(|cause| ArtifactError::Json { path: path.to_path_buf(), cause }.into())
 }

@@ -10,6 +10,7 @@ mod parts;
 mod reader;
 mod writer;
 
+pub(crate) use header::reseal;
 pub use header::{EpisodeFileHeader, Expect};
 pub use parts::{EpisodeParts, Parts};
 pub use reader::{EpisodeReader, Loaded};

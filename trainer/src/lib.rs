@@ -7,6 +7,7 @@ pub mod control;
 pub mod dqn;
 pub mod evaluate;
 pub mod export;
+pub mod fuzz;
 pub mod learner;
 pub mod metrics;
 pub mod network;

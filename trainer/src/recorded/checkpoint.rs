@@ -152,6 +152,7 @@ fn parts(state: &LearnerState) -> [&[f32]; PARTS] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::fuzz_checkpoint;
     use proptest::prelude::*;
 
     fn checkpoint(members: usize, parameters: usize, salt: f32) -> Checkpoint {
@@ -189,6 +190,21 @@ mod tests {
             let whole = checkpoint(members, parameters, salt);
             let read = Checkpoint::read(&mut bytes_of(&whole).as_slice(), parameters, members).unwrap();
             prop_assert_eq!(read, whole);
+        }
+
+        /// With a checksum that matches, what was changed may still be a checkpoint.
+        #[test]
+        fn a_forged_checkpoint_is_refused_or_whole(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), other: Vec<u8>,
+        ) {
+            let mut bytes = bytes_of(&checkpoint(2, 3, 0.5));
+            bytes.truncate(bytes.len() - HASH_BYTES);
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            fuzz_checkpoint(&bytes);
+            fuzz_checkpoint(&other);
         }
 
         #[test]

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bellwether_env_adapter::ingest::fuzz::fuzz_adfa_ld(data));

@@ -1,26 +1,25 @@
 //! The meaning of calls on files: who made the file, who read it, what is lost.
 
 use super::marks::{PathMarks, mark};
-use super::paths::{PathDigest, class, classify};
-use super::seen::Slot;
+use super::paths::{class, extension, split};
+use super::seen::{Slot, key_of};
 use super::sign::Sign;
 use super::tracker::{Call, Facts, NEVER_DENIED, Tracker, salt};
-use crate::calls::{Operation, name_hash};
+use crate::calls::Operation;
 use crate::event::flags;
 
 impl Tracker {
     /// The slot and the marks of a path, classified.
-    pub(super) fn path(&mut self, path: &str, decoy: bool) -> (Slot, PathMarks, u64) {
-        let digest = PathDigest::of(path);
-        let slot = self.seen.slot(digest.hash);
+    pub(super) fn path(&mut self, path: &str, decoy: bool) -> (Slot, PathMarks) {
+        let slot = self.seen.slot(key_of(path));
         let marks = self.seen.marks(slot);
         if *marks & mark::CLASSIFIED == 0 {
-            *marks |= mark::CLASSIFIED | classify(path, digest.name);
+            *marks |= mark::CLASSIFIED | self.rules.classify(path);
         }
         if decoy {
             *marks |= mark::DECOY;
         }
-        (slot, PathMarks(*marks), digest.folder)
+        (slot, PathMarks(*marks))
     }
 
     pub(super) fn remember(&mut self, slot: Slot, marks: u32) {
@@ -28,15 +27,16 @@ impl Tracker {
     }
 
     /// Counts a folder once; folders of the system and devices say nothing.
-    pub(super) fn folder(&mut self, marks: PathMarks, folder: u64, facts: &mut Facts) {
-        if !marks.any(class::DEVICE | class::SYSTEM) && self.seen.first(folder ^ salt::FOLDER, mark::MET) {
+    pub(super) fn folder(&mut self, marks: PathMarks, folder: &str, facts: &mut Facts) {
+        if !marks.any(class::DEVICE | class::SYSTEM) && self.seen.first(key_of(folder) ^ salt::FOLDER, mark::MET) {
             facts.signs.add(Sign::NewFolder);
         }
     }
 
-    pub(super) fn extension(&mut self, path: &str, facts: &mut Facts) {
-        if let Some(extension) = PathDigest::of(path).extension()
-            && self.seen.first(name_hash(extension) ^ salt::EXTENSION, mark::MET)
+    /// Counts an extension once.
+    fn extension(&mut self, path: &str, facts: &mut Facts) {
+        if let Some(extension) = extension(path)
+            && self.seen.first(key_of(extension) ^ salt::EXTENSION, mark::MET)
         {
             facts.signs.add(Sign::NewExtension);
         }
@@ -46,7 +46,7 @@ impl Tracker {
         if let Some(path) = call.event.path
             && call.failed
         {
-            let (slot, marks, _) = self.path(path, call.decoy());
+            let (slot, marks) = self.path(path, call.decoy());
             self.probe(call, slot, marks, facts);
         }
     }
@@ -74,7 +74,7 @@ impl Tracker {
             facts.signs.add_if(Sign::Create, call.event.created == Some(true));
         }
         let Some(path) = call.event.path else { return };
-        let (slot, marks, folder) = self.path(path, call.decoy());
+        let (slot, marks) = self.path(path, call.decoy());
         if marks.any(class::DEVICE) {
             return;
         }
@@ -112,7 +112,7 @@ impl Tracker {
             self.reading(slot, marks, facts);
         }
         self.remember(slot, set);
-        self.folder(marks, folder, facts);
+        self.folder(marks, split(path).0, facts);
         if made {
             self.extension(path, facts);
         }
@@ -159,7 +159,7 @@ impl Tracker {
         facts.signs.add(Sign::Read);
         facts.bytes_read = bytes;
         if let Some(path) = call.event.path {
-            let (slot, marks, _) = self.path(path, call.decoy());
+            let (slot, marks) = self.path(path, call.decoy());
             if !marks.any(class::DEVICE) {
                 self.reading(slot, marks, facts);
                 self.remember(slot, mark::READ);
@@ -191,7 +191,7 @@ impl Tracker {
             facts.signs.add_if(Sign::HighEntropy, is_high(entropy, call.event.bytes));
         }
         let Some(path) = call.event.path else { return };
-        let (slot, marks, folder) = self.path(path, call.decoy());
+        let (slot, marks) = self.path(path, call.decoy());
         if marks.any(class::DEVICE) {
             return;
         }
@@ -207,7 +207,7 @@ impl Tracker {
             self.remember(slot, set);
         }
         self.persistence(slot, marks, facts);
-        self.folder(marks, folder, facts);
+        self.folder(marks, split(path).0, facts);
     }
 
     pub(super) fn rename(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
@@ -226,7 +226,7 @@ impl Tracker {
         facts.signs.add(if is_rename { Sign::Rename } else { Sign::Link });
         let marks = source.unwrap_or(PathMarks(0));
         if let Some(path) = call.event.path {
-            let (slot, marks, folder) = self.path(path, call.decoy());
+            let (slot, marks) = self.path(path, call.decoy());
             if marks.any(class::CREDENTIAL) {
                 self.reading(slot, marks, facts);
             }
@@ -239,16 +239,15 @@ impl Tracker {
                 let marks = self.seen.marks(slot);
                 *marks = *marks & !mark::CONTENT | mark::GONE;
             }
-            self.folder(marks, folder, facts);
+            self.folder(marks, split(path).0, facts);
         }
         let Some(path2) = call.event.path2 else { return };
         if let Some(path) = call.event.path
             && is_rename
         {
-            let changed = PathDigest::of(path).extension() != PathDigest::of(path2).extension();
-            facts.signs.add_if(Sign::ChangeExtension, changed);
+            facts.signs.add_if(Sign::ChangeExtension, extension(path) != extension(path2));
         }
-        let (slot, old, _) = self.path(path2, false);
+        let (slot, old) = self.path(path2, false);
         self.persistence(slot, old, facts);
         if is_rename {
             if old.foreign_known() && !old.any(class::DEVICE) {
@@ -269,7 +268,7 @@ impl Tracker {
             facts.signs.add_if(Sign::Delete, !call.failed);
             return;
         };
-        let (slot, marks, folder) = self.path(path, call.decoy());
+        let (slot, marks) = self.path(path, call.decoy());
         if marks.any(class::SCRATCH | class::DEVICE) {
             facts.denied_at = NEVER_DENIED;
         }
@@ -286,7 +285,7 @@ impl Tracker {
         facts.signs.add_if(Sign::SelfDeleted, marks.any(mark::PROGRAM));
         let left = self.seen.marks(slot);
         *left = *left & !mark::CONTENT | mark::GONE;
-        self.folder(marks, folder, facts);
+        self.folder(marks, split(path).0, facts);
     }
 
     /// The calls that change one path, or only list it.
@@ -296,8 +295,8 @@ impl Tracker {
         if !lists {
             facts.denied_at = 2;
         }
-        let path = call.event.path.map(|path| self.path(path, call.decoy()));
-        if let Some((_, marks, _)) = path
+        let path = call.event.path.map(|path| (path, self.path(path, call.decoy())));
+        if let Some((_, (_, marks))) = path
             && marks.any(class::SCRATCH | class::DEVICE)
         {
             facts.denied_at = NEVER_DENIED;
@@ -314,7 +313,7 @@ impl Tracker {
             Operation::WriteRegistry => Sign::WriteRegistry,
             _ => Sign::ChangeAttributes,
         });
-        let Some((slot, marks, folder)) = path else { return };
+        let Some((path, (slot, marks))) = path else { return };
         if marks.any(class::DEVICE) {
             return;
         }
@@ -342,7 +341,7 @@ impl Tracker {
             Operation::WriteRegistry => self.persistence(slot, marks, facts),
             _ => {}
         }
-        self.folder(marks, if lists { name_hash(call.event.path.unwrap_or("")) } else { folder }, facts);
+        self.folder(marks, if lists { path } else { split(path).0 }, facts);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a path tells by itself: its folder, its extension and the class of file that it names.
 
-use crate::calls::name_hash;
+use std::sync::LazyLock;
 
 /// Classes of paths, as bits of a mark in [`super::seen::Seen`].
 pub(super) mod class {
@@ -104,60 +104,147 @@ const PERSISTENCE_PARTS: [&str; 32] = [
 
 const LOG_PARTS: [&str; 4] = ["/var/log/", "/wtmp", "/utmp", "/lastlog"];
 
-/// What one pass over a path finds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PathDigest<'a> {
-    /// Hash of the whole path.
-    pub(super) hash: u64,
-    /// Hash of what stands before the last separator.
-    pub(super) folder: u64,
-    /// What follows the last separator.
-    pub(super) name: &'a str,
-}
-
-impl<'a> PathDigest<'a> {
-    pub(super) fn of(path: &'a str) -> Self {
-        let cut = path.rfind(['/', '\\']).unwrap_or(0);
-        let name = path.get(cut..).unwrap_or(path).trim_start_matches(['/', '\\']);
-        PathDigest { hash: name_hash(path), folder: name_hash(path.get(..cut).unwrap_or("")), name }
-    }
-
-    /// The extension of the name without its dot: 1 to 12 bytes after the last dot, which must not open the name.
-    pub(super) fn extension(&self) -> Option<&'a str> {
-        let (stem, extension) = self.name.rsplit_once('.')?;
-        (!stem.is_empty() && (1..=12).contains(&extension.len())).then_some(extension)
+/// What stands before the last separator of a path, and what follows it.
+pub(super) fn split(path: &str) -> (&str, &str) {
+    match path.bytes().rposition(|byte| matches!(byte, b'/' | b'\\')) {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => ("", path),
     }
 }
 
-/// The classes of a path, as bits of [`class`].
-pub(super) fn classify(path: &str, name: &str) -> u32 {
-    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
-    let contains = |parts: &[&str]| parts.iter().any(|part| path.contains(part));
-    let scratch = starts(&SCRATCH_PREFIXES);
-    if starts(&DEVICE_PREFIXES) && !scratch {
-        return class::DEVICE;
+/// The extension of a path's name without its dot: 1 to 12 bytes after the last dot, which must not open the name.
+pub(super) fn extension(path: &str) -> Option<&str> {
+    let (stem, extension) = split(path).1.rsplit_once('.')?;
+    (!stem.is_empty() && (1..=12).contains(&extension.len())).then_some(extension)
+}
+
+/// The rules above, so that one pass over a path finds all classes.
+#[derive(Debug)]
+pub(super) struct PathRules {
+    starts: Texts,
+    parts: Texts,
+}
+
+impl PathRules {
+    /// The rules of the feature specification.
+    pub(super) fn get() -> &'static PathRules {
+        static RULES: LazyLock<PathRules> = LazyLock::new(|| PathRules {
+            starts: Texts::new(&[
+                (class::DEVICE, &DEVICE_PREFIXES),
+                (class::SYSTEM, &SYSTEM_PREFIXES),
+                (class::SCRATCH, &SCRATCH_PREFIXES),
+            ]),
+            parts: Texts::new(&[
+                (class::CREDENTIAL, &CREDENTIAL_PARTS),
+                (class::PERSISTENCE, &PERSISTENCE_PARTS),
+                (class::LOG, &LOG_PARTS),
+            ]),
+        });
+        &RULES
     }
-    let mut found = 0;
-    if scratch {
-        found |= class::SCRATCH;
+
+    /// The classes of a path, as bits of [`class`].
+    pub(super) fn classify(&self, path: &str) -> u32 {
+        let mut found = self.starts.at_start(path.as_bytes());
+        if found & class::DEVICE != 0 {
+            if found & class::SCRATCH == 0 {
+                return class::DEVICE;
+            }
+            found &= !class::DEVICE;
+        }
+        found |= self.parts.anywhere(path.as_bytes());
+        let (_, name) = split(path);
+        if name.ends_with(".pub") {
+            found &= !class::CREDENTIAL;
+        }
+        // Git copies samples of its hooks into every new repository; nothing runs them.
+        if name.ends_with(".sample") {
+            found &= !class::PERSISTENCE;
+        }
+        if name.ends_with(".log") || name.ends_with("_history") {
+            found |= class::LOG;
+        }
+        if name.starts_with('.') && name.len() > 1 {
+            found |= class::HIDDEN;
+        }
+        found
     }
-    if starts(&SYSTEM_PREFIXES) {
-        found |= class::SYSTEM;
+}
+
+/// Texts to look for, each with the class that it stands for, as a tree of their bytes.
+#[derive(Debug)]
+struct Texts {
+    /// Column of each byte in `next`; bytes of no text share column 0.
+    columns: [u8; 256],
+    /// For each node and column the node that follows, [`Texts::NOWHERE`] if none does.
+    next: Vec<u16>,
+    /// For each node the classes of the texts that end there.
+    found: Vec<u32>,
+    width: usize,
+}
+
+impl Texts {
+    const ROOT: u16 = 0;
+    /// No text goes on like this: nothing leads back to the root.
+    const NOWHERE: u16 = 0;
+
+    fn new(classes: &[(u32, &[&str])]) -> Texts {
+        let bytes = || classes.iter().flat_map(|(_, texts)| *texts).flat_map(|text| text.bytes());
+        let mut columns = [0; 256];
+        let mut width = 1;
+        for byte in bytes() {
+            if columns[usize::from(byte)] == 0 {
+                columns[usize::from(byte)] = width;
+                width += 1;
+            }
+        }
+        let width = usize::from(width);
+        let mut tree = Texts { columns, next: vec![Self::NOWHERE; width], found: vec![0], width };
+        for (class, texts) in classes {
+            for text in *texts {
+                tree.add(text, *class);
+            }
+        }
+        tree
     }
-    if contains(&CREDENTIAL_PARTS) && !name.ends_with(".pub") {
-        found |= class::CREDENTIAL;
+
+    fn add(&mut self, text: &str, class: u32) {
+        let mut node = Self::ROOT;
+        for byte in text.bytes() {
+            let at = self.edge(node, byte);
+            if self.next[at] == Self::NOWHERE {
+                self.next[at] = self.found.len() as u16;
+                self.found.push(0);
+                self.next.resize(self.found.len() * self.width, Self::NOWHERE);
+            }
+            node = self.next[at];
+        }
+        self.found[usize::from(node)] |= class;
     }
-    // Git copies samples of its hooks into every new repository; nothing runs them.
-    if contains(&PERSISTENCE_PARTS) && !name.ends_with(".sample") {
-        found |= class::PERSISTENCE;
+
+    #[inline]
+    fn edge(&self, node: u16, byte: u8) -> usize {
+        usize::from(node) * self.width + usize::from(self.columns[usize::from(byte)])
     }
-    if contains(&LOG_PARTS) || name.ends_with(".log") || name.ends_with("_history") {
-        found |= class::LOG;
+
+    /// The classes of the texts that `bytes` start with.
+    #[inline]
+    fn at_start(&self, bytes: &[u8]) -> u32 {
+        let (mut node, mut found) = (Self::ROOT, 0);
+        for byte in bytes {
+            node = self.next[self.edge(node, *byte)];
+            if node == Self::NOWHERE {
+                break;
+            }
+            found |= self.found[usize::from(node)];
+        }
+        found
     }
-    if name.starts_with('.') && name.len() > 1 {
-        found |= class::HIDDEN;
+
+    /// The classes of the texts that `bytes` contain.
+    fn anywhere(&self, bytes: &[u8]) -> u32 {
+        (0..bytes.len()).fold(0, |found, at| found | self.at_start(&bytes[at..]))
     }
-    found
 }
 
 /// The rules above as text: part of what a state means, and so of the identity of its specification.
@@ -176,25 +263,25 @@ pub(crate) fn rules() -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_path_is_taken_apart() {
         let cases = [
-            ("/home/user/a.tar.gz", "a.tar.gz", Some("gz")),
-            ("/home/user/.bashrc", ".bashrc", None),
-            ("/home/user/", "", None),
-            ("plain", "plain", None),
-            ("", "", None),
-            ("C:\\x\\report.docx", "report.docx", Some("docx")),
-            ("/a/x.", "x.", None),
+            ("/home/user/a.tar.gz", "/home/user", "a.tar.gz", Some("gz")),
+            ("/home/user/.bashrc", "/home/user", ".bashrc", None),
+            ("/home/user/", "/home/user", "", None),
+            ("plain", "", "plain", None),
+            ("", "", "", None),
+            ("/", "", "", None),
+            ("C:\\x\\report.docx", "C:\\x", "report.docx", Some("docx")),
+            ("/a/x.", "/a", "x.", None),
         ];
-        for (path, name, extension) in cases {
-            let digest = PathDigest::of(path);
-            assert_eq!((digest.name, digest.extension()), (name, extension), "{path}");
+        for (path, folder, name, ending) in cases {
+            assert_eq!((split(path), extension(path)), ((folder, name), ending), "{path}");
         }
-        assert_eq!(PathDigest::of("/a/b").folder, PathDigest::of("/a/c").folder);
-        assert_ne!(PathDigest::of("/a/b").folder, PathDigest::of("/b/b").folder);
     }
 
     #[test]
@@ -214,7 +301,56 @@ mod tests {
             ("pipe:[123]", class::DEVICE),
         ];
         for (path, expected) in cases {
-            assert_eq!(classify(path, PathDigest::of(path).name), expected, "{path}");
+            assert_eq!(PathRules::get().classify(path), expected, "{path}");
+        }
+    }
+
+    /// The rules, as their text has them.
+    fn by_the_rules(path: &str) -> u32 {
+        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
+        let contains = |parts: &[&str]| parts.iter().any(|part| path.contains(part));
+        let (_, name) = split(path);
+        let scratch = starts(&SCRATCH_PREFIXES);
+        if starts(&DEVICE_PREFIXES) && !scratch {
+            return class::DEVICE;
+        }
+        [
+            (class::SCRATCH, scratch),
+            (class::SYSTEM, starts(&SYSTEM_PREFIXES)),
+            (class::CREDENTIAL, contains(&CREDENTIAL_PARTS) && !name.ends_with(".pub")),
+            (class::PERSISTENCE, contains(&PERSISTENCE_PARTS) && !name.ends_with(".sample")),
+            (class::LOG, contains(&LOG_PARTS) || name.ends_with(".log") || name.ends_with("_history")),
+            (class::HIDDEN, name.starts_with('.') && name.len() > 1),
+        ]
+        .into_iter()
+        .map(|(class, holds)| if holds { class } else { 0 })
+        .sum()
+    }
+
+    /// Texts of the rules, whole, cut short or joined to others.
+    fn path() -> impl Strategy<Value = String> {
+        let texts: Vec<&'static str> = [
+            &DEVICE_PREFIXES[..],
+            &SYSTEM_PREFIXES,
+            &SCRATCH_PREFIXES,
+            &CREDENTIAL_PARTS,
+            &PERSISTENCE_PARTS,
+            &LOG_PARTS,
+            &[".pub", ".sample", ".log", "_history", "/", "\\", "/home/user/", "."],
+        ]
+        .concat();
+        let text = (prop::sample::select(texts), 0_usize..30).prop_map(|(text, cut)| match cut {
+            cut if cut > 0 && cut < text.len() => text[..cut].to_owned(),
+            _ => text.to_owned(),
+        });
+        prop::collection::vec(prop_oneof![4 => text, 1 => "[a-z/.é_]{0,6}"], 0..5).prop_map(|texts| texts.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
+        #[test]
+        fn one_pass_finds_what_the_rules_say(path in path()) {
+            prop_assert_eq!(PathRules::get().classify(&path), by_the_rules(&path));
         }
     }
 }

@@ -16,6 +16,34 @@ pub(super) struct Seen {
     overflow: u32,
 }
 
+/// The key of a text: 16 bytes at a time, each block multiplied into the key and the 128 bits of the product folded.
+///
+/// Nothing but whether two keys are equal ever shows, so that this hash may change. UTF-8 never has the bytes of
+/// `ODD`, so that no block can be chosen to make a factor 0 and the text before it forgotten.
+#[inline]
+pub(super) fn key_of(text: &str) -> u64 {
+    const ODD: u64 = 0xf5ff_c1fb_fdf9_c0ff;
+    let mix = |key: u64, block: &[u8; 16]| {
+        let block = u128::from_le_bytes(*block);
+        let product = u128::from(key ^ block as u64) * u128::from(ODD ^ (block >> 64) as u64);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let bytes = text.as_bytes();
+    let start = 0x9e37_79b9_7f4a_7c15 ^ bytes.len() as u64;
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    let key = blocks.iter().fold(start, mix);
+    if rest.is_empty() {
+        return key;
+    }
+    // The last bytes are read together with some before them, or with zeros; the length tells such texts apart.
+    let short = || {
+        let mut block = [0; 16];
+        block[..rest.len()].copy_from_slice(rest);
+        block
+    };
+    mix(key, &bytes.last_chunk::<16>().copied().unwrap_or_else(short))
+}
+
 /// Where the marks of a key are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot(usize);

@@ -1,10 +1,10 @@
 //! What an episode did so far, as far as the meaning of its next event depends on it.
 
 use super::marks::{PathMarks, mark};
-use super::paths::PathDigest;
-use super::seen::{Seen, Slot};
+use super::paths::{PathRules, split};
+use super::seen::{Seen, Slot, key_of};
 use super::sign::{Sign, Signs};
-use crate::calls::{NameInfo, NameTable, Operation, name_hash};
+use crate::calls::{NameInfo, NameTable, Operation};
 use crate::event::{Event, flags};
 
 /// [`Facts::denied_at`] of an event that every isolation level lets through.
@@ -58,6 +58,7 @@ const LONGEST_SLEEP_NS: u64 = 3_600_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Tracker {
     names: &'static NameTable,
+    pub(super) rules: &'static PathRules,
     pub(super) seen: Seen,
     last_process: Option<(u32, u32)>,
     sleeping: Option<(Option<u32>, u64)>,
@@ -65,7 +66,13 @@ pub struct Tracker {
 
 impl Default for Tracker {
     fn default() -> Self {
-        Tracker { names: NameTable::get(), seen: Seen::new(), last_process: None, sleeping: None }
+        Tracker {
+            names: NameTable::get(),
+            rules: PathRules::get(),
+            seen: Seen::new(),
+            last_process: None,
+            sleeping: None,
+        }
     }
 }
 
@@ -170,12 +177,12 @@ impl Tracker {
 
     pub(super) fn peer(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
         if let Some(address) = call.event.peer_addr
-            && self.seen.first(name_hash(address) ^ salt::PEER, mark::MET)
+            && self.seen.first(key_of(address) ^ salt::PEER, mark::MET)
         {
             facts.signs.add(Sign::NewPeer);
         }
         if let Some(port) = call.event.peer_port {
-            let address = call.event.peer_addr.map_or(0, name_hash);
+            let address = call.event.peer_addr.map_or(0, key_of);
             let key = (address ^ u64::from(port)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt::PORT;
             facts.signs.add_if(Sign::NewPort, self.seen.first(key, mark::MET));
             facts.signs.add_if(Sign::Dns, port == 53);
@@ -203,14 +210,14 @@ impl Tracker {
         facts.signs.add(Sign::Exec);
         let Some(path) = call.event.path else { return };
         facts.signs.add_if(Sign::MemoryFile, path.contains("memfd:") || path.starts_with("/proc/self/fd/"));
-        let (slot, marks, _) = self.path(path, call.decoy());
+        let (slot, marks) = self.path(path, call.decoy());
         self.dropped(slot, marks, facts);
         self.remember(slot, mark::PROGRAM);
-        let name = PathDigest::of(path).name;
+        let (_, name) = split(path);
         if INTERPRETERS.iter().any(|interpreter| name.starts_with(interpreter))
             && let Some(script) = call.event.args.and_then(|args| script_of(args, path))
         {
-            let (slot, marks, _) = self.path(script, false);
+            let (slot, marks) = self.path(script, false);
             self.dropped(slot, marks, facts);
             self.remember(slot, mark::PROGRAM);
         }

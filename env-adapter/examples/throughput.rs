@@ -1,9 +1,10 @@
 //! Prints how fast events become states: `cargo run --release -p bellwether-env-adapter --features ingest
-//! --example throughput -- corpus/recordings.parquet [ROUNDS]`.
+//! --example throughput -- corpus/recordings.parquet [ROUNDS [PART OF A LINE]]`.
 #![allow(clippy::print_stdout, reason = "an example reports to whoever runs it")]
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::hint::black_box;
 use std::time::Instant;
 
 use bellwether_env_adapter::event::EventBuf;
@@ -11,6 +12,7 @@ use bellwether_env_adapter::ingest::TelemetryReader;
 use bellwether_env_adapter::{
     EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, RewardConfig, Window, WindowConfig, WindowSink, Windower,
 };
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 /// Looks at one element of each state, so that none is computed in vain.
@@ -67,7 +69,7 @@ impl EventSink for Touch {
     }
     fn event(&mut self, event: &Event<'_>) -> Result<(), Infallible> {
         let ends = |text: &str| u64::from(text.as_bytes().first().copied().unwrap_or(0)) + text.len() as u64;
-        self.0 += ends(event.name) + event.path.map_or(0, ends) + event.time_ns.unwrap_or(0);
+        self.0 += black_box(ends(event.name) + event.path.map_or(0, ends) + event.time_ns.unwrap_or(0));
         Ok(())
     }
     fn end(&mut self, _: bool) -> Result<(), Infallible> {
@@ -135,56 +137,64 @@ fn bare_calls<S: EventSink<Error = Infallible>>(sink: &mut S) -> u64 {
     episodes * events
 }
 
-fn timed(what: &str, play: impl FnOnce() -> u64) {
-    let start = Instant::now();
-    let events = play();
-    println!("{:>8.2} million events/s {what}", events as f64 / start.elapsed().as_secs_f64() / 1e6);
+/// Seconds that this thread ran, where the system tells (Linux): other work on the machine counts for less.
+fn seconds_on_core() -> Option<f64> {
+    let times = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    times.split_ascii_whitespace().next()?.parse().ok().map(|nanoseconds: f64| nanoseconds / 1e9)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().ok_or("give a telemetry file")?;
     let rounds: u32 = arguments.next().map_or(Ok(5), |rounds| rounds.parse())?;
-    let file = std::fs::read(&path)?;
+    let only = arguments.next().unwrap_or_default();
+    let file = Bytes::from(std::fs::read(&path)?);
     let mut held = Held::default();
     TelemetryReader::from_bytes(file.clone())?.read(&mut held)?;
     let events: usize = held.0.iter().map(|(_, events)| events.len()).sum();
+    let windows = [64, 10].map(|max_events| WindowConfig { max_events, ..WindowConfig::default() });
+    let reward = RewardConfig::default();
     println!("{events} events of {} episodes", held.0.len());
-    let (config, reward) = (WindowConfig::default(), RewardConfig::default());
-    for max_events in [64, 10] {
-        let config = WindowConfig { max_events, ..config.clone() };
-        let mut windower = Windower::new(&config, &reward, Fingerprint(Sha256::new()));
+    for config in windows.iter().filter(|_| only.is_empty()) {
+        let mut windower = Windower::new(config, &reward, Fingerprint(Sha256::new()));
         held.play(&mut windower);
         bare_calls(&mut windower);
         let hash = windower.into_sink().0.finalize();
-        println!("windows of {max_events}: {}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        println!("states in windows of {} hash to {hash}", config.max_events);
     }
+    let states = |config: &WindowConfig| Windower::new(config, &reward, Glance(0));
+    let read = |sink: &mut dyn EventSink<Error = Infallible>| -> Result<u64, Box<dyn Error>> {
+        Ok(TelemetryReader::from_bytes(file.clone())?.read(sink)?.events)
+    };
+    type Course<'a> = (&'a str, Box<dyn Fn() -> Result<u64, Box<dyn Error>> + 'a>);
+    let courses: [Course<'_>; 6] = [
+        ("held, touched alone", Box::new(|| Ok(held.play(&mut Touch(0))))),
+        ("held to states, windows of 64", Box::new(|| Ok(held.play(&mut states(&windows[0]))))),
+        ("held to states, windows of 10", Box::new(|| Ok(held.play(&mut states(&windows[1]))))),
+        ("bare calls to states", Box::new(|| Ok(bare_calls(&mut states(&windows[0]))))),
+        ("Parquet to events", Box::new(|| read(&mut Touch(0)))),
+        ("Parquet to states", Box::new(|| read(&mut states(&windows[0])))),
+    ];
+    let mut paces = courses.each_ref().map(|_| Vec::new());
     for _ in 0..rounds {
-        timed("held, touched alone", || held.play(&mut Touch(0)));
-        timed("held to states", || held.play(&mut Windower::new(&config, &reward, Glance(0))));
-        let short = WindowConfig { max_events: 10, ..config.clone() };
-        timed("held to states, windows of 10", || held.play(&mut Windower::new(&short, &reward, Glance(0))));
-        timed("bare calls to states", || bare_calls(&mut Windower::new(&config, &reward, Glance(0))));
-        let mut summary = Ok(());
-        timed("Parquet to events", || match read(&file, &mut Touch(0)) {
-            Ok(events) => events,
-            Err(error) => {
-                summary = Err(error);
-                0
+        for ((what, course), paces) in courses.iter().zip(&mut paces) {
+            if what.contains(&only) {
+                let (wall, core) = (Instant::now(), seconds_on_core());
+                let events = course()?;
+                let seconds = match (core, seconds_on_core()) {
+                    (Some(start), Some(end)) => end - start,
+                    _ => wall.elapsed().as_secs_f64(),
+                };
+                paces.push(events as f64 / seconds / 1e6);
             }
-        });
-        timed("Parquet to states", || match read(&file, &mut Windower::new(&config, &reward, Glance(0))) {
-            Ok(events) => events,
-            Err(error) => {
-                summary = Err(error);
-                0
-            }
-        });
-        summary?;
+        }
+    }
+    println!("million events/s over {rounds} rounds: median (least to most)");
+    for ((what, _), paces) in courses.iter().zip(&mut paces).filter(|(_, paces)| !paces.is_empty()) {
+        paces.sort_by(f64::total_cmp);
+        let (least, most) = (paces[0], paces[paces.len() - 1]);
+        println!("{:>8.2} ({least:.2} to {most:.2}) {what}", paces[paces.len() / 2]);
     }
     Ok(())
-}
-
-fn read<S: EventSink<Error = Infallible>>(file: &[u8], sink: &mut S) -> Result<u64, Box<dyn Error>> {
-    Ok(TelemetryReader::from_bytes(file.to_vec())?.read(sink)?.events)
 }

@@ -14,11 +14,11 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::reader::ChunkReader;
 
-use super::rows::{Rows, Wanted};
-use super::{RowFault, VERSION, VERSION_KEY, schema};
+use super::rows::{BLANK, BLOCK, Rows, Wanted};
+use super::{RowFault, VERSION, VERSION_KEY, check_event, schema};
 use crate::ingest::digest::short_hash;
 use crate::ingest::{IngestError, QualityReport};
-use crate::{EpisodeAttributes, EpisodeId, EventSink};
+use crate::{EpisodeAttributes, EpisodeId, Event, EventSink};
 
 /// Rows decoded at a time: with their text, what a reader holds.
 const BATCH_ROWS: usize = 4096;
@@ -193,26 +193,32 @@ struct Open {
 
 impl<S: EventSink + ?Sized> Stream<'_, '_, S> {
     fn batch(&mut self, batch: &RecordBatch, rows: &Rows) -> Result<(), IngestError> {
-        // Keys are comparable within a batch only.
-        let mut last_key = None;
-        let mut last_attributes = None;
+        let mut new_id = vec![false; batch.num_rows()];
+        rows.episode_id.mark_changes(&mut new_id);
+        let changes = rows.attribute_changes();
+        let (mut has_id, mut compare) = (false, false);
+        let mut events = [BLANK; BLOCK];
         for row in 0..batch.num_rows() {
-            let key = rows.episode_id.key(row);
-            if key != last_key || key.is_none() {
-                last_key = key;
-                match rows.episode_id.get(row) {
-                    None => {
-                        self.fault(RowFault::Missing("episode_id"))?;
-                        self.row += 1;
-                        continue;
-                    }
-                    Some(id) => self.enter(id, rows, row)?,
+            let at = row % BLOCK;
+            if at == 0 {
+                events = [BLANK; BLOCK];
+                rows.fill(row, &mut events[..BLOCK.min(batch.num_rows() - row)]);
+            }
+            if new_id[row] {
+                let id = rows.episode_id.get(row);
+                has_id = id.is_some();
+                if let Some(id) = id {
+                    self.enter(id, rows, row)?;
                 }
             }
-            // Text of attributes is compared only where a key differs from the row before.
-            let attributes = Some(rows.attribute_keys(row));
-            self.one(rows, row, attributes != last_attributes)?;
-            last_attributes = attributes;
+            // Text of attributes is compared only where it may have changed since a row that was compared.
+            compare |= changes[row];
+            if has_id {
+                self.one(rows, row, &events[at], compare)?;
+                compare = false;
+            } else {
+                self.fault(RowFault::Missing("episode_id"))?;
+            }
             self.row += 1;
         }
         Ok(())
@@ -237,15 +243,17 @@ impl<S: EventSink + ?Sized> Stream<'_, '_, S> {
         }
     }
 
-    fn one(&mut self, rows: &Rows, row: usize, compare: bool) -> Result<(), IngestError> {
+    fn one(&mut self, rows: &Rows, row: usize, event: &Event<'_>, compare: bool) -> Result<(), IngestError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         if open.repeated {
             return self.fault(RowFault::NotContiguous);
         }
-        let event = match rows.event(row) {
-            Ok(event) => event,
-            Err(fault) => return self.fault(fault),
-        };
+        if let Some(fault) = rows.fault(row) {
+            return self.fault(fault.clone());
+        }
+        if let Err(fault) = check_event(event) {
+            return self.fault(fault);
+        }
         let here = (event.stage, event.seq);
         if open.last.is_some_and(|last| here <= last) {
             return self.fault(RowFault::OutOfOrder);
@@ -254,7 +262,7 @@ impl<S: EventSink + ?Sized> Stream<'_, '_, S> {
         // An early row group may not know yet whether the episode is complete; the last row does.
         open.complete = rows.complete.get(row).unwrap_or(true);
         let changed = if compare { rows.changed_attribute(row, &open.attributes) } else { None };
-        self.sink.event(&event).map_err(IngestError::from_sink)?;
+        self.sink.event(event).map_err(IngestError::from_sink)?;
         self.summary.events += 1;
         match changed {
             Some(column) => {

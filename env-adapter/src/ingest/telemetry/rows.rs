@@ -1,4 +1,7 @@
 //! The columns of a batch as rows: typed access with range checks.
+//!
+//! Events are put together column by column, [`BLOCK`] rows at a time: what a column lacks costs nothing, and a row of
+//! two dozen columns is not two dozen decisions.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -6,12 +9,20 @@ use arrow_array::types::{
     UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, StringViewArray};
+use arrow_buffer::bit_iterator::BitIndexIterator;
 use arrow_buffer::{ArrowNativeType, NullBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Schema};
 
-use super::{RowFault, check_event, column, kind_from_name, label_name};
+use super::{RowFault, column, kind_from_name, label_name};
 use crate::ingest::IngestError;
-use crate::{EpisodeAttributes, EpisodeId, Event, Label};
+use crate::{EpisodeAttributes, EpisodeId, Event, EventKind, Label};
+
+/// Rows that become events at a time: few enough to stay in the nearest cache.
+pub(super) const BLOCK: usize = 32;
+
+/// An event before its columns are read. What every event needs has values here that no event may have, so that a
+/// column that were forgotten could not go unnoticed.
+pub(super) const BLANK: Event<'static> = Event { stage: 0, ..Event::named(0, EventKind::Syscall, "") };
 
 /// Which columns a file has.
 pub(super) struct Wanted(());
@@ -20,9 +31,11 @@ pub(super) struct Wanted(());
 pub(super) struct Rows {
     pub(super) episode_id: Text,
     pub(super) complete: Flag,
+    /// Rows that are no events, ascending, with what is wrong with them.
+    faults: Vec<(usize, RowFault)>,
     stage: Number<u8>,
     seq: Number<u64>,
-    kind: Text,
+    kinds: Vec<EventKind>,
     name: Text,
     time_ns: Number<u64>,
     pid: Number<u32>,
@@ -52,8 +65,6 @@ pub(super) struct Rows {
 pub(super) struct Number<T: ArrowNativeType> {
     values: Option<ScalarBuffer<T>>,
     nulls: Option<NullBuffer>,
-    /// Rows whose value does not fit the type, with the value.
-    misfits: Vec<(usize, String)>,
 }
 
 /// A column of yes and no.
@@ -103,70 +114,120 @@ impl Wanted {
     pub(super) fn rows(&self, batch: &RecordBatch) -> Result<Rows, IngestError> {
         use column::*;
         let get = |name| batch.column_by_name(name);
-        Ok(Rows {
+        let mut faults = Vec::new();
+        let kinds = kinds(&Text::new(get(KIND), KIND)?, batch.num_rows(), &mut faults);
+        for column in [STAGE, SEQ, NAME] {
+            let nulls = get(column).and_then(|array| array.logical_nulls());
+            let missing = (0..batch.num_rows()).filter(|row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(*row)));
+            faults.extend(missing.map(|row| (row, RowFault::Missing(column))));
+        }
+        let mut rows = Rows {
             episode_id: Text::new(get(EPISODE_ID), EPISODE_ID)?,
             complete: Flag::new(get(COMPLETE)),
-            stage: Number::integers::<UInt8Type>(get(STAGE)),
-            seq: Number::integers::<UInt64Type>(get(SEQ)),
-            kind: Text::new(get(KIND), KIND)?,
+            stage: Number::integers::<UInt8Type>(get(STAGE), STAGE, &mut faults),
+            seq: Number::integers::<UInt64Type>(get(SEQ), SEQ, &mut faults),
+            kinds,
             name: Text::new(get(NAME), NAME)?,
-            time_ns: Number::integers::<UInt64Type>(get(TIME_NS)),
-            pid: Number::integers::<UInt32Type>(get(PID)),
-            tid: Number::integers::<UInt32Type>(get(TID)),
-            ppid: Number::integers::<UInt32Type>(get(PPID)),
+            time_ns: Number::integers::<UInt64Type>(get(TIME_NS), TIME_NS, &mut faults),
+            pid: Number::integers::<UInt32Type>(get(PID), PID, &mut faults),
+            tid: Number::integers::<UInt32Type>(get(TID), TID, &mut faults),
+            ppid: Number::integers::<UInt32Type>(get(PPID), PPID, &mut faults),
             path: Text::new(get(PATH), PATH)?,
             path2: Text::new(get(PATH2), PATH2)?,
             args: Text::new(get(ARGS), ARGS)?,
             peer_addr: Text::new(get(PEER_ADDR), PEER_ADDR)?,
-            peer_port: Number::integers::<UInt16Type>(get(PEER_PORT)),
-            bytes: Number::integers::<UInt64Type>(get(BYTES)),
+            peer_port: Number::integers::<UInt16Type>(get(PEER_PORT), PEER_PORT, &mut faults),
+            bytes: Number::integers::<UInt64Type>(get(BYTES), BYTES, &mut faults),
             entropy: Number::floats(get(ENTROPY)),
-            ret: Number::integers::<Int64Type>(get(RET)),
-            errno: Number::integers::<Int32Type>(get(ERRNO)),
-            flags: Number::integers::<UInt32Type>(get(FLAGS)),
+            ret: Number::integers::<Int64Type>(get(RET), RET, &mut faults),
+            errno: Number::integers::<Int32Type>(get(ERRNO), ERRNO, &mut faults),
+            flags: Number::integers::<UInt32Type>(get(FLAGS), FLAGS, &mut faults),
             created: Flag::new(get(CREATED)),
             denied: Flag::new(get(DENIED)),
-            isolation: Number::integers::<UInt8Type>(get(ISOLATION)),
+            isolation: Number::integers::<UInt8Type>(get(ISOLATION), ISOLATION, &mut faults),
             raced: Flag::new(get(RACED)),
             label: Text::new(get(LABEL), LABEL)?,
             family: Text::new(get(FAMILY), FAMILY)?,
             source: Text::new(get(SOURCE), SOURCE)?,
             sample_sha256: Text::new(get(SAMPLE_SHA256), SAMPLE_SHA256)?,
-        })
+            faults: Vec::new(),
+        };
+        // The first fault of a row is the one that counts.
+        faults.sort_by_key(|(row, _)| *row);
+        faults.dedup_by_key(|(row, _)| *row);
+        rows.faults = faults;
+        Ok(rows)
     }
 }
 
-impl Rows {
-    /// The event of a row.
-    pub(super) fn event(&self, row: usize) -> Result<Event<'_>, RowFault> {
-        let kind = self.kind.get(row).ok_or(RowFault::Missing(column::KIND))?;
-        let kind = kind_from_name(kind).ok_or_else(|| RowFault::UnknownKind(kind.to_owned()))?;
-        let event = Event {
-            stage: self.stage.get(row, column::STAGE)?.ok_or(RowFault::Missing(column::STAGE))?,
-            seq: self.seq.get(row, column::SEQ)?.ok_or(RowFault::Missing(column::SEQ))?,
-            time_ns: self.time_ns.get(row, column::TIME_NS)?,
-            pid: self.pid.get(row, column::PID)?,
-            tid: self.tid.get(row, column::TID)?,
-            ppid: self.ppid.get(row, column::PPID)?,
-            kind,
-            name: self.name.get(row).ok_or(RowFault::Missing(column::NAME))?,
-            path: self.path.get(row),
-            path2: self.path2.get(row),
-            args: self.args.get(row),
-            peer_addr: self.peer_addr.get(row),
-            peer_port: self.peer_port.get(row, column::PEER_PORT)?,
-            bytes: self.bytes.get(row, column::BYTES)?,
-            entropy: self.entropy.get(row, column::ENTROPY)?,
-            ret: self.ret.get(row, column::RET)?,
-            errno: self.errno.get(row, column::ERRNO)?,
-            flags: self.flags.get(row, column::FLAGS)?,
-            created: self.created.get(row),
-            denied: self.denied.get(row),
-            isolation: self.isolation.get(row, column::ISOLATION)?,
-            raced: self.raced.get(row),
+/// The kind of each row; a row of none, or of one that does not exist, is a fault.
+fn kinds(names: &Text, rows: usize, faults: &mut Vec<(usize, RowFault)>) -> Vec<EventKind> {
+    // Equal keys are equal names: the few kinds are looked at once each.
+    let mut known: Vec<(Key, EventKind)> = Vec::new();
+    let kind_of = |row| {
+        let key = names.key(row);
+        if let Some((_, kind)) = known.iter().find(|(known, _)| *known == key) {
+            return *kind;
+        }
+        let fault = match names.get(row).map(|name| (name, kind_from_name(name))) {
+            Some((_, Some(kind))) => {
+                known.push((key, kind));
+                return kind;
+            }
+            Some((name, None)) => RowFault::UnknownKind(name.to_owned()),
+            None => RowFault::Missing(column::KIND),
         };
-        check_event(&event)?;
-        Ok(event)
+        faults.push((row, fault));
+        EventKind::Syscall
+    };
+    (0..rows).map(kind_of).collect()
+}
+
+impl Rows {
+    /// What is wrong with a row, other than values out of range.
+    pub(super) fn fault(&self, row: usize) -> Option<&RowFault> {
+        if self.faults.is_empty() {
+            return None;
+        }
+        let at = self.faults.binary_search_by_key(&row, |(row, _)| *row).ok()?;
+        Some(&self.faults[at].1)
+    }
+
+    /// Fills `events`, all [`BLANK`], from the rows at `first` and after it.
+    pub(super) fn fill<'a>(&'a self, first: usize, events: &mut [Event<'a>]) {
+        for (event, kind) in events.iter_mut().zip(&self.kinds[first..]) {
+            event.kind = *kind;
+        }
+        self.stage.each(first, events, |event, stage| event.stage = stage);
+        self.seq.each(first, events, |event, seq| event.seq = seq);
+        self.name.each(first, events, |event, name| event.name = name);
+        self.time_ns.each(first, events, |event, time_ns| event.time_ns = Some(time_ns));
+        self.pid.each(first, events, |event, pid| event.pid = Some(pid));
+        self.tid.each(first, events, |event, tid| event.tid = Some(tid));
+        self.ppid.each(first, events, |event, ppid| event.ppid = Some(ppid));
+        self.path.each(first, events, |event, path| event.path = Some(path));
+        self.path2.each(first, events, |event, path2| event.path2 = Some(path2));
+        self.args.each(first, events, |event, args| event.args = Some(args));
+        self.peer_addr.each(first, events, |event, peer_addr| event.peer_addr = Some(peer_addr));
+        self.peer_port.each(first, events, |event, peer_port| event.peer_port = Some(peer_port));
+        self.bytes.each(first, events, |event, bytes| event.bytes = Some(bytes));
+        self.entropy.each(first, events, |event, entropy| event.entropy = Some(entropy));
+        self.ret.each(first, events, |event, ret| event.ret = Some(ret));
+        self.errno.each(first, events, |event, errno| event.errno = Some(errno));
+        self.flags.each(first, events, |event, flags| event.flags = Some(flags));
+        self.created.each(first, events, |event, created| event.created = Some(created));
+        self.denied.each(first, events, |event, denied| event.denied = Some(denied));
+        self.isolation.each(first, events, |event, isolation| event.isolation = Some(isolation));
+        self.raced.each(first, events, |event, raced| event.raced = Some(raced));
+    }
+
+    /// For each row, whether an attribute may differ from the row before; `true` for the first one.
+    pub(super) fn attribute_changes(&self) -> Vec<bool> {
+        let mut changes = vec![false; self.kinds.len()];
+        for text in [&self.label, &self.family, &self.source, &self.sample_sha256] {
+            text.mark_changes(&mut changes);
+        }
+        changes
     }
 
     /// The attributes in a row, and what is wrong with them. A label that does not exist reads as none.
@@ -188,12 +249,6 @@ impl Rows {
         (attributes, fault)
     }
 
-    /// The keys of the attributes of a row.
-    #[inline]
-    pub(super) fn attribute_keys(&self, row: usize) -> [Key; 4] {
-        [self.label.key(row), self.family.key(row), self.source.key(row), self.sample_sha256.key(row)]
-    }
-
     /// The attribute of a row that differs from those of its episode, if one does.
     pub(super) fn changed_attribute(&self, row: usize, first: &EpisodeAttributes) -> Option<&'static str> {
         let label = self.label.get(row);
@@ -213,64 +268,70 @@ fn unknown_label(name: &str) -> bool {
     name != "benign" && name != "malicious"
 }
 
-impl<T: ArrowNativeType> Number<T> {
-    const NOTHING: Number<T> = Number { values: None, nulls: None, misfits: Vec::new() };
+/// The rows that `nulls` leaves of the `count` rows from `first`, counted from `first`.
+fn present(nulls: &NullBuffer, first: usize, count: usize) -> BitIndexIterator<'_> {
+    BitIndexIterator::new(nulls.validity(), nulls.offset() + first, count)
+}
 
+impl<T: ArrowNativeType> Number<T> {
+    const NOTHING: Number<T> = Number { values: None, nulls: None };
+
+    /// Sets the numbers of the rows at `first` and after it that have one.
     #[inline]
-    pub(super) fn get(&self, row: usize, column: &'static str) -> Result<Option<T>, RowFault> {
-        let Some(values) = &self.values else { return Ok(None) };
-        if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
-            return Ok(None);
+    fn each<'a>(&self, first: usize, events: &mut [Event<'a>], set: impl Fn(&mut Event<'a>, T)) {
+        let Some(values) = &self.values else { return };
+        let values = &values[first..first + events.len()];
+        match &self.nulls {
+            None => events.iter_mut().zip(values).for_each(|(event, value)| set(event, *value)),
+            Some(nulls) => present(nulls, first, values.len()).for_each(|at| set(&mut events[at], values[at])),
         }
-        if !self.misfits.is_empty()
-            && let Some((_, value)) = self.misfits.iter().find(|(misfit, _)| *misfit == row)
-        {
-            return Err(RowFault::OutOfRange { column, value: value.clone(), allowed: "the range of its type" });
-        }
-        Ok(values.get(row).copied())
     }
 
-    fn integers<A>(array: Option<&ArrayRef>) -> Self
+    /// A column of integers of any width. What does not fit `T` is a fault.
+    fn integers<A>(array: Option<&ArrayRef>, column: &'static str, faults: &mut Vec<(usize, RowFault)>) -> Self
     where
         A: ArrowPrimitiveType<Native = T>,
         T: TryFrom<i128> + Default,
     {
         let Some(array) = array.filter(|array| array.null_count() < array.len()) else { return Self::NOTHING };
         if let Some(own) = array.as_primitive_opt::<A>() {
-            return Number { values: Some(own.values().clone()), nulls: own.nulls().cloned(), misfits: Vec::new() };
+            return Number { values: Some(own.values().clone()), nulls: own.nulls().cloned() };
         }
+        let misfit = |row: usize, value: i128| {
+            let fault = RowFault::OutOfRange { column, value: value.to_string(), allowed: "the range of its type" };
+            faults.push((row, fault));
+        };
         match array.data_type() {
-            DataType::Int8 => Self::widened::<Int8Type>(array),
-            DataType::Int16 => Self::widened::<Int16Type>(array),
-            DataType::Int32 => Self::widened::<Int32Type>(array),
-            DataType::Int64 => Self::widened::<Int64Type>(array),
-            DataType::UInt8 => Self::widened::<UInt8Type>(array),
-            DataType::UInt16 => Self::widened::<UInt16Type>(array),
-            DataType::UInt32 => Self::widened::<UInt32Type>(array),
-            DataType::UInt64 => Self::widened::<UInt64Type>(array),
+            DataType::Int8 => Self::widened::<Int8Type>(array, misfit),
+            DataType::Int16 => Self::widened::<Int16Type>(array, misfit),
+            DataType::Int32 => Self::widened::<Int32Type>(array, misfit),
+            DataType::Int64 => Self::widened::<Int64Type>(array, misfit),
+            DataType::UInt8 => Self::widened::<UInt8Type>(array, misfit),
+            DataType::UInt16 => Self::widened::<UInt16Type>(array, misfit),
+            DataType::UInt32 => Self::widened::<UInt32Type>(array, misfit),
+            DataType::UInt64 => Self::widened::<UInt64Type>(array, misfit),
             _ => Self::NOTHING,
         }
     }
 
-    fn widened<B>(array: &ArrayRef) -> Self
+    fn widened<B>(array: &ArrayRef, mut misfit: impl FnMut(usize, i128)) -> Self
     where
         B: ArrowPrimitiveType,
         B::Native: Into<i128>,
         T: TryFrom<i128> + Default,
     {
         let array = array.as_primitive::<B>();
-        let mut misfits = Vec::new();
         let values = array.values().iter().enumerate().map(|(row, &value)| {
             let value: i128 = value.into();
             T::try_from(value).unwrap_or_else(|_| {
                 if array.is_valid(row) {
-                    misfits.push((row, value.to_string()));
+                    misfit(row, value);
                 }
                 T::default()
             })
         });
         let values: Vec<T> = values.collect();
-        Number { values: Some(values.into()), nulls: array.nulls().cloned(), misfits }
+        Number { values: Some(values.into()), nulls: array.nulls().cloned() }
     }
 }
 
@@ -278,11 +339,11 @@ impl Number<f32> {
     fn floats(array: Option<&ArrayRef>) -> Self {
         let Some(array) = array.filter(|array| array.null_count() < array.len()) else { return Self::NOTHING };
         if let Some(own) = array.as_primitive_opt::<Float32Type>() {
-            return Number { values: Some(own.values().clone()), nulls: own.nulls().cloned(), misfits: Vec::new() };
+            return Number { values: Some(own.values().clone()), nulls: own.nulls().cloned() };
         }
         let Some(wide) = array.as_primitive_opt::<Float64Type>() else { return Self::NOTHING };
         let values: Vec<f32> = wide.values().iter().map(|&value| value as f32).collect();
-        Number { values: Some(values.into()), nulls: wide.nulls().cloned(), misfits: Vec::new() }
+        Number { values: Some(values.into()), nulls: wide.nulls().cloned() }
     }
 }
 
@@ -297,6 +358,17 @@ impl Flag {
         let array = self.0.as_ref()?;
         array.is_valid(row).then(|| array.value(row))
     }
+
+    /// Sets the answers of the rows at `first` and after it that have one.
+    #[inline]
+    fn each<'a>(&self, first: usize, events: &mut [Event<'a>], set: impl Fn(&mut Event<'a>, bool)) {
+        let Some(array) = &self.0 else { return };
+        for (at, event) in events.iter_mut().enumerate() {
+            if array.is_valid(first + at) {
+                set(event, array.value(first + at));
+            }
+        }
+    }
 }
 
 impl Text {
@@ -310,7 +382,7 @@ impl Text {
 
     /// The key of the text in a row, none for null.
     #[inline]
-    pub(super) fn key(&self, row: usize) -> Key {
+    fn key(&self, row: usize) -> Key {
         let views = self.0.as_ref()?;
         views.is_valid(row).then(|| views.views()[row])
     }
@@ -319,5 +391,33 @@ impl Text {
     pub(super) fn get(&self, row: usize) -> Option<&str> {
         let views = self.0.as_ref()?;
         views.is_valid(row).then(|| views.value(row))
+    }
+
+    /// Sets the texts of the rows at `first` and after it that have one.
+    #[inline]
+    fn each<'a>(&'a self, first: usize, events: &mut [Event<'a>], set: impl Fn(&mut Event<'a>, &'a str)) {
+        let Some(views) = &self.0 else { return };
+        match views.nulls() {
+            None => events.iter_mut().enumerate().for_each(|(at, event)| set(event, views.value(first + at))),
+            Some(nulls) => {
+                present(nulls, first, events.len()).for_each(|at| set(&mut events[at], views.value(first + at)))
+            }
+        }
+    }
+
+    /// Marks the rows whose text may differ from that of the row before, and the first one.
+    pub(super) fn mark_changes(&self, changes: &mut [bool]) {
+        if let Some(first) = changes.first_mut() {
+            *first = true;
+        }
+        let Some(views) = &self.0 else { return };
+        for (change, keys) in changes.iter_mut().skip(1).zip(views.views().windows(2)) {
+            *change |= keys[0] != keys[1];
+        }
+        if views.nulls().is_some() {
+            for (row, change) in changes.iter_mut().enumerate().skip(1) {
+                *change |= views.is_null(row) != views.is_null(row - 1);
+            }
+        }
     }
 }

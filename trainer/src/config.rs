@@ -58,7 +58,8 @@ pub struct TrainerConfig {
     pub learning_rate: f32,
     /// Decoupled weight decay (AdamW).
     pub weight_decay: f32,
-    /// Share of a layer's inputs that is dropped: the network's input, then each hidden layer. What is left out is 0.
+    /// Share of a layer's inputs that is dropped: the network's input, then each hidden layer. The last rate holds for all
+    /// further layers; an empty list drops nothing.
     pub dropout: Vec<f32>,
     /// Share of states whose hashed calls are dropped all at once, beside `dropout`; needs drop-out on the input.
     pub call_dropout: f32,
@@ -72,7 +73,7 @@ pub struct TrainerConfig {
     pub target_update_interval: u64,
     /// Euclidean norm that a gradient is scaled down to.
     pub max_gradient_norm: f32,
-    /// Gradient steps between two records in `metrics.jsonl`.
+    /// Gradient steps between two records in `metrics.jsonl`; the last step is always recorded.
     pub metrics_interval: u64,
     /// Gradient steps between two checkpoints.
     pub checkpoint_interval: u64,
@@ -86,7 +87,7 @@ impl TrainerConfig {
     /// The drop-out rate of each of `layers` layers.
     pub fn dropout_rates(&self, layers: usize) -> Vec<f32> {
         let mut rates = self.dropout.clone();
-        rates.resize(layers, 0.0);
+        rates.resize(layers, rates.last().copied().unwrap_or(0.0));
         rates
     }
 }
@@ -98,7 +99,7 @@ impl Default for TrainerConfig {
             batch_size: 64,
             learning_rate: 2e-3,
             weight_decay: 0.2,
-            dropout: vec![0.5, 0.3, 0.3],
+            dropout: vec![0.5, 0.3],
             call_dropout: 0.3,
             isolation: false,
             huber: 0.0,
@@ -280,6 +281,23 @@ mod tests {
     #[test]
     fn the_default_is_valid() {
         TrainConfig::default().validate().unwrap();
+    }
+
+    #[test]
+    fn drop_out_follows_the_depth_of_the_network() {
+        for layers in 1..8 {
+            let mut config = TrainConfig::default();
+            config.network.hidden = vec![16; layers];
+            config.validate().unwrap();
+            let rates = config.trainer.dropout_rates(layers + 1);
+            assert_eq!((rates.len(), rates[0]), (layers + 1, 0.5));
+            assert!(rates[1..].iter().all(|rate| *rate == 0.3), "{rates:?}");
+        }
+        let of = |dropout: &[f32]| TrainerConfig { dropout: dropout.to_vec(), ..Default::default() }.dropout_rates(3);
+        assert_eq!(of(&[]), [0.0; 3]);
+        assert_eq!(of(&[0.2]), [0.2; 3]);
+        assert_eq!(of(&[0.2, 0.0]), [0.2, 0.0, 0.0]);
+        assert_eq!(of(&[0.2, 0.1, 0.0]), [0.2, 0.1, 0.0]);
     }
 
     #[test]

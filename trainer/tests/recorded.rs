@@ -59,7 +59,7 @@ fn config() -> TrainConfig {
     config.trainer.updates = 400;
     config.trainer.batch_size = 32;
     config.trainer.learning_rate = 3e-3;
-    config.trainer.dropout = vec![0.05];
+    config.trainer.dropout = vec![0.05, 0.0];
     config.trainer.target_update_interval = 50;
     config.trainer.checkpoint_interval = 100;
     config.trainer.metrics_interval = 25;
@@ -214,6 +214,22 @@ fn a_run_that_was_cut_off_goes_on_to_the_same_bytes() {
         assert_eq!(curves(&resumed.folder), logged(&whole.folder), "after a cut at {die_at}");
         assert_eq!(fs::read_dir(RunPaths::new(&resumed.folder).tensorboard()).unwrap().count(), 2);
     }
+}
+
+#[test]
+fn the_last_update_of_every_network_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = telemetry(folder.path(), "train", 32);
+    let mut config = config();
+    (config.trainer.updates, config.trainer.metrics_interval) = (70, 60);
+    let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
+    let report = run(&case, &data, None, &mut Watcher::default()).unwrap();
+    let text = fs::read_to_string(RunPaths::new(&report.folder).metrics()).unwrap();
+    let records: Vec<UpdateMetrics> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<(u64, &str)> = records.iter().map(|record| (record.update, record.network.as_str())).collect();
+    let networks = ["fold-1", "fold-2", "released"];
+    let expected: Vec<(u64, &str)> = [60, 70].into_iter().flat_map(|update| networks.map(|n| (update, n))).collect();
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -93,7 +93,8 @@ impl<'a> Training<'a> {
                 let report = member.update(model, &judges, config, learning_rate).map_err(|error| {
                     TrainingError::Update { network: member.name.clone(), update, source: Box::new(error) }
                 })?;
-                if update % trainer.metrics_interval == 0 {
+                // The last update is always told, so that a short run says something too.
+                if update % trainer.metrics_interval == 0 || update == trainer.updates {
                     lines.push(UpdateMetrics {
                         network: member.name.clone(),
                         update,

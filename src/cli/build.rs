@@ -6,9 +6,13 @@ use bellwether_inference::Isa;
 
 use super::Failure;
 
-/// The code that runs.
+/// The code that runs, as far as the build knew it.
 pub(crate) fn source() -> SourceRevision {
-    SourceRevision { package: env!("CARGO_PKG_VERSION").to_owned(), revision: None, modified: None }
+    SourceRevision {
+        package: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: option_env!("BELLWETHER_REVISION").map(str::to_owned),
+        modified: option_env!("BELLWETHER_MODIFIED").map(|modified| modified == "true"),
+    }
 }
 
 /// The instruction set: the widest of the processor, or the one that `BELLWETHER_ISA` names. It changes no byte.

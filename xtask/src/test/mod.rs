@@ -30,6 +30,8 @@ enum Stage {
     Clippy,
     /// `cargo xtask tidy`.
     Tidy,
+    /// Licences, sources and bans of the dependencies, by `cargo deny`; what needs a network is left out.
+    Dependencies,
     /// Unit, property and whole-system tests.
     Tests,
     /// Examples in the documentation.

@@ -30,6 +30,7 @@ pub(super) fn run(stage: Stage, workspace: &Workspace, findings: &mut Findings) 
             "warnings",
         ])),
         Stage::Tidy => tidy::run(&tidy::Args::default()).map(|()| Outcome::Passed),
+        Stage::Dependencies => dependencies(),
         Stage::Tests => tests(workspace, findings),
         Stage::Doctests => succeed(cargo().arg("test").args(WHOLE).args(["--doc", "--locked"])),
         Stage::Docs => {
@@ -63,9 +64,22 @@ fn python_environment(workspace: &Workspace, findings: &mut Findings) -> anyhow:
     }
 }
 
-fn has_nextest() -> bool {
-    let asked = cargo().args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+/// Whether Cargo has this command beside its own.
+fn has(command: &str) -> bool {
+    let asked = cargo().args([command, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     asked.is_ok_and(|status| status.success())
+}
+
+fn has_nextest() -> bool {
+    has("nextest")
+}
+
+/// Advisories are left out: they come over a network, and change without anything here changing.
+fn dependencies() -> anyhow::Result<Outcome> {
+    if !has("deny") {
+        return Ok(Outcome::Skipped("there is no cargo-deny: `cargo install cargo-deny --locked`".into()));
+    }
+    succeed(cargo().args(["deny", "--offline", "--log-level", "error", "check", "bans", "licenses", "sources"]))
 }
 
 fn tests(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use config::{Config, File, FileFormat, Value};
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Prefix of environment variables that are configuration: `BELLWETHER__TRAINER__BATCH_SIZE=64`.
@@ -46,6 +47,58 @@ where
         .map_err(|error| anyhow!("the configuration{shown} is wrong: {error}"))
 }
 
+/// A configuration as a TOML file in which a comment before each key says what it is.
+///
+/// # Errors
+/// A value that TOML has no spelling for.
+pub(crate) fn page<T: Serialize + JsonSchema>(config: &T) -> anyhow::Result<String> {
+    let schema = schemars::schema_for!(T).to_value();
+    let text = toml::to_string(config).context("the configuration has no spelling in TOML")?;
+    let (mut page, mut table) = (String::new(), Vec::new());
+    for line in text.lines() {
+        let path = match (line.strip_prefix('['), line.split_once(" = ")) {
+            (Some(header), _) => {
+                table = header.trim_end_matches(']').split('.').collect();
+                table.clone()
+            }
+            (None, Some((key, _))) => [&table[..], &[key]].concat(),
+            (None, None) => Vec::new(),
+        };
+        if let Some(description) = description(&schema, &path) {
+            page.extend(wrapped(description));
+        }
+        page.push_str(line);
+        page.push('\n');
+    }
+    Ok(page)
+}
+
+/// What a schema says about the key at a path.
+fn description<'a>(schema: &'a serde_json::Value, path: &[&str]) -> Option<&'a str> {
+    let mut at = schema;
+    for (depth, key) in path.iter().enumerate() {
+        at = at.get("properties")?.get(key)?;
+        if depth + 1 < path.len()
+            && let Some(pointer) = at.get("$ref").and_then(|pointer| pointer.as_str()?.strip_prefix('#'))
+        {
+            at = schema.pointer(pointer)?;
+        }
+    }
+    if path.is_empty() { None } else { at.get("description")?.as_str() }
+}
+
+/// A text as comments of at most 110 characters a line.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec!["#".to_owned()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < 110 => *line += &format!(" {word}"),
+            _ => lines.push(format!("# {word}")),
+        }
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
 /// Parses `text` as a TOML value; what is none is a string.
 fn toml_value(origin: &str, text: &str) -> Value {
     let parsed = Config::builder().add_source(File::from_str(&format!("value = {text}"), FileFormat::Toml)).build();
@@ -84,6 +137,24 @@ mod tests {
         std::io::Write::write_all(&mut file.as_file(), b"seed = 3\n[trainer]\nupdates = 9\n").unwrap();
         let config: TrainConfig = resolve(Some(file.path()), &["seed=4".to_owned()]).unwrap();
         assert_eq!((config.seed, config.trainer.updates), (4, 9));
+    }
+
+    #[test]
+    fn a_page_gives_back_what_it_was_made_of_and_explains_every_key() {
+        let config =
+            with(&["seed=7", "trainer.learning_rate=0.003", "network.hidden=[32]", "reward.harm.kib_sent=0.25"]);
+        let config = config.unwrap();
+        let page = page(&config).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file.as_file(), page.as_bytes()).unwrap();
+        assert_eq!(resolve::<TrainConfig>(Some(file.path()), &[]).unwrap(), config);
+        assert!(page.contains("\nlearning_rate = 0.003\n"), "{page}");
+        let lines: Vec<&str> = page.lines().collect();
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(" = ") || line.starts_with('['))
+        {
+            assert!(index > 0 && lines[index - 1].starts_with("# "), "nothing explains `{line}`");
+        }
+        assert!(lines.iter().all(|line| line.chars().count() <= 110));
     }
 
     #[test]

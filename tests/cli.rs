@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use bellwether_env_adapter::ingest::TelemetryWriter;
-use program::{bellwether, files, shell};
+use program::{bellwether, bellwether_in, files, shell};
 
 const VERBS: [&[&str]; 19] = [
     &[],
@@ -86,7 +86,7 @@ fn the_version_is_that_of_the_package() {
 fn wrong_arguments_end_with_64_and_touch_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let train = ["train", "--data", "none.parquet"];
-    let cases: [(&[&str], &[&str]); 23] = [
+    let cases: [(&[&str], &[&str]); 26] = [
         (&[], &["Usage"]),
         (&["fly"], &["fly"]),
         (&["ingest"], &["--format"]),
@@ -111,6 +111,9 @@ fn wrong_arguments_end_with_64_and_touch_nothing() {
         (&[&train[..], &["--set", "calibration.target_fpr=[0.1, 0.1]"]].concat(), &["target_fpr", "once"]),
         (&["quickstart", "--set", "calibration.folds=1"], &["calibration.folds"]),
         (&[&train[..], &["--name", "../up"]].concat(), &["../up", "1 to 64 of a-z"]),
+        (&["train"], &["--data"]),
+        (&[&train[..], &["--learner", "burn"]].concat(), &["burn", "--learner", "possible values: fused"]),
+        (&["train", "--print-config", "--set", "trainer.gamma=2"], &["trainer.gamma"]),
         (&["release", "rollback", "No Name"], &["No Name", "1 to 64 of a-z"]),
         (&["release", "promote", "1", "--name", "a/b"], &["a/b", "1 to 64 of a-z"]),
     ];
@@ -119,6 +122,68 @@ fn wrong_arguments_end_with_64_and_touch_nothing() {
         bellwether(folder.path(), arguments).complains(64, parts);
         assert_eq!(files(folder.path()), [""; 0]);
     }
+}
+
+/// The keys of a document, with nothing of the machine that filled it.
+fn shape(value: &serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), shape(value))).collect(),
+        serde_json::Value::Array(items) if items.iter().any(|item| item.is_object()) => {
+            serde_json::Value::Array(items.iter().take(1).map(shape).collect())
+        }
+        serde_json::Value::Array(_) => "a list".into(),
+        _ => "a value".into(),
+    }
+}
+
+#[test]
+fn doctor_says_what_the_machine_has_and_what_is_used_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let report = bellwether(at, &["doctor", "--json"]).expect(0).json();
+    insta::assert_json_snapshot!("doctor", shape(&report));
+    assert!(report["instruction_sets"].as_array().unwrap().contains(&report["instruction_set_used"]));
+    for amount in [&report["memory"]["total_bytes"], &report["runs"]["free_bytes"], &report["threads"]] {
+        assert!(amount.as_u64().unwrap() > 0, "{report}");
+    }
+    // A build outside a checkout, or without git, does not know its commit; one inside with git does.
+    let mut git = std::process::Command::new("git");
+    let asked = git.args(["rev-parse", "--show-prefix", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let inside = asked.is_ok_and(|said| said.status.success() && said.stdout.starts_with(b"\n"));
+    let revision = report["source"]["revision"].as_str();
+    assert_eq!((revision.is_some(), report["source"]["modified"].is_boolean()), (inside, inside), "{report}");
+    assert!(revision.is_none_or(|commit| commit.len() >= 40 && commit.bytes().all(|digit| digit.is_ascii_hexdigit())));
+    std::fs::write(at.join("library.so"), "").unwrap();
+    for (library, found) in [("library.so", true), ("none.so", false)] {
+        let environment = [("ORT_DYLIB_PATH", library), ("BELLWETHER_ISA", "scalar"), ("PATH", "/nowhere")];
+        let report = bellwether_in(at, &environment, &["doctor", "--json"]).expect(0).json();
+        assert_eq!((&report["instruction_set_used"], report["parts"][0]["path"].is_null()), (&"scalar".into(), true));
+        assert!(report["instruction_set_reason"].as_str().unwrap().contains("BELLWETHER_ISA"));
+        assert_eq!(report["parts"][2]["path"].as_str(), found.then_some(library));
+        let text = bellwether_in(at, &environment, &["doctor"]).expect(0).stdout;
+        assert!(text.contains("apt-get install strace"), "{text}");
+        assert_eq!(text.contains("export ORT_DYLIB_PATH"), !found, "{text}");
+    }
+}
+
+#[test]
+fn the_configuration_is_printed_as_it_would_run_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("some.toml"), "seed = 3\n[trainer]\nupdates = 9\nbatch_size = 8\n").unwrap();
+    let environment = [("BELLWETHER__TRAINER__UPDATES", "10"), ("BELLWETHER__NETWORK__HIDDEN", "[32]")];
+    let print = ["train", "--print-config", "--config", "some.toml", "--set", "network.hidden=[16]", "--seed", "4"];
+    let printed = bellwether_in(at, &environment, &print).expect(0).stdout;
+    for line in ["seed = 4", "updates = 10", "batch_size = 8", "hidden = [16]", "[reward.harm]"] {
+        assert!(printed.lines().any(|printed| printed == line), "`{line}` is not in\n{printed}");
+    }
+    assert!(printed.contains("# Gradient steps.\n"), "{printed}");
+    std::fs::write(at.join("printed.toml"), &printed).unwrap();
+    let again = bellwether(at, &["train", "--print-config", "--config", "printed.toml"]).expect(0).stdout;
+    assert_eq!(again, printed);
+    let json = bellwether(at, &["train", "--print-config", "--config", "printed.toml", "--json"]).expect(0).json();
+    assert_eq!((&json["seed"], &json["trainer"]["updates"]), (&4.into(), &10.into()));
+    assert_eq!(files(at), ["printed.toml", "some.toml"]);
 }
 
 #[test]

@@ -1,83 +1,153 @@
 //! `bellwether doctor`: what this machine has.
 
+use std::path::PathBuf;
+
+use bellwether_artifact::SourceRevision;
 use bellwether_env_adapter::Action;
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::Isa;
 use serde::Serialize;
 
-use super::{Failure, Output, build};
+use super::{Failure, Output, build, machine};
 
 /// Says what this machine has, what is used of it, and what is missing with the command that installs it.
 #[derive(clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Folder of run directories, for the room that is left there.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+}
 
 #[derive(Serialize)]
 struct Report {
     version: String,
-    processors: usize,
+    source: SourceRevision,
+    platform: String,
+    processor: Option<String>,
+    processor_features: Vec<&'static str>,
+    /// Threads that can run at once; training takes as many unless `trainer.threads` says otherwise.
+    threads: usize,
+    /// Instruction sets that kernels are written for and this processor has.
     instruction_sets: Vec<&'static str>,
     instruction_set_used: &'static str,
-    learner: &'static str,
+    instruction_set_reason: &'static str,
+    memory: machine::Memory,
+    runs: machine::Disk,
+    learners: Vec<&'static str>,
     feature_spec: String,
     action_set: u32,
     parts: Vec<Part>,
 }
 
-/// A program that an optional part needs.
+/// Something that an optional part of the project needs.
 #[derive(Serialize)]
 struct Part {
     name: &'static str,
-    found: bool,
+    path: Option<PathBuf>,
     needed_for: &'static str,
     install: &'static str,
 }
-
-/// Programs that optional parts need: name, what for, how to get it.
-const PROGRAMS: [(&str, &str, &str); 2] = [
-    ("strace", "recording runs for `ingest --format strace`", "apt-get install strace"),
-    ("python3", "the notebooks", "apt-get install python3 python3-venv"),
-];
 
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         let report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            source: build::source(),
+            platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            processor: machine::processor(),
+            processor_features: machine::processor_features(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
             instruction_sets: Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Isa::name).collect(),
             instruction_set_used: build::isa()?.name(),
-            learner: "fused",
+            instruction_set_reason: reason(),
+            memory: machine::memory(),
+            runs: machine::disk(&self.runs),
+            learners: vec!["fused"],
             feature_spec: FeatureSpec::v1(WindowConfig::default()).hash_hex(),
             action_set: Action::SET_VERSION,
-            parts: PROGRAMS
-                .iter()
-                .map(|(name, needed_for, install)| Part { name, found: on_path(name), needed_for, install })
-                .collect(),
+            parts: parts(),
         };
         output.report(&report, || describe(&report))?;
         Ok(())
     }
 }
 
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+/// Why the instruction set is used that is used.
+fn reason() -> &'static str {
+    match (std::env::var_os("BELLWETHER_ISA"), Isa::best()) {
+        (Some(_), _) => "BELLWETHER_ISA names it",
+        (None, Isa::Avx512) => "the widest that kernels are written for; the processor has avx512f, avx2 and fma",
+        (None, Isa::Avx2) => "the processor has avx2 and fma, but no avx512f, which the next wider one needs",
+        (None, Isa::Scalar) => "the processor lacks avx2 or fma, which the next wider one needs",
+    }
+}
+
+fn parts() -> Vec<Part> {
+    let onnx_runtime = machine::onnx_runtime();
+    let named = std::env::var_os("ORT_DYLIB_PATH").is_some();
+    vec![
+        Part {
+            name: "strace",
+            path: machine::program("strace"),
+            needed_for: "recording runs for `ingest --format strace`",
+            install: "apt-get install strace",
+        },
+        Part {
+            name: "python3",
+            path: machine::program("python3"),
+            needed_for: "the notebooks",
+            install: "apt-get install python3 python3-venv",
+        },
+        Part {
+            name: "ONNX Runtime",
+            path: onnx_runtime,
+            needed_for: "comparing the engine with another; serving does without",
+            install: if named { "export ORT_DYLIB_PATH=LIBRARY" } else { "pip install onnxruntime" },
+        },
+    ]
 }
 
 fn describe(report: &Report) -> String {
+    let unknown = || "unknown".to_owned();
+    let size = |bytes: Option<u64>| bytes.map_or_else(unknown, |bytes| format!("{:.1} GiB", bytes as f64 / GIB));
+    let source = match (&report.source.revision, report.source.modified) {
+        (Some(revision), Some(true)) => format!(" (commit {revision}, changed since)"),
+        (Some(revision), _) => format!(" (commit {revision})"),
+        (None, _) => String::new(),
+    };
+    let limit = report.memory.limit_bytes.map(|limit| format!(", limited to {}", size(Some(limit))));
     let mut lines = vec![
-        format!("bellwether        {}", report.version),
-        format!("processors        {}", report.processors),
-        format!("instruction sets  {} (used: {})", report.instruction_sets.join(", "), report.instruction_set_used),
-        format!("learner           {}", report.learner),
+        format!("bellwether        {}{source}", report.version),
+        format!("platform          {}", report.platform),
+        format!("processor         {}", report.processor.clone().unwrap_or_else(unknown)),
+        format!("features          {}", report.processor_features.join(", ")),
+        format!("threads           {}", report.threads),
+        format!("instruction sets  {}", report.instruction_sets.join(", ")),
+        format!("used              {}: {}", report.instruction_set_used, report.instruction_set_reason),
+        format!(
+            "memory            {}, {} available{}",
+            size(report.memory.total_bytes),
+            size(report.memory.available_bytes),
+            limit.unwrap_or_default()
+        ),
+        format!(
+            "disk              {} of {} free in {}",
+            size(report.runs.free_bytes),
+            size(report.runs.total_bytes),
+            report.runs.folder.display()
+        ),
+        format!("learners          {}", report.learners.join(", ")),
         format!("feature spec      {}", report.feature_spec),
         format!("action set        {}", report.action_set),
     ];
-    lines.extend(report.parts.iter().map(|part| match part.found {
-        true => format!("{:<17} found", part.name),
-        false => {
-            format!("{:<17} missing: needed for {}; install it with `{}`", part.name, part.needed_for, part.install)
+    lines.extend(report.parts.iter().map(|part| match &part.path {
+        Some(path) => format!("{:<17} {}", part.name, path.display()),
+        None => {
+            format!("{:<17} missing: needed for {}; get it with `{}`", part.name, part.needed_for, part.install)
         }
     }));
     lines.join("\n")
 }
+
+const GIB: f64 = (1_u64 << 30) as f64;

@@ -8,12 +8,15 @@ mod export;
 mod gates;
 mod ingest;
 pub(crate) mod log;
+mod machine;
 mod model;
 mod output;
 mod progress;
 mod quickstart;
 mod release;
 mod runs;
+#[cfg(test)]
+mod schemas;
 mod split;
 mod train;
 mod validate;

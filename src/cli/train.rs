@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::anyhow;
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::render_table;
 use bellwether_trainer::run::{self, TrainRequest};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -16,8 +18,8 @@ use crate::settings;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Telemetry to learn from.
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "print_config")]
+    data: Option<PathBuf>,
     /// Held-out telemetry to evaluate on in the end; nothing is chosen by it.
     #[arg(long, value_name = "FILE")]
     valid: Option<PathBuf>,
@@ -30,8 +32,21 @@ pub(crate) struct Arguments {
     /// Go on with a run that was cut off, from its last checkpoint; give the same data and configuration.
     #[arg(long, value_name = "RUN")]
     resume: Option<String>,
+    /// What computes the updates.
+    #[arg(long, value_enum, default_value_t = Learner::Fused)]
+    learner: Learner,
+    /// Print the resolved configuration as a file for --config that explains every key, and end.
+    #[arg(long)]
+    print_config: bool,
     #[command(flatten)]
     settings: Settings,
+}
+
+/// What computes the updates of a run.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Learner {
+    /// The learner of this project: forward and backward pass in one, the same bytes on every processor.
+    Fused,
 }
 
 /// Flags of every verb that takes a training configuration.
@@ -60,22 +75,37 @@ impl Settings {
 }
 
 /// What `train` reports as JSON.
-#[derive(Serialize)]
-struct Report {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "TrainReport")]
+pub(crate) struct Report {
+    /// Id of the run.
     run: String,
+    /// Folder of the model.
     model: PathBuf,
+    /// Version of the model.
     model_version: String,
+    /// Gradient steps of the released network.
     updates: u64,
     /// Recorded states that the released network drew; recordings are not stepped.
     environment_steps: u64,
+    /// Episodes that were left out because they have no label.
     unlabelled_episodes: u64,
+    /// Time that the whole took, in seconds.
     wall_seconds: f64,
+    /// The evaluation on held-out telemetry; null without `--valid`.
     evaluation: Option<bellwether_trainer::evaluate::Evaluation>,
 }
 
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         let config = self.settings.resolve()?;
+        if self.print_config {
+            let page = settings::page(&config)?;
+            return Ok(output.report(&config, || page)?);
+        }
+        let Some(data) = &self.data else { return Err(Failure::usage(anyhow!("give recordings with --data"))) };
+        // The only learner there is; the flag says so to whoever asks for another.
+        let Learner::Fused = self.learner;
         let resume = match &self.resume {
             Some(text) => Some(bellwether_registry::find_run(&self.runs, text).map_err(Failure::usage)?),
             None => None,
@@ -84,7 +114,7 @@ impl Arguments {
         let request = TrainRequest {
             name: &self.name,
             config: &config,
-            data: &self.data,
+            data,
             valid: self.valid.as_deref(),
             runs: &self.runs,
             resume: resume.as_deref(),

@@ -27,8 +27,8 @@ impl Tracker {
     }
 
     /// Counts a folder once; folders of the system and devices say nothing.
-    pub(super) fn folder(&mut self, marks: PathMarks, folder: &str, facts: &mut Facts) {
-        if !marks.any(class::DEVICE | class::SYSTEM) && self.seen.first(key_of(folder) ^ salt::FOLDER, mark::MET) {
+    fn folder<'a>(&mut self, marks: PathMarks, folder: impl FnOnce() -> &'a str, facts: &mut Facts) {
+        if !marks.any(class::DEVICE | class::SYSTEM) && self.seen.first(key_of(folder()) ^ salt::FOLDER, mark::MET) {
             facts.signs.add(Sign::NewFolder);
         }
     }
@@ -112,7 +112,7 @@ impl Tracker {
             self.reading(slot, marks, facts);
         }
         self.remember(slot, set);
-        self.folder(marks, split(path).0, facts);
+        self.folder(marks, || split(path).0, facts);
         if made {
             self.extension(path, facts);
         }
@@ -207,7 +207,7 @@ impl Tracker {
             self.remember(slot, set);
         }
         self.persistence(slot, marks, facts);
-        self.folder(marks, split(path).0, facts);
+        self.folder(marks, || split(path).0, facts);
     }
 
     pub(super) fn rename(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
@@ -239,7 +239,7 @@ impl Tracker {
                 let marks = self.seen.marks(slot);
                 *marks = *marks & !mark::CONTENT | mark::GONE;
             }
-            self.folder(marks, split(path).0, facts);
+            self.folder(marks, || split(path).0, facts);
         }
         let Some(path2) = call.event.path2 else { return };
         if let Some(path) = call.event.path
@@ -285,7 +285,7 @@ impl Tracker {
         facts.signs.add_if(Sign::SelfDeleted, marks.any(mark::PROGRAM));
         let left = self.seen.marks(slot);
         *left = *left & !mark::CONTENT | mark::GONE;
-        self.folder(marks, split(path).0, facts);
+        self.folder(marks, || split(path).0, facts);
     }
 
     /// The calls that change one path, or only list it.
@@ -341,7 +341,7 @@ impl Tracker {
             Operation::WriteRegistry => self.persistence(slot, marks, facts),
             _ => {}
         }
-        self.folder(marks, if lists { path } else { split(path).0 }, facts);
+        self.folder(marks, || if lists { path } else { split(path).0 }, facts);
     }
 }
 

@@ -176,64 +176,58 @@ impl PathRules {
 struct Texts {
     /// Column of each byte in `next`; bytes of no text share column 0.
     columns: [u8; 256],
-    /// For each node and column the node that follows, [`Texts::NOWHERE`] if none does.
-    next: Vec<u16>,
+    /// For each node and column the node that follows.
+    next: Vec<[u16; COLUMNS]>,
     /// For each node the classes of the texts that end there.
     found: Vec<u32>,
-    width: usize,
 }
 
-impl Texts {
-    const ROOT: u16 = 0;
-    /// No text goes on like this: nothing leads back to the root.
-    const NOWHERE: u16 = 0;
+/// Different bytes in the texts of a tree, at most, and one for all others.
+const COLUMNS: usize = 64;
+/// No text goes on like this; neither does anything that follows.
+const NOWHERE: u16 = 0;
+const ROOT: u16 = 1;
+/// No text that is looked for anywhere is shorter.
+const SHORTEST: usize = 3;
 
+impl Texts {
     fn new(classes: &[(u32, &[&str])]) -> Texts {
-        let bytes = || classes.iter().flat_map(|(_, texts)| *texts).flat_map(|text| text.bytes());
-        let mut columns = [0; 256];
-        let mut width = 1;
-        for byte in bytes() {
-            if columns[usize::from(byte)] == 0 {
-                columns[usize::from(byte)] = width;
-                width += 1;
+        let nothing = [NOWHERE; COLUMNS];
+        let mut tree = Texts { columns: [0; 256], next: vec![nothing; 2], found: vec![0; 2] };
+        let mut columns = 1;
+        for (class, text) in classes.iter().flat_map(|(class, texts)| texts.iter().map(move |text| (class, text))) {
+            let mut node = ROOT;
+            for byte in text.bytes() {
+                let column = &mut tree.columns[usize::from(byte)];
+                if *column == 0 {
+                    *column = columns;
+                    columns += 1;
+                }
+                let column = usize::from(*column);
+                if tree.next[usize::from(node)][column] == NOWHERE {
+                    tree.next[usize::from(node)][column] = tree.found.len() as u16;
+                    tree.next.push(nothing);
+                    tree.found.push(0);
+                }
+                node = tree.next[usize::from(node)][column];
             }
-        }
-        let width = usize::from(width);
-        let mut tree = Texts { columns, next: vec![Self::NOWHERE; width], found: vec![0], width };
-        for (class, texts) in classes {
-            for text in *texts {
-                tree.add(text, *class);
-            }
+            tree.found[usize::from(node)] |= class;
         }
         tree
     }
 
-    fn add(&mut self, text: &str, class: u32) {
-        let mut node = Self::ROOT;
-        for byte in text.bytes() {
-            let at = self.edge(node, byte);
-            if self.next[at] == Self::NOWHERE {
-                self.next[at] = self.found.len() as u16;
-                self.found.push(0);
-                self.next.resize(self.found.len() * self.width, Self::NOWHERE);
-            }
-            node = self.next[at];
-        }
-        self.found[usize::from(node)] |= class;
-    }
-
     #[inline]
-    fn edge(&self, node: u16, byte: u8) -> usize {
-        usize::from(node) * self.width + usize::from(self.columns[usize::from(byte)])
+    fn step(&self, node: u16, byte: u8) -> u16 {
+        self.next[usize::from(node)][usize::from(self.columns[usize::from(byte)]) % COLUMNS]
     }
 
     /// The classes of the texts that `bytes` start with.
     #[inline]
     fn at_start(&self, bytes: &[u8]) -> u32 {
-        let (mut node, mut found) = (Self::ROOT, 0);
+        let (mut node, mut found) = (ROOT, 0);
         for byte in bytes {
-            node = self.next[self.edge(node, *byte)];
-            if node == Self::NOWHERE {
+            node = self.step(node, *byte);
+            if node == NOWHERE {
                 break;
             }
             found |= self.found[usize::from(node)];
@@ -243,7 +237,14 @@ impl Texts {
 
     /// The classes of the texts that `bytes` contain.
     fn anywhere(&self, bytes: &[u8]) -> u32 {
-        (0..bytes.len()).fold(0, |found, at| found | self.at_start(&bytes[at..]))
+        let mut found = 0;
+        for (at, window) in bytes.windows(SHORTEST).enumerate() {
+            // Hardly any place lets a text begin with three bytes, so that this is one decision, and nearly always no.
+            if window.iter().fold(ROOT, |node, byte| self.step(node, *byte)) != NOWHERE {
+                found |= self.at_start(&bytes[at..]);
+            }
+        }
+        found
     }
 }
 

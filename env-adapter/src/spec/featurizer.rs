@@ -28,6 +28,7 @@ pub struct Featurizer {
     logs: &'static Logs,
     inverse_episode: [f64; EPISODE.len()],
     inverse_window: [f64; WINDOW.len()],
+    inverse_context: InverseContext,
     stage_logs: Box<[f32]>,
     window_logs: Box<[f32]>,
     tracker: Tracker,
@@ -45,6 +46,15 @@ pub struct Featurizer {
     level: u8,
 }
 
+/// `1 / log1p(ceiling)` of the context elements that are logarithms.
+#[derive(Clone, Debug)]
+struct InverseContext {
+    windows: f64,
+    events: f64,
+    elapsed_ms: f64,
+    rate: f64,
+}
+
 impl Featurizer {
     /// A featurizer for states of this specification.
     pub fn new(spec: FeatureSpec) -> Featurizer {
@@ -58,6 +68,12 @@ impl Featurizer {
             logs: Logs::get(),
             inverse_episode: EPISODE.map(|measure| inverse(measure.ceiling())),
             inverse_window: WINDOW.map(|measure| inverse(measure.ceiling())),
+            inverse_context: InverseContext {
+                windows: inverse(4_096),
+                events: inverse(262_144),
+                elapsed_ms: inverse(600_000),
+                rate: inverse(1_000_000),
+            },
             stage_logs: table(STAGE_CEILING),
             window_logs: table(window_ceiling),
             tracker: Tracker::default(),
@@ -154,7 +170,9 @@ impl Featurizer {
         self.episode.merge(&self.window);
         let state = &mut self.state.0;
         for (at, (measure, inverse)) in EPISODE.iter().zip(&self.inverse_episode).enumerate() {
-            state[group::EPISODE + at] = self.episode.measure(*measure, *inverse, self.logs);
+            if !self.window.leaves(*measure) {
+                state[group::EPISODE + at] = self.episode.measure(*measure, *inverse, self.logs);
+            }
         }
         for (at, (measure, inverse)) in WINDOW.iter().zip(&self.inverse_window).enumerate() {
             state[group::WINDOW + at] = self.window.measure(*measure, *inverse, self.logs);
@@ -187,17 +205,18 @@ impl Featurizer {
 
     fn context(&mut self) {
         let (window, episode, logs) = (&self.window, &self.episode, self.logs);
-        let scaled = |count: u64, ceiling: u32| logs.scaled(count, 1.0 / libm::log1p(f64::from(ceiling)));
-        let rate = |tally: &Tally| match tally.passed_ns {
-            0 => 0.0,
-            ns => scaled((u128::from(tally.events) * 1_000_000_000 / u128::from(ns)).min(1 << 40) as u64, 1_000_000),
+        let inverse = &self.inverse_context;
+        let rate = |tally: &Tally| {
+            let per_second = u128::from(tally.events) * 1_000_000_000;
+            let rate = per_second.checked_div(u128::from(tally.passed_ns)).unwrap_or(0).min(1 << 40);
+            logs.scaled(rate as u64, inverse.rate)
         };
         let state = &mut self.state.0;
         state[element::LEVEL] = encode_level(self.level);
         state[element::CAP_LEFT] = encode_cap_left(self.windows, self.cap);
-        state[element::WINDOWS] = scaled(u64::from(self.windows), 4_096);
-        state[element::EVENTS] = scaled(episode.events, 262_144);
-        state[element::ELAPSED] = scaled(self.clock_ns / 1_000_000, 600_000);
+        state[element::WINDOWS] = logs.scaled(u64::from(self.windows), inverse.windows);
+        state[element::EVENTS] = logs.scaled(episode.events, inverse.events);
+        state[element::ELAPSED] = logs.scaled(self.clock_ns / 1_000_000, inverse.elapsed_ms);
         state[element::WINDOW_RATE] = rate(window);
         state[element::EPISODE_RATE] = rate(episode);
         state[element::WINDOW_FILL] = share(window.events, u64::from(self.spec.window().max_events));

@@ -98,6 +98,17 @@ impl Tally {
         }
     }
 
+    /// Whether this window adds nothing to a count or a sum, so that the element of the stage stays what it is.
+    #[inline]
+    pub(super) fn leaves(&self, measure: Measure) -> bool {
+        match measure {
+            Measure::Count(sign, _) => self.count(sign) == 0,
+            Measure::Sum(Amount::SleptMs, _) => self.slept_ns == 0,
+            Measure::Sum(amount, _) => self.amount(amount) == 0,
+            _ => false,
+        }
+    }
+
     /// The value of an element, in [0, 1]. `inverse` is `1 / log1p(ceiling)` of the element.
     #[inline]
     pub(super) fn measure(&self, measure: Measure, inverse: f64, logs: &Logs) -> f32 {

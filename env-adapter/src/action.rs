@@ -39,6 +39,17 @@ impl Action {
         Self::ALL.get(index).copied()
     }
 
+    /// Where the action leads from isolation level `level`, and the level there: into the next window of the stage, into the
+    /// first of the next stage, or (`None`) to the end of the episode.
+    pub fn leads_to<W>(self, level: u8, next: Option<W>, next_stage: Option<W>) -> Option<(W, u8)> {
+        match self {
+            Action::Continue => next.map(|window| (window, level)),
+            Action::RaiseIsolation => next.map(|window| (window, level + 1)),
+            Action::Release => next_stage.map(|window| (window, 0)),
+            Action::Terminate | Action::Quarantine => None,
+        }
+    }
+
     /// The name used in files, logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {

@@ -64,9 +64,9 @@ pub mod flags {
     pub const ANONYMOUS: u32 = 1 << 11;
 }
 
-/// One telemetry record, borrowed from whoever read it. What a source does not tell is `None`, never 0.
+/// One telemetry record, with text of the kind `S`. What a source does not tell is `None`, never 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Event<'a> {
+pub struct EventRecord<S> {
     /// Stage of the episode, 1 or 2.
     pub stage: u8,
     /// Position within the stage, from 0.
@@ -82,15 +82,15 @@ pub struct Event<'a> {
     /// Domain.
     pub kind: EventKind,
     /// Name of the call or of the behaviour, as its system spells it (`openat`, `NtCreateFile`).
-    pub name: &'a str,
+    pub name: S,
     /// Path, resolved where the source allows it.
-    pub path: Option<&'a str>,
+    pub path: Option<S>,
     /// Target of a rename or of a link.
-    pub path2: Option<&'a str>,
+    pub path2: Option<S>,
     /// Remaining arguments as text, redacted.
-    pub args: Option<&'a str>,
+    pub args: Option<S>,
     /// Peer address as text, redacted to a token unless it is loopback.
-    pub peer_addr: Option<&'a str>,
+    pub peer_addr: Option<S>,
     /// Peer port.
     pub peer_port: Option<u16>,
     /// Bytes moved.
@@ -112,6 +112,12 @@ pub struct Event<'a> {
     /// A field of this record was read while the sample could change it.
     pub raced: Option<bool>,
 }
+
+/// A telemetry record that borrows its text from whoever read it.
+pub type Event<'a> = EventRecord<&'a str>;
+
+/// A telemetry record that owns its text.
+pub type EventBuf = EventRecord<String>;
 
 impl<'a> Event<'a> {
     /// A record of nothing but a name and its domain.
@@ -143,59 +149,23 @@ impl<'a> Event<'a> {
     }
 }
 
-/// One telemetry record that owns its text; the fields are those of [`Event`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventBuf {
-    /// Stage of the episode, 1 or 2.
-    pub stage: u8,
-    /// Position within the stage, from 0.
-    pub seq: u64,
-    /// Nanoseconds since the stage began.
-    pub time_ns: Option<u64>,
-    /// Process (thread group) as seen from outside.
-    pub pid: Option<u32>,
-    /// Thread as seen from outside.
-    pub tid: Option<u32>,
-    /// Parent process as seen from outside.
-    pub ppid: Option<u32>,
-    /// Domain.
-    pub kind: EventKind,
-    /// Name of the call or of the behaviour, as its system spells it (`openat`, `NtCreateFile`).
-    pub name: String,
-    /// Path, resolved where the source allows it.
-    pub path: Option<String>,
-    /// Target of a rename or of a link.
-    pub path2: Option<String>,
-    /// Remaining arguments as text, redacted.
-    pub args: Option<String>,
-    /// Peer address as text, redacted to a token unless it is loopback.
-    pub peer_addr: Option<String>,
-    /// Peer port.
-    pub peer_port: Option<u16>,
-    /// Bytes moved.
-    pub bytes: Option<u64>,
-    /// Shannon entropy of the written bytes, in bits per byte, 0 to 8.
-    pub entropy: Option<f32>,
-    /// Result of the call.
-    pub ret: Option<i64>,
-    /// Error number; `None` where the call succeeded or the source does not tell.
-    pub errno: Option<i32>,
-    /// Bits of [`flags`].
-    pub flags: Option<u32>,
-    /// The call created its target.
-    pub created: Option<bool>,
-    /// The sandbox denied the call.
-    pub denied: Option<bool>,
-    /// Isolation level in force, 0 to 3.
-    pub isolation: Option<u8>,
-    /// A field of this record was read while the sample could change it.
-    pub raced: Option<bool>,
-}
-
 impl EventBuf {
     /// The record, borrowed.
     pub fn as_event(&self) -> Event<'_> {
-        Event {
+        self.with_text(String::as_str)
+    }
+}
+
+impl From<&Event<'_>> for EventBuf {
+    fn from(event: &Event<'_>) -> Self {
+        event.with_text(|text| (*text).to_owned())
+    }
+}
+
+impl<S> EventRecord<S> {
+    /// The same record with text of another kind.
+    fn with_text<'s, T>(&'s self, text: impl Fn(&'s S) -> T) -> EventRecord<T> {
+        EventRecord {
             stage: self.stage,
             seq: self.seq,
             time_ns: self.time_ns,
@@ -203,11 +173,11 @@ impl EventBuf {
             tid: self.tid,
             ppid: self.ppid,
             kind: self.kind,
-            name: &self.name,
-            path: self.path.as_deref(),
-            path2: self.path2.as_deref(),
-            args: self.args.as_deref(),
-            peer_addr: self.peer_addr.as_deref(),
+            name: text(&self.name),
+            path: self.path.as_ref().map(&text),
+            path2: self.path2.as_ref().map(&text),
+            args: self.args.as_ref().map(&text),
+            peer_addr: self.peer_addr.as_ref().map(&text),
             peer_port: self.peer_port,
             bytes: self.bytes,
             entropy: self.entropy,
@@ -218,35 +188,6 @@ impl EventBuf {
             denied: self.denied,
             isolation: self.isolation,
             raced: self.raced,
-        }
-    }
-}
-
-impl From<&Event<'_>> for EventBuf {
-    fn from(event: &Event<'_>) -> Self {
-        EventBuf {
-            stage: event.stage,
-            seq: event.seq,
-            time_ns: event.time_ns,
-            pid: event.pid,
-            tid: event.tid,
-            ppid: event.ppid,
-            kind: event.kind,
-            name: event.name.to_owned(),
-            path: event.path.map(str::to_owned),
-            path2: event.path2.map(str::to_owned),
-            args: event.args.map(str::to_owned),
-            peer_addr: event.peer_addr.map(str::to_owned),
-            peer_port: event.peer_port,
-            bytes: event.bytes,
-            entropy: event.entropy,
-            ret: event.ret,
-            errno: event.errno,
-            flags: event.flags,
-            created: event.created,
-            denied: event.denied,
-            isolation: event.isolation,
-            raced: event.raced,
         }
     }
 }

@@ -20,7 +20,7 @@ pub mod window;
 
 pub use action::{ACTION_COUNT, Action, ActionMask};
 pub use environment::{Environment, Step};
-pub use event::{EpisodeAttributes, EpisodeId, Event, EventBuf, EventKind, EventSink, Label};
+pub use event::{EpisodeAttributes, EpisodeId, Event, EventBuf, EventKind, EventRecord, EventSink, Label};
 pub use reward::{Parts, RewardConfig};
 pub use spec::{FeatureSpec, Featurizer, StateVector};
 pub use window::{Window, WindowConfig, WindowSink, Windower};

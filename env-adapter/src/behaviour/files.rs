@@ -141,16 +141,19 @@ impl Tracker {
         }
     }
 
-    pub(super) fn read(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        let network = facts.name.operation == Operation::Receive && call.event.path.is_none() || call.has_peer();
+    /// Whether bytes went over the network, and how many went; `None` where the call failed. `socket` is the operation that
+    /// moves bytes of a socket alone.
+    fn moved(&mut self, call: Call<'_, '_>, socket: Operation, facts: &mut Facts) -> Option<(bool, u64)> {
+        let network = facts.name.operation == socket && call.event.path.is_none() || call.has_peer();
         if network {
             facts.denied_at = 1;
             self.peer(call, facts);
         }
-        if call.failed {
-            return;
-        }
-        let bytes = call.bytes();
+        (!call.failed).then(|| (network, call.bytes()))
+    }
+
+    pub(super) fn read(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
+        let Some((network, bytes)) = self.moved(call, Operation::Receive, facts) else { return };
         if network {
             facts.signs.add(Sign::Receive);
             facts.bytes_received = bytes;
@@ -168,15 +171,7 @@ impl Tracker {
     }
 
     pub(super) fn write(&mut self, call: Call<'_, '_>, facts: &mut Facts) {
-        let network = facts.name.operation == Operation::Send && call.event.path.is_none() || call.has_peer();
-        if network {
-            facts.denied_at = 1;
-            self.peer(call, facts);
-        }
-        if call.failed {
-            return;
-        }
-        let bytes = call.bytes();
+        let Some((network, bytes)) = self.moved(call, Operation::Send, facts) else { return };
         if network {
             facts.signs.add(Sign::Send);
             facts.bytes_sent = bytes;

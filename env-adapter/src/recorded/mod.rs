@@ -168,12 +168,8 @@ impl Recordings {
             harm_to_come: here.harm_to_come,
         };
         let parts = reward.answer(&situation, action)?;
-        let (next, next_level) = match action {
-            Action::Continue => (next, level),
-            Action::RaiseIsolation => (next, level + 1),
-            Action::Release => (next_stage, 0),
-            Action::Terminate | Action::Quarantine => (None, level),
-        };
+        let led = action.leads_to(level, next, next_stage);
+        let (next, next_level) = led.map_or((None, level), |(window, level)| (Some(window), level));
         Some(RecordedAnswer { parts, next, next_level })
     }
 

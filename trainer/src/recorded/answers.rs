@@ -86,12 +86,8 @@ impl<'a> AnswerModel<'a> {
         };
         let action = Action::ALL[action];
         let parts = self.reward.answer(&situation, action);
-        let next = match action {
-            Action::Continue => next.map(|row| Place { row, ..place }),
-            Action::RaiseIsolation => next.map(|row| Place { row, level: place.level + 1, ..place }),
-            Action::Release => next_stage.map(|row| Place { row, level: 0, ..place }),
-            Action::Terminate | Action::Quarantine => None,
-        };
+        let led = action.leads_to(place.level, next, next_stage);
+        let next = led.map(|(row, level)| Place { row, level, ..place });
         // A masked action has no answer; the masks are built from the same windows.
         assert!(parts.is_some(), "{} is not allowed in row {}", action.name(), place.row);
         Outcome { reward: parts.map_or(0.0, |parts| parts.at(z)), next }

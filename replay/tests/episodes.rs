@@ -25,27 +25,38 @@ fn header(encoding: Encoding) -> EpisodeFileHeader {
         action_set: EXPECT.action_set.into(),
         reward: r#"{"window":0.01}"#.into(),
         sources: vec!["sha256:aa".into(), "sha256:bb".into()],
+        policy: None,
+        q_values: false,
     }
+}
+
+/// The header of a file for these rows.
+fn header_of(encoding: Encoding, rows: &[StepRow]) -> EpisodeFileHeader {
+    let q_values = rows.iter().any(|row| row.q_values.is_some());
+    let policy = q_values.then(|| r#"{"version":"b"}"#.to_owned());
+    EpisodeFileHeader { policy, q_values, ..header(encoding) }
 }
 
 fn encoding() -> impl Strategy<Value = Encoding> {
     prop_oneof![Just(Encoding::Dense), Just(Encoding::Sparse)]
 }
 
-/// Whole episodes with names of their own, ending in every way there is.
+/// Whole episodes with names of their own, ending in every way there is; all rows have q-values, or none.
 fn episodes(most: usize) -> impl Strategy<Value = Vec<Vec<StepRow>>> {
     let value = || prop_oneof![3 => Just(0.0_f32), 1 => Just(-0.0_f32), 2 => -1e6_f32..1e6];
     let state = vec(value(), WIDTH);
-    let step = (state, 0..ACTIONS, 0_u32..32, -1.0_f32..1.0, -1.0_f32..1.0, 0.001_f32..=1.0, 0_u64..100, any::<bool>());
+    let values = (state, vec(value(), ACTIONS as usize));
+    let step =
+        (values, 0..ACTIONS, 0_u32..32, -1.0_f32..1.0, -1.0_f32..1.0, 0.001_f32..=1.0, 0_u64..100, any::<bool>());
     let label = prop_oneof![Just(None), Just(Some("benign".to_owned())), Just(Some("schädlich".to_owned()))];
     let episode = (vec(step, 1..20), 0..4_u32, any::<bool>(), label, "[a-z0-9]{1,8}");
-    vec(episode, 0..most).prop_map(|episodes| {
+    (vec(episode, 0..most), any::<bool>()).prop_map(|(episodes, valued)| {
         let mut all = Vec::new();
         for (number, (steps, end, partial, label, name)) in episodes.into_iter().enumerate() {
             let last = steps.len() - 1;
             let (mut stage, mut events_seen) = (1, 0);
             let mut rows = Vec::new();
-            for (i, (state, action, mask, r0, r1, behaviour_probability, events, second)) in
+            for (i, ((state, q_values), action, mask, r0, r1, behaviour_probability, events, second)) in
                 steps.into_iter().enumerate()
             {
                 stage = if second && i > last / 2 { 2 } else { stage };
@@ -63,6 +74,7 @@ fn episodes(most: usize) -> impl Strategy<Value = Vec<Vec<StepRow>>> {
                     partial: i == last && partial,
                     label: label.clone(),
                     events_seen,
+                    q_values: valued.then_some(q_values),
                 });
             }
             all.push(rows);
@@ -72,12 +84,14 @@ fn episodes(most: usize) -> impl Strategy<Value = Vec<Vec<StepRow>>> {
 }
 
 fn write(episodes: &[Vec<StepRow>], encoding: Encoding, group_bytes: usize) -> Vec<u8> {
-    let mut writer = EpisodeWriter::new(Vec::new(), header(encoding)).unwrap().with_row_group_bytes(group_bytes);
+    let header = header_of(encoding, &episodes.concat());
+    let mut writer = EpisodeWriter::new(Vec::new(), header.clone()).unwrap().with_row_group_bytes(group_bytes);
     episodes.iter().flatten().for_each(|row| writer.write(&row.as_step()).unwrap());
     let (bytes, written) = writer.finish().unwrap();
     let partial = episodes.iter().filter(|rows| rows.last().unwrap().partial).count() as u64;
     let steps = episodes.iter().flatten().count() as u64;
     assert_eq!(written, Written { episodes: episodes.len() as u64, steps, partial });
+    assert_eq!(EpisodeReader::from_bytes(bytes.clone(), None).unwrap().header(), &header);
     bytes
 }
 
@@ -115,7 +129,8 @@ proptest! {
         let last = episodes.last().unwrap();
         prop_assume!(last.len() > 1);
         rows.truncate(rows.len() - last.len() + kept.min(last.len() - 1));
-        let mut writer = EpisodeWriter::new(Vec::new(), header(Encoding::Sparse)).unwrap().with_row_group_bytes(group_bytes);
+        let header = header_of(Encoding::Sparse, &rows);
+        let mut writer = EpisodeWriter::new(Vec::new(), header).unwrap().with_row_group_bytes(group_bytes);
         rows.iter().for_each(|row| writer.write(&row.as_step()).unwrap());
         let (bytes, written) = writer.finish().unwrap();
         let end = rows.last_mut().unwrap();
@@ -173,7 +188,8 @@ proptest! {
 
     #[test]
     fn parts_hold_whole_episodes_and_together_everything(episodes in episodes(12), per_part in 1_u64..5) {
-        let mut parts = EpisodeParts::new(Memory::default(), header(Encoding::Sparse), per_part).unwrap();
+        let header = header_of(Encoding::Sparse, &episodes.concat());
+        let mut parts = EpisodeParts::new(Memory::default(), header, per_part).unwrap();
         for (ended, episode) in episodes.iter().enumerate() {
             for row in episode {
                 // At any moment, what was closed holds all but the part under way.
@@ -259,6 +275,7 @@ fn step(episode_id: &str, step: u32, end: Option<End>) -> Step<'_> {
         partial: false,
         label: Some("benign"),
         events_seen: 10,
+        q_values: None,
     }
 }
 
@@ -282,6 +299,7 @@ fn a_step_that_breaks_a_rule_is_refused_with_its_place_and_the_next_may_come() {
         ("no action", Step { played: None, ..step("a", 0, None) }),
         ("no action", Step { played: None, ..step("a", 0, end) }),
         ("partial", Step { partial: true, ..step("a", 0, None) }),
+        ("has q-values", Step { q_values: Some(&zeros), ..step("a", 0, None) }),
     ];
     let second = [
         ("has not ended", step("b", 0, None)),
@@ -309,6 +327,24 @@ fn a_step_that_breaks_a_rule_is_refused_with_its_place_and_the_next_may_come() {
     refuse(&mut writer, &[("has ended", step("a", 2, end)), ("has ended", step("a", 0, None))]);
     writer.write(&step("b", 0, end)).unwrap();
     assert_eq!(read(writer.finish().unwrap().0).unwrap().len(), 3);
+}
+
+#[test]
+fn q_values_stand_in_all_rows_or_in_none() {
+    let header = EpisodeFileHeader { q_values: true, ..header(Encoding::Dense) };
+    let mut writer = EpisodeWriter::new(Vec::new(), header).unwrap();
+    let good = [-1.5, 0.0, 0.25, 1e-30, 3.0];
+    let infinite = [f32::INFINITY; ACTIONS as usize];
+    for (q_values, reason) in
+        [(None, "has no q-values"), (Some(&good[1..]), "4 q-values"), (Some(&infinite[..]), "finite")]
+    {
+        let error = writer.write(&Step { q_values, ..step("a", 0, None) }).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error} does not say `{reason}`");
+    }
+    let step = Step { q_values: Some(&good), ..step("a", 0, Some(End::Terminated)) };
+    writer.write(&step).unwrap();
+    let rows = read(writer.finish().unwrap().0).unwrap();
+    assert_eq!(rows.iter().map(StepRow::as_step).collect::<Vec<_>>(), [step]);
 }
 
 #[test]

@@ -23,6 +23,10 @@ pub struct EpisodeFileHeader {
     pub reward: String,
     /// Fingerprints of what the episodes were played on; none holds a line break.
     pub sources: Vec<String>,
+    /// What played, as JSON; not interpreted here. Absent where that is not known, or not one policy alone.
+    pub policy: Option<String>,
+    /// Whether every row holds the q-values of its state.
+    pub q_values: bool,
 }
 
 /// What a reader needs a file to be; a file under another specification is refused by name.
@@ -46,6 +50,8 @@ pub(super) const FOOTER_TAIL_BYTES: usize = 8;
 
 const FORMAT: &str = "episodes";
 const VERSION: &str = "1";
+/// The only value of [`key::Q_VALUES`]; a file without the key has no such column.
+const PRESENT: &str = "present";
 /// A CRC-32C in hexadecimal.
 const SUM_DIGITS: usize = 8;
 
@@ -59,6 +65,8 @@ mod key {
     pub(super) const ACTION_SET: &str = "bellwether.action_set";
     pub(super) const REWARD: &str = "bellwether.reward";
     pub(super) const SOURCES: &str = "bellwether.sources";
+    pub(super) const POLICY: &str = "bellwether.policy";
+    pub(super) const Q_VALUES: &str = "bellwether.q_values";
     pub(super) const ROW_GROUPS: &str = "bellwether.row_groups";
     pub(super) const FOOTER: &str = "bellwether.footer_crc32c";
 }
@@ -94,7 +102,14 @@ impl EpisodeFileHeader {
             (key::REWARD, self.reward.clone()),
             (key::SOURCES, self.sources.join("\n")),
         ];
-        pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
+        let policy = self.policy.iter().map(|policy| (key::POLICY, policy.clone()));
+        let q_values = self.q_values.then(|| (key::Q_VALUES, PRESENT.to_owned()));
+        pairs
+            .into_iter()
+            .chain(policy)
+            .chain(q_values)
+            .map(|(key, value)| KeyValue::new(key.to_owned(), value))
+            .collect()
     }
 
     /// The pairs that are known when all row groups are written: their sums, and room for the sum of the footer.
@@ -108,10 +123,11 @@ impl EpisodeFileHeader {
 
     /// The header and the sums of the row groups, from the metadata of a file.
     pub(super) fn parse(metadata: Option<&Vec<KeyValue>>) -> Result<(Self, Vec<GroupSum>), ReplayError> {
-        let get = |key: &str| {
+        let find = |key: &str| {
             let pair = metadata.into_iter().flatten().find(|pair| pair.key == key);
-            pair.and_then(|pair| pair.value.as_deref()).ok_or_else(|| refuse(format!("its metadata lacks `{key}`")))
+            pair.and_then(|pair| pair.value.as_deref())
         };
+        let get = |key: &str| find(key).ok_or_else(|| refuse(format!("its metadata lacks `{key}`")));
         if get(key::FORMAT)? != FORMAT {
             return Err(refuse(format!("it is a `{}` file, not an `{FORMAT}` file", get(key::FORMAT)?)));
         }
@@ -134,6 +150,12 @@ impl EpisodeFileHeader {
             action_set: get(key::ACTION_SET)?.to_owned(),
             reward: get(key::REWARD)?.to_owned(),
             sources: get(key::SOURCES)?.lines().map(str::to_owned).collect(),
+            policy: find(key::POLICY).map(str::to_owned),
+            q_values: match find(key::Q_VALUES) {
+                None => false,
+                Some(PRESENT) => true,
+                Some(other) => return Err(refuse(format!("its q-values are `{other}`, which means nothing"))),
+            },
         };
         header.check().map_err(|error| refuse(error.to_string()))?;
         let sums = get(key::ROW_GROUPS)?.split_terminator(',').map(GroupSum::parse).collect::<Option<Vec<_>>>();
@@ -183,6 +205,10 @@ impl EpisodeFileHeader {
             Field::new("label", DataType::Utf8, true),
             Field::new("events_seen", DataType::UInt64, false),
         ]);
+        if self.q_values {
+            let list = DataType::FixedSizeList(value_field(), self.actions as i32);
+            fields.push(Field::new("q_values", list, false));
+        }
         Arc::new(Schema::new(fields))
     }
 }

@@ -41,6 +41,9 @@ pub struct Step<'a> {
     pub label: Option<&'a str>,
     /// Events seen up to this state; it never falls.
     pub events_seen: u64,
+    /// What the policy valued each action at, masked ones included; finite, as many as the header has actions. All rows of
+    /// a file have them or none: see [`EpisodeFileHeader::q_values`].
+    pub q_values: Option<&'a [f32]>,
 }
 
 /// What was played in a state, with the reward in two parts so that a later cost of false positives can weigh them.
@@ -89,6 +92,8 @@ pub struct StepRow {
     pub label: Option<String>,
     /// See [`Step::events_seen`].
     pub events_seen: u64,
+    /// See [`Step::q_values`].
+    pub q_values: Option<Vec<f32>>,
 }
 
 impl PlayedParts {
@@ -112,6 +117,7 @@ impl Default for StepRow {
             partial: false,
             label: None,
             events_seen: 0,
+            q_values: None,
         }
     }
 }
@@ -130,6 +136,7 @@ impl StepRow {
             partial: self.partial,
             label: self.label.as_deref(),
             events_seen: self.events_seen,
+            q_values: self.q_values.as_deref(),
         }
     }
 }

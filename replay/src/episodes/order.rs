@@ -111,6 +111,17 @@ impl Order {
         } else if step.end != Some(End::Truncated) {
             return Err("only the final state of an episode that was cut off has no action".into());
         }
+        match (header.q_values, step.q_values) {
+            (true, Some(q_values)) if q_values.len() == header.actions as usize => {
+                crate::error::all_finite("the q-values", q_values).map_err(|error| error.to_string())?;
+            }
+            (true, Some(q_values)) => {
+                return Err(format!("{} q-values stand beside {} actions", q_values.len(), header.actions));
+            }
+            (true, None) => return Err("it has no q-values, in a file whose rows have them".into()),
+            (false, Some(_)) => return Err("it has q-values, in a file whose rows have none".into()),
+            (false, None) => {}
+        }
         if step.partial && step.end.is_none() {
             return Err("only the last row of an episode is flagged partial".into());
         }

@@ -337,6 +337,13 @@ fn decode(header: &EpisodeFileHeader, batch: &RecordBatch, at: usize, row: &mut 
     };
 
     let float_list = |list: ArrayRef| list.as_primitive::<Float32Type>().values().clone();
+    if header.q_values {
+        let q_values = row.q_values.get_or_insert_default();
+        q_values.clear();
+        q_values.extend_from_slice(&float_list(column("q_values")?.as_fixed_size_list().value(at)));
+    } else {
+        row.q_values = None;
+    }
     row.state.clear();
     match header.encoding {
         Encoding::Dense => row.state.extend_from_slice(&float_list(column("state")?.as_fixed_size_list().value(at))),

@@ -14,6 +14,7 @@ use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ use std::sync::Arc;
 ///     action_set: "1".into(),
 ///     reward: "{}".into(),
 ///     sources: vec![],
+///     policy: None,
+///     q_values: false,
 /// };
 /// let mut writer = EpisodeWriter::new(Vec::new(), header)?;
 /// writer.write(&Step {
@@ -47,6 +50,7 @@ use std::sync::Arc;
 ///     partial: false,
 ///     label: Some("benign"),
 ///     events_seen: 64,
+///     q_values: None,
 /// })?;
 /// let (bytes, written) = writer.finish()?;
 /// assert_eq!((written.episodes, written.steps), (1, 1));
@@ -106,6 +110,7 @@ struct Rows {
     partial: Vec<bool>,
     label: StringBuilder,
     events_seen: Vec<u64>,
+    q_values: Vec<f32>,
 }
 
 impl<W: Write + Send> EpisodeWriter<W> {
@@ -118,7 +123,7 @@ impl<W: Write + Send> EpisodeWriter<W> {
         let schema = header.schema();
         // Values of states hardly repeat as rows of a dictionary, and nothing here looks for rows by their statistics.
         let state = if header.encoding == Encoding::Dense { "state" } else { "state_value" };
-        let path = parquet::schema::types::ColumnPath::new(vec![state.into(), "list".into(), "item".into()]);
+        let items = |column: &str| ColumnPath::new(vec![column.into(), "list".into(), "item".into()]);
         let level = ZstdLevel::try_new(1).map_err(writing)?;
         let properties = WriterProperties::builder()
             .set_created_by(concat!("bellwether-replay ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -126,7 +131,8 @@ impl<W: Write + Send> EpisodeWriter<W> {
             .set_statistics_enabled(EnabledStatistics::None)
             .set_offset_index_disabled(true)
             .set_max_row_group_row_count(None)
-            .set_column_dictionary_enabled(path, header.encoding == Encoding::Sparse)
+            .set_column_dictionary_enabled(items(state), header.encoding == Encoding::Sparse)
+            .set_column_dictionary_enabled(items("q_values"), false)
             .set_key_value_metadata(Some(header.metadata()))
             .build();
         let summed = Summed { inner: writer, sum: 0, written: 0, held: None };
@@ -265,8 +271,10 @@ impl Rows {
         self.partial.push(step.partial);
         self.label.append_option(step.label);
         self.events_seen.push(step.events_seen);
+        let q_values = step.q_values.unwrap_or_default();
+        self.q_values.extend_from_slice(q_values);
         let state = (self.state_value.len() - before) * if encoding == Encoding::Dense { 4 } else { 6 };
-        self.bytes += state + 64 + step.episode_id.len() + step.label.map_or(0, str::len);
+        self.bytes += state + size_of_val(q_values) + 64 + step.episode_id.len() + step.label.map_or(0, str::len);
     }
 
     fn into_columns(mut self, header: &EpisodeFileHeader) -> Result<Vec<ArrayRef>, arrow_schema::ArrowError> {
@@ -301,6 +309,10 @@ impl Rows {
             Arc::new(self.label.finish()),
             Arc::new(UInt64Array::from(self.events_seen)),
         ]);
+        if header.q_values {
+            let (actions, values) = (header.actions as i32, Arc::new(Float32Array::from(self.q_values)));
+            columns.push(Arc::new(FixedSizeListArray::try_new(value_field(), actions, values, None)?));
+        }
         Ok(columns)
     }
 }

@@ -17,6 +17,16 @@ pub enum Label {
     Malicious,
 }
 
+impl Label {
+    /// The name used in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Label::Benign => "benign",
+            Label::Malicious => "malicious",
+        }
+    }
+}
+
 /// The domain of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

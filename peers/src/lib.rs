@@ -16,8 +16,9 @@ mod tract;
 mod values_only;
 
 use bellwether_artifact::ArtifactError;
-use bellwether_inference::model::{Mlp, ModelError, limits, read};
+use bellwether_inference::model::{Contract, Mlp, ModelError, limits, read};
 use bellwether_inference::{DecideError, EngineError, Isa};
+use bellwether_replay::ReplayError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -85,6 +86,9 @@ pub enum PeerError {
     /// A file cannot be read or written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// An episode file is damaged, or of another specification than the model.
+    #[error(transparent)]
+    Episodes(#[from] ReplayError),
     /// A runtime failed.
     #[error("{runtime}: {reason}")]
     Runtime {
@@ -100,7 +104,7 @@ pub enum PeerError {
         line: u64,
     },
     /// There is nothing to compare on.
-    #[error("there are no states: give a file with at least one line")]
+    #[error("there are no states: give a file with at least one")]
     NoStates,
 }
 
@@ -155,14 +159,14 @@ impl Roster {
     }
 }
 
-/// The network of a model file and the native engine for it.
+/// The network of a model file, what it was trained for, and the native engine for it.
 ///
 /// # Errors
 /// A file that the loader refuses, or an instruction set that this processor lacks.
-pub fn open(onnx: &[u8], isa: Isa) -> Result<(Mlp, Native), PeerError> {
-    let (mlp, _) = read(onnx, limits::MAX_BYTES)?;
+pub fn open(onnx: &[u8], isa: Isa) -> Result<(Mlp, Contract, Native), PeerError> {
+    let (mlp, contract) = read(onnx, limits::MAX_BYTES)?;
     let native = Native::new(&mlp, isa)?;
-    Ok((mlp, native))
+    Ok((mlp, contract, native))
 }
 
 /// The widths of a network, from the state to the q-values.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use bellwether_artifact::{durable, release};
 use bellwether_inference::Isa;
-use bellwether_inference::model::limits;
+use bellwether_inference::model::{Contract, limits};
 use bellwether_peers::latency::{Schedule, measure};
 use bellwether_peers::parity::compare;
 use bellwether_peers::{Roster, StateRecord, drawn, open, recorded, widths};
@@ -61,7 +61,7 @@ struct Subject {
     /// A model file, or the folder of a release.
     #[arg(long)]
     model: PathBuf,
-    /// States as JSON lines, {"state": [...], "mask": [...]}; without it they are drawn.
+    /// States: an episode file, or JSON lines, {"state": [...], "mask": [...]}; without it they are drawn.
     #[arg(long)]
     states: Option<PathBuf>,
     /// How many states to draw.
@@ -108,10 +108,10 @@ impl Subject {
         Ok(durable::read(&path, limits::MAX_BYTES as u64)?)
     }
 
-    fn states(&self, width: usize, actions: usize) -> anyhow::Result<Vec<StateRecord>> {
+    fn states(&self, contract: &Contract) -> anyhow::Result<Vec<StateRecord>> {
         match &self.states {
-            Some(path) => Ok(recorded::states(path)?),
-            None => Ok(drawn::states(self.drawn, width, actions, self.seed).collect()),
+            Some(path) => recorded::states(path, contract).with_context(|| format!("the states in {}", path.display())),
+            None => Ok(drawn::states(self.drawn, contract.width, contract.actions.len(), self.seed).collect()),
         }
     }
 
@@ -126,8 +126,8 @@ impl Subject {
 
 fn parity(subject: &Subject) -> anyhow::Result<(Value, ExitCode)> {
     let onnx = subject.onnx()?;
-    let (mlp, mut native) = open(&onnx, subject.isa.unwrap_or_else(Isa::best)).context("the model")?;
-    let states = subject.states(mlp.inputs(), mlp.outputs())?;
+    let (mlp, contract, mut native) = open(&onnx, subject.isa.unwrap_or_else(Isa::best)).context("the model")?;
+    let states = subject.states(&contract)?;
     let mut roster = subject.peers(&onnx)?;
     anyhow::ensure!(!roster.runtimes.is_empty(), "there is nothing to compare with: {}", json!(roster.skipped));
     let mut agree = true;
@@ -145,8 +145,8 @@ fn parity(subject: &Subject) -> anyhow::Result<(Value, ExitCode)> {
 
 fn latency(subject: &Subject, schedule: Schedule) -> anyhow::Result<(Value, ExitCode)> {
     let onnx = subject.onnx()?;
-    let (mlp, mut native) = open(&onnx, subject.isa.unwrap_or_else(Isa::best)).context("the model")?;
-    let states = subject.states(mlp.inputs(), mlp.outputs())?;
+    let (mlp, contract, mut native) = open(&onnx, subject.isa.unwrap_or_else(Isa::best)).context("the model")?;
+    let states = subject.states(&contract)?;
     let mut roster = subject.peers(&onnx)?;
     let rows = measure(&mut native, &mut roster.runtimes, &states, schedule)?;
     let report = json!({

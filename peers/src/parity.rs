@@ -118,8 +118,8 @@ mod tests {
 
     fn compared(change: impl FnMut(&mut [f32], &mut usize)) -> Parity {
         let onnx = drawn::model(&[8, 16, 3], 1).unwrap();
-        let (_, mut native) = open(&onnx, Isa::best()).unwrap();
-        let mut peer = Changed(open(&onnx, Isa::Scalar).unwrap().1, change);
+        let (_, _, mut native) = open(&onnx, Isa::best()).unwrap();
+        let mut peer = Changed(open(&onnx, Isa::Scalar).unwrap().2, change);
         let states: Vec<StateRecord> = drawn::states(100, 8, 3, 2).collect();
         compare(&mut native, &mut peer, &states).unwrap()
     }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_tie_permits_either_action() {
         let onnx = drawn::model(&[1, 2], 1).unwrap();
-        let (mut mlp, _) = open(&onnx, Isa::Scalar).unwrap();
+        let (mut mlp, ..) = open(&onnx, Isa::Scalar).unwrap();
         mlp.layers[0].weights.fill(0.0);
         mlp.layers[0].bias.copy_from_slice(&[1.0, 1.0 + 1e-5]);
         let native = || Native::new(&mlp, Isa::Scalar).unwrap();
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn refused_states_and_no_states_are_no_agreement() {
         let onnx = drawn::model(&[2, 2], 1).unwrap();
-        let native = || open(&onnx, Isa::Scalar).unwrap().1;
+        let native = || open(&onnx, Isa::Scalar).unwrap().2;
         let broken = [StateRecord { state: vec![2.0, 0.0], mask: vec![true; 2] }];
         let parity = compare(&mut native(), &mut native(), &broken).unwrap();
         assert!(!parity.agrees() && parity.refused == 1);

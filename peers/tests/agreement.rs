@@ -12,7 +12,7 @@ use bellwether_peers::{PeerError, Roster, StateRecord, drawn, open, recorded};
 /// Compares on 10,000 states and says what was left out.
 fn check(widths: &[usize]) {
     let onnx = drawn::model(widths, 3).unwrap();
-    let (mlp, mut native) = open(&onnx, Isa::best()).unwrap();
+    let (mlp, _, mut native) = open(&onnx, Isa::best()).unwrap();
     let states: Vec<StateRecord> = drawn::states(10_000, mlp.inputs(), mlp.outputs(), 4).collect();
     let mut roster = Roster::peers(&onnx).unwrap();
     for skipped in &roster.skipped {

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use bellwether_trainer::config::TrainConfig;
-use bellwether_trainer::evaluate::{OperatingPoint, render_table};
+use bellwether_trainer::evaluate::{Evaluation, OperatingPoint, render_table};
 use bellwether_trainer::network::NetworkShape;
 use bellwether_trainer::recorded::evaluation::{Background, Tested, evaluate};
 use bellwether_trainer::recorded::playback::Policy;
 use bellwether_trainer::recorded::validation::cross_validate;
 use bellwether_trainer::run;
+use serde::Serialize;
 
 use super::progress::Progress;
 use super::train::Settings;
-use super::{Failure, Output, build, model};
+use super::{Failure, Output, build, model, played};
 
 /// Plays a model on held-out recordings by exact replay, or cross-validates a configuration.
 #[derive(clap::Args)]
@@ -31,11 +32,24 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "K", conflicts_with_all = ["model", "train"])]
     cv: Option<usize>,
     #[command(flatten)]
+    played: played::Flags,
+    #[command(flatten)]
     settings: Settings,
+}
+
+/// What `evaluate` reports as JSON.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    evaluation: Evaluation,
+    /// The episode file, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    played: Option<played::Report>,
 }
 
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let mut played = None;
         let evaluation = match (self.cv, &self.model) {
             (Some(folds), _) => {
                 let config = self.settings.resolve()?;
@@ -48,6 +62,7 @@ impl Arguments {
                 let release = model::load(folder)?;
                 let config: TrainConfig = serde_json::from_value(release.manifest.training.clone())
                     .context("the model's training configuration is of another version of this program")?;
+                let episode_file = self.played.start(&release)?;
                 let (shape, parameters) = NetworkShape::from_mlp(&release.mlp).map_err(|error| anyhow!(error))?;
                 let recordings = run::read(&self.data, &config)?;
                 let train = self.train.as_ref().map(|path| run::read(path, &config)).transpose()?;
@@ -65,18 +80,24 @@ impl Arguments {
                     .collect();
                 let episodes: Vec<u32> = recordings.episodes().collect();
                 let known: Vec<u32> = train.iter().flat_map(|train| train.episodes()).collect();
-                evaluate(&Tested {
+                let evaluation = evaluate(&Tested {
                     recordings: &recordings,
                     episodes: &episodes,
                     policy: Policy { shape: &shape, parameters: &parameters, isa: build::isa()? },
                     operating_points: &operating_points,
                     config: &config,
                     background: train.as_ref().map(|recordings| Background { recordings, episodes: &known }),
-                })?
+                })?;
+                played = episode_file.map(|file| file.write(&release, &config, &recordings, &self.data)).transpose()?;
+                evaluation
             }
             (None, None) => return Err(Failure::usage(anyhow!("give --model, or --cv with a configuration"))),
         };
-        output.report(&evaluation, || render_table(&evaluation))?;
+        let report = Report { evaluation, played };
+        output.report(&report, || {
+            let played = report.played.as_ref().map(played::Report::describe).unwrap_or_default();
+            format!("{}\n{played}", render_table(&report.evaluation))
+        })?;
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod log;
 mod machine;
 mod model;
 mod output;
+mod played;
 mod progress;
 mod quickstart;
 mod release;

@@ -1,7 +1,7 @@
 //! What a recording answers: the outcome of every action in every state, derived when it is asked for.
 
 use bellwether_env_adapter::action::{self, Action, ActionMask};
-use bellwether_env_adapter::reward::{RewardConfig, Situation};
+use bellwether_env_adapter::reward::{Parts, RewardConfig, Situation};
 
 use super::recordings::Recordings;
 
@@ -21,6 +21,8 @@ pub struct Place {
 pub struct Outcome {
     /// Reward at the cost that was asked for.
     pub reward: f32,
+    /// The parts that the reward was weighed out of.
+    pub parts: Parts,
     /// The state that follows; `None` where the episode ends.
     pub next: Option<Place>,
 }
@@ -90,7 +92,8 @@ impl<'a> AnswerModel<'a> {
         let next = led.map(|(row, level)| Place { row, level, ..place });
         // A masked action has no answer; the masks are built from the same windows.
         assert!(parts.is_some(), "{} is not allowed in row {}", action.name(), place.row);
-        Outcome { reward: parts.map_or(0.0, |parts| parts.at(z)), next }
+        let parts = parts.unwrap_or_default();
+        Outcome { reward: parts.at(z), parts, next }
     }
 
     /// The value of a state by the q-values of a judge that chooses without the label: the reward of its choice where that

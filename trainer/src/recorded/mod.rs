@@ -7,10 +7,12 @@ pub mod checkpoint;
 pub mod evaluation;
 pub mod member;
 pub mod playback;
+pub mod played;
 pub mod recordings;
 pub mod training;
 pub mod validation;
 
+use bellwether_artifact::CanonicalError;
 use bellwether_env_adapter::spec;
 use bellwether_replay::ReplayError;
 
@@ -54,6 +56,9 @@ pub enum TrainingError {
         /// Why.
         source: Box<TrainingError>,
     },
+    /// What an episode file says of itself cannot be written as JSON.
+    #[error("the configuration cannot be written into an episode file: {0}")]
+    Canonical(#[from] CanonicalError),
     /// A checkpoint does not belong to this run, or is damaged.
     #[error("the checkpoint cannot be used: {0}")]
     Checkpoint(String),

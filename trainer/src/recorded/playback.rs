@@ -1,17 +1,19 @@
 //! Exact replay: what a policy does on recordings, and what that earns.
 
+use bellwether_env_adapter::action::ActionMask;
 use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_replay::SampledRows;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use super::answers::{AnswerModel, Place, greedy};
+use super::answers::{self, AnswerModel, Place, greedy};
 use super::{OVERLAY, TrainingError, overlay};
 use crate::evaluate::outcome::{Outcome, Stop, Verdict};
 use crate::learner::fused::{Forward, Isa};
 use crate::network::NetworkShape;
 
 /// Episodes that are walked together: enough rows to fill the kernels.
-const TOGETHER: usize = 256;
+pub(super) const TOGETHER: usize = 256;
 
 /// A policy: a network in canonical layout.
 #[derive(Clone, Copy)]
@@ -22,6 +24,31 @@ pub struct Policy<'a> {
     pub parameters: &'a [f32],
     /// Instruction set to compute with; it does not change a byte.
     pub isa: Isa,
+}
+
+/// How the q-values of a policy are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Course {
+    /// The best allowed action, always.
+    Greedy,
+    /// `continue` wherever it is allowed and the best allowed action elsewhere: every window of a stage is reached, and the
+    /// verdict falls in the last one.
+    ToTheEnd,
+}
+
+/// A step of an episode, as it is played.
+pub(super) struct Move<'a> {
+    /// The state.
+    pub(super) place: Place,
+    /// Its allowed actions.
+    pub(super) mask: ActionMask,
+    /// Its q-values.
+    pub(super) q_values: &'a [f32],
+    /// The action.
+    pub(super) action: usize,
+    /// What it earned and where it led.
+    pub(super) outcome: answers::Outcome,
 }
 
 /// Where an episode stands while it is played.
@@ -42,19 +69,26 @@ pub fn play(
     episodes: &[u32],
     z: f32,
 ) -> Result<Vec<Outcome>, TrainingError> {
-    let parts: Result<Vec<Vec<Outcome>>, TrainingError> =
-        episodes.par_chunks(TOGETHER).map(|chunk| play_together(model, policy, chunk, z)).collect();
-    match model.recordings().store().states().failure() {
-        Some(failure) => Err(TrainingError::States(failure.to_string())),
-        None => Ok(parts?.into_iter().flatten().collect()),
-    }
+    let play = |chunk: &[u32]| play_together(model, policy, chunk, z, Course::Greedy, &mut |_, _| {});
+    let parts: Result<Vec<Vec<Outcome>>, TrainingError> = episodes.par_chunks(TOGETHER).map(play).collect();
+    readable(model)?;
+    Ok(parts?.into_iter().flatten().collect())
 }
 
-fn play_together(
+/// Fails if a state could not be read back since the store was made; what was computed from it means nothing then.
+pub(super) fn readable(model: &AnswerModel<'_>) -> Result<(), TrainingError> {
+    let failure = model.recordings().store().states().failure();
+    failure.map_or(Ok(()), |failure| Err(TrainingError::States(failure.to_string())))
+}
+
+/// Plays episodes side by side; `watch` is told every step with the position of its episode in the list.
+pub(super) fn play_together(
     model: &AnswerModel<'_>,
     policy: Policy<'_>,
     episodes: &[u32],
     z: f32,
+    course: Course,
+    watch: &mut dyn FnMut(usize, &Move<'_>),
 ) -> Result<Vec<Outcome>, TrainingError> {
     let mut forward = Forward::new(policy.shape.clone(), policy.isa)?;
     let mut outcomes: Vec<Option<Outcome>> = vec![None; episodes.len()];
@@ -76,10 +110,15 @@ fn play_together(
         }
         let states = SampledRows::new(store.states(), &rows).with_overlay(&OVERLAY, &overlays);
         forward.q_values(policy.parameters, &states, &mut q)?;
-        let mut q = q.chunks_exact(ACTION_COUNT);
+        let mut row = 0;
         walks.retain_mut(|(i, walk)| {
-            let choice = q.next().map_or(Action::Release.index(), |q| greedy(q, &model.mask(walk.place)));
-            outcomes[*i] = walk.act(model, choice, z);
+            let q_values = &q[row * ACTION_COUNT..(row + 1) * ACTION_COUNT];
+            row += 1;
+            let mask = model.mask(walk.place);
+            let action = course.choose(q_values, &mask);
+            let outcome = model.outcome(walk.place, action, z);
+            watch(*i, &Move { place: walk.place, mask, q_values, action, outcome });
+            outcomes[*i] = walk.act(model, action, outcome);
             outcomes[*i].is_none()
         });
     }
@@ -97,8 +136,19 @@ pub fn stop_at(model: &AnswerModel<'_>, episode: u32, stop: Stop, z: f32) -> Out
             Verdict::Benign => Action::Release,
             Verdict::Malicious => Action::Quarantine,
         };
-        if let Some(outcome) = walk.act(model, choice.index(), z) {
+        let outcome = model.outcome(walk.place, choice.index(), z);
+        if let Some(outcome) = walk.act(model, choice.index(), outcome) {
             return outcome;
+        }
+    }
+}
+
+impl Course {
+    /// The action that is taken.
+    pub fn choose(self, q_values: &[f32], mask: &[bool]) -> usize {
+        match self {
+            Course::ToTheEnd if mask[Action::Continue.index()] => Action::Continue.index(),
+            Course::Greedy | Course::ToTheEnd => greedy(q_values, mask),
         }
     }
 }
@@ -109,9 +159,8 @@ impl Walk {
         Walk { place, ret: 0.0, harm_let, windows: 1 }
     }
 
-    /// Takes an action; gives the outcome where it ends the episode.
-    fn act(&mut self, model: &AnswerModel<'_>, choice: usize, z: f32) -> Option<Outcome> {
-        let outcome = model.outcome(self.place, choice, z);
+    /// Takes an action that had this outcome; gives that of the episode where it ends.
+    fn act(&mut self, model: &AnswerModel<'_>, choice: usize, outcome: answers::Outcome) -> Option<Outcome> {
         self.ret += f64::from(outcome.reward);
         let recordings = model.recordings();
         if let Some(next) = outcome.next {

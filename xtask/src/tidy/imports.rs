@@ -14,7 +14,10 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("bellwether-corpus", &["bellwether-artifact"]),
     ("bellwether-env-adapter", &["bellwether-artifact"]),
     ("bellwether-inference", &["bellwether-artifact", "bellwether-env-adapter"]),
-    ("bellwether-peers", &["bellwether-artifact", "bellwether-env-adapter", "bellwether-inference"]),
+    (
+        "bellwether-peers",
+        &["bellwether-artifact", "bellwether-env-adapter", "bellwether-inference", "bellwether-replay"],
+    ),
     ("bellwether-registry", &["bellwether-artifact"]),
     ("bellwether-replay", &["bellwether-artifact"]),
     (

@@ -9,8 +9,8 @@ use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnDescPtr;
 
 use super::keyed::{Dictionary, Hybrid, chunk};
-use super::{KINDS, column, label_name};
-use crate::{EpisodeAttributes, Event};
+use super::{KINDS, column};
+use crate::{EpisodeAttributes, Event, Label};
 
 /// The columns of few values, of all rows of the open row group.
 #[derive(Default)]
@@ -90,7 +90,7 @@ impl Group {
         };
         match name {
             column::EPISODE_ID => attribute(|attributes| Some(&attributes.episode_id.0)),
-            column::LABEL => attribute(|attributes| attributes.label.map(label_name)),
+            column::LABEL => attribute(|attributes| attributes.label.map(Label::name)),
             column::FAMILY => attribute(|attributes| attributes.family.as_deref()),
             column::SOURCE => attribute(|attributes| attributes.source.as_deref()),
             column::SAMPLE_SHA256 => attribute(|attributes| attributes.sample_sha256.as_deref()),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
-use crate::{Event, EventKind, Label};
+use crate::{Event, EventKind};
 
 pub use reader::{ReadSummary, TelemetryReader};
 pub use writer::{TelemetrySummary, TelemetryWriter, WriterOptions};
@@ -218,12 +218,4 @@ pub(crate) fn kind_from_name(name: &str) -> Option<EventKind> {
 /// The name of a kind in files.
 pub(crate) fn kind_name(kind: EventKind) -> &'static str {
     KINDS[kind as usize].1
-}
-
-/// The name of a label in files.
-pub(crate) fn label_name(label: Label) -> &'static str {
-    match label {
-        Label::Benign => "benign",
-        Label::Malicious => "malicious",
-    }
 }

@@ -13,7 +13,7 @@ use arrow_buffer::bit_iterator::BitIndexIterator;
 use arrow_buffer::{ArrowNativeType, NullBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Schema};
 
-use super::{RowFault, column, kind_from_name, label_name};
+use super::{RowFault, column, kind_from_name};
 use crate::ingest::IngestError;
 use crate::{EpisodeAttributes, EpisodeId, Event, EventKind, Label};
 
@@ -252,7 +252,7 @@ impl Rows {
     /// The attribute of a row that differs from those of its episode, if one does.
     pub(super) fn changed_attribute(&self, row: usize, first: &EpisodeAttributes) -> Option<&'static str> {
         let label = self.label.get(row);
-        if label != first.label.map(label_name) && !(first.label.is_none() && label.is_some_and(unknown_label)) {
+        if label != first.label.map(Label::name) && !(first.label.is_none() && label.is_some_and(unknown_label)) {
             return Some(column::LABEL);
         }
         let pairs = [

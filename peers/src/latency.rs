@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn every_runtime_is_timed_beside_the_native_engine() {
         let onnx = drawn::model(&[4, 8, 2], 1).unwrap();
-        let (_, mut native) = open(&onnx, Isa::best()).unwrap();
-        let mut peers: Vec<Box<dyn Runtime>> = vec![Box::new(open(&onnx, Isa::Scalar).unwrap().1)];
+        let (_, _, mut native) = open(&onnx, Isa::best()).unwrap();
+        let mut peers: Vec<Box<dyn Runtime>> = vec![Box::new(open(&onnx, Isa::Scalar).unwrap().2)];
         let states: Vec<StateRecord> = drawn::states(3, 4, 2, 1).collect();
         let schedule = Schedule { rounds: 2, calls: 5 };
         let found = measure(&mut native, &mut peers, &states, schedule).unwrap();

@@ -15,9 +15,12 @@ use bellwether_registry::ModelRegistry;
 use bellwether_replay::StateRows;
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::{Evaluation, render_table};
+use bellwether_trainer::recorded::playback::Course;
+use bellwether_trainer::recorded::recordings::Recordings;
 use bellwether_trainer::run::{self, TrainRequest};
 use serde::Serialize;
 
+use super::played::EpisodeFile;
 use super::progress::Progress;
 use super::train::Settings;
 use super::{Failure, Output, build, gates, model, split};
@@ -101,6 +104,13 @@ impl Arguments {
         let trained = run::train(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
         let folder = trained.folder.join("model");
         let loaded = model::load(&folder)?;
+        let held_out = run::read(&test, &config)?;
+        // A model that nothing was calibrated for has no point to play at.
+        if let Some(point) = loaded.manifest.operating_points.last() {
+            let file =
+                EpisodeFile::start(&self.out.join("episodes.parquet"), &loaded, point.target_fpr, Course::Greedy)?;
+            file.write(&loaded, &config, &held_out, &test)?;
+        }
         let registry_folder = self.out.join("releases");
         let registry = ModelRegistry::open(&registry_folder)?;
         let record = registry.publish(&folder)?;
@@ -118,7 +128,7 @@ impl Arguments {
             model_version: trained.version.to_string(),
             evaluation: trained.evaluation,
             release,
-            decisions_per_second: decisions_per_second(&loaded, &test, &config)?,
+            decisions_per_second: decisions_per_second(&loaded, &held_out)?,
             wall_seconds: started.elapsed().as_secs_f64(),
         };
         output.report(&report, || describe(&report, &gates::describe(&gate)))?;
@@ -159,8 +169,7 @@ fn open(path: &Path) -> Result<File, Failure> {
 }
 
 /// How many recorded states the engine decides in a second, one at a time on one thread.
-fn decisions_per_second(loaded: &LoadedRelease, test: &Path, config: &TrainConfig) -> Result<f64, Failure> {
-    let recordings = run::read(test, config)?;
+fn decisions_per_second(loaded: &LoadedRelease, recordings: &Recordings) -> Result<f64, Failure> {
     let states = recordings.store().states();
     let count = states.len().min(4096);
     let mut held = vec![0.0; count * states.width()];
@@ -190,7 +199,7 @@ fn describe(report: &Report, gates: &str) -> String {
         "{table}\n{gates}\n\n\
          model version {} {released}\n\
          {:.0} decisions per second on one thread, one at a time\n\
-         {:.0} seconds in all; everything lies in {folder}/\n\n\
+         {:.0} seconds in all; everything lies in {folder}/, every step that was played on the test in {folder}/episodes.parquet\n\n\
          What to do next:\n  \
          bellwether runs --runs {folder}/runs show {}\n  \
          bellwether release --registry {folder}/releases list\n  \

@@ -57,7 +57,7 @@ pub enum TrainingError {
         source: Box<TrainingError>,
     },
     /// What an episode file says of itself cannot be written as JSON.
-    #[error("the configuration cannot be written into an episode file: {0}")]
+    #[error("the configuration cannot be written into an episode file")]
     Canonical(#[from] CanonicalError),
     /// A checkpoint does not belong to this run, or is damaged.
     #[error("the checkpoint cannot be used: {0}")]

@@ -2,6 +2,7 @@
 
 mod junit;
 mod python;
+mod small_run;
 mod stages;
 
 use std::time::{Duration, Instant};
@@ -38,7 +39,7 @@ enum Stage {
     Doctests,
     /// The documentation itself, with broken links denied.
     Docs,
-    /// The policy runtime beside ONNX Runtime and tract.
+    /// The policy runtime beside ONNX Runtime and tract, on drawn networks and on a trained one.
     Peers,
     /// Checks that are written in Python.
     PythonChecks,
@@ -59,6 +60,8 @@ enum Outcome {
 struct Findings {
     /// The virtual environment, once it stands.
     python: Option<python::Environment>,
+    /// The run that several stages look at, once it is made.
+    small_run: Option<small_run::SmallRun>,
     /// What was left out, and why.
     not_run: Vec<String>,
 }

@@ -1,11 +1,12 @@
 //! What each stage runs.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
+use super::small_run::{SmallRun, require_parity};
 use super::{Findings, Outcome, Stage, junit, python};
 use crate::tidy;
 use crate::workspace::{Workspace, cargo, shown};
@@ -109,8 +110,9 @@ fn peers(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outco
     } else {
         command.args(["test", "--profile", "ci"]).args(member);
     }
-    let given = std::env::var_os("ORT_DYLIB_PATH").map(Into::into);
-    match given.or_else(|| environment(workspace, findings).and_then(|python| python.onnx_runtime())) {
+    let given = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    let library = given.or_else(|| environment(workspace, findings).and_then(|python| python.onnx_runtime()));
+    match &library {
         Some(library) => {
             command.env("ORT_DYLIB_PATH", library);
         }
@@ -118,26 +120,57 @@ fn peers(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outco
             "peers: ONNX Runtime, which is neither in target/venv nor named by ORT_DYLIB_PATH; tract alone ran".into(),
         ),
     }
-    succeed(&mut command)
+    match succeed(&mut command)? {
+        Outcome::Passed => parity_of_a_trained_model(library.as_deref(), findings),
+        other => Ok(other),
+    }
+}
+
+/// Recorded states on which the runtimes are compared, at least.
+const RECORDED_STATES: u64 = 10_000;
+
+/// The runtimes side by side on the model of the small run and on everything that was recorded.
+fn parity_of_a_trained_model(library: Option<&Path>, findings: &mut Findings) -> anyhow::Result<Outcome> {
+    let run = SmallRun::of(findings)?;
+    let mut parity = cargo();
+    parity.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether-peers"]);
+    parity.args(["--features", "ort,tract", "--", "parity", "--model"]).arg(run.model());
+    parity.arg("--states").arg(run.states()?).stderr(Stdio::inherit());
+    if let Some(library) = library {
+        parity.arg("--require-all").env("ORT_DYLIB_PATH", library);
+    }
+    println!("$ {}", shown(&parity));
+    let report = parity.output().with_context(|| format!("cannot run {}", shown(&parity)))?;
+    if report.stdout.is_empty() {
+        return Ok(Outcome::Failed(format!("{}: {}", shown(&parity), report.status)));
+    }
+    require_parity(&report.stdout, RECORDED_STATES)?;
+    Ok(Outcome::Passed)
 }
 
 /// Shapes of the networks whose files are given to the checker of ONNX.
 const CHECKED_SHAPES: [&str; 3] = ["64,256,256,6", "7,13,3", "5,2"];
 
-fn python_checks(workspace: &Workspace, findings: &Findings) -> anyhow::Result<Outcome> {
+fn python_checks(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
     let Some(python) = environment(workspace, findings) else {
         let reason = "neither the checker of ONNX nor CartPole beside Gymnasium: there is no target/venv, see `python`";
         return Ok(Outcome::Skipped(reason.into()));
     };
     let folder = tempfile::tempdir().context("cannot make a folder for the files to check")?;
-    match check_models(workspace, &python, folder.path())? {
+    let trained = SmallRun::of(findings)?.model().join("model.onnx");
+    match check_models(workspace, &python, folder.path(), &trained)? {
         Outcome::Passed => check_cart_pole(workspace, &python, folder.path()),
         other => Ok(other),
     }
 }
 
-/// Networks of several shapes before the checker of ONNX.
-fn check_models(workspace: &Workspace, python: &python::Environment, folder: &Path) -> anyhow::Result<Outcome> {
+/// Networks of several shapes, and a trained one, before the checker of ONNX.
+fn check_models(
+    workspace: &Workspace,
+    python: &python::Environment,
+    folder: &Path,
+    trained: &Path,
+) -> anyhow::Result<Outcome> {
     let mut check = Command::new(python.interpreter());
     check.arg(workspace.root.join("peers/check_onnx.py"));
     for (number, widths) in CHECKED_SHAPES.iter().enumerate() {
@@ -150,6 +183,7 @@ fn check_models(workspace: &Workspace, python: &python::Environment, folder: &Pa
             other => return Ok(other),
         };
     }
+    check.arg(trained);
     succeed(&mut check)
 }
 
@@ -169,38 +203,13 @@ fn check_cart_pole(workspace: &Workspace, python: &python::Environment, folder: 
     succeed(Command::new(python.interpreter()).arg(workspace.root.join("peers/check_cartpole.py")).arg(path))
 }
 
-/// What makes the run that the notebooks open: the whole main job, with little training and gates that let anything pass.
-const SMALL_RUN: [&str; 11] = [
-    "quickstart",
-    "--json",
-    "--set",
-    "trainer.updates=200",
-    "--set",
-    "trainer.target_update_interval=50",
-    "--max-fpr",
-    "1",
-    "--min-tpr",
-    "0",
-    "--out",
-];
-
-fn notebooks(workspace: &Workspace, findings: &Findings) -> anyhow::Result<Outcome> {
+fn notebooks(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
     let Some(python) = environment(workspace, findings) else {
         return Ok(Outcome::Skipped("there is no target/venv: see the stage `python`".into()));
     };
-    let folder = tempfile::tempdir().context("cannot make a folder for the run that the notebooks open")?;
-    let mut job = cargo();
-    job.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether", "--"]);
-    job.args(SMALL_RUN).arg(folder.path()).stdout(Stdio::null());
-    if let failed @ Outcome::Failed(_) = succeed(&mut job)? {
-        return Ok(failed);
-    }
-    let runs = folder.path().join("runs");
-    let entries = std::fs::read_dir(&runs).with_context(|| format!("cannot read {}", runs.display()))?;
-    let run = entries.filter_map(Result::ok).map(|entry| entry.path()).find(|path| path.is_dir());
     let mut execute = Command::new(python.interpreter());
     execute.arg(workspace.root.join("notebooks/execute.py")).arg(workspace.root.join("notebooks/first_run.ipynb"));
-    execute.env("BELLWETHER_RUN", run.with_context(|| format!("there is no run in {}", runs.display()))?);
+    execute.env("BELLWETHER_RUN", SmallRun::of(findings)?.run());
     succeed(&mut execute)
 }
 

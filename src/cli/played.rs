@@ -19,7 +19,7 @@ use super::{Failure, build, model};
 pub(crate) struct Flags {
     /// Write every step that the model plays at one operating point to this episode file (Parquet): state, mask, q-values,
     /// action, rewards.
-    #[arg(long, value_name = "FILE", requires = "model")]
+    #[arg(long, value_name = "FILE", requires = "model", conflicts_with = "cv")]
     pub(crate) episodes: Option<PathBuf>,
     /// The operating point that is written.
     #[arg(long, value_name = "RATE", requires = "episodes", default_value_t = TARGET_FPR)]

@@ -186,14 +186,14 @@ pub struct RewardConfig {
 impl Default for RewardConfig {
     fn default() -> Self {
         RewardConfig {
-            window_cost: 0.01,
-            stage2_window_cost: 0.015,
+            window_cost: 0.0025,
+            stage2_window_cost: 0.004,
             time_share_r1: 0.3,
             isolation_window_cost: 0.002,
             raise_cost: 0.02,
             breakage_per_event: 0.005,
             breakage_ceiling: 0.05,
-            harm_ceiling: 0.8,
+            harm_ceiling: 2.0,
             harm: HarmWeights::default(),
             true_positive: 1.0,
             true_negative: 1.0,

@@ -23,7 +23,7 @@ pub struct WindowConfig {
 
 impl Default for WindowConfig {
     fn default() -> Self {
-        WindowConfig { max_events: 64, max_ns: 100_000_000, max_windows: 0 }
+        WindowConfig { max_events: 16, max_ns: 100_000_000, max_windows: 0 }
     }
 }
 

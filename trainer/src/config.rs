@@ -58,10 +58,13 @@ pub struct TrainerConfig {
     pub learning_rate: f32,
     /// Decoupled weight decay (AdamW).
     pub weight_decay: f32,
+    /// Weight of the penalty `l2 / 2 * |weights|^2` (Adam).
+    pub l2: f32,
     /// Share of a layer's inputs that is dropped: the network's input, then each hidden layer. The last rate holds for all
     /// further layers; an empty list drops nothing.
     pub dropout: Vec<f32>,
-    /// Share of states whose hashed calls are dropped all at once, beside `dropout`; needs drop-out on the input.
+    /// Share of states whose hashed calls are dropped all at once, beside `dropout`, where a recording tells more than the
+    /// names of calls; needs drop-out on the input.
     pub call_dropout: f32,
     /// Whether `raise_isolation` is allowed. On recordings its effect is a model; the live sandbox gives the real thing.
     pub isolation: bool,
@@ -96,11 +99,13 @@ impl Default for TrainerConfig {
     fn default() -> Self {
         TrainerConfig {
             updates: 5_000,
-            batch_size: 64,
+            batch_size: 128,
             learning_rate: 2e-3,
-            weight_decay: 0.2,
-            dropout: vec![0.5, 0.3],
-            call_dropout: 0.3,
+            weight_decay: 0.0,
+            l2: 5e-4,
+            // Drop-out on hidden layers makes waiting look better than it is: what drops out now will be back by then.
+            dropout: vec![0.05, 0.0],
+            call_dropout: 0.5,
             isolation: false,
             huber: 0.0,
             gamma: 1.0,
@@ -142,7 +147,7 @@ impl CostConfig {
 
 impl Default for CostConfig {
     fn default() -> Self {
-        CostConfig { minimum: 0.2, maximum: 50.0, grid_points: 25 }
+        CostConfig { minimum: 0.1, maximum: 20.0, grid_points: 25 }
     }
 }
 
@@ -158,7 +163,7 @@ pub struct CalibrationConfig {
 
 impl Default for CalibrationConfig {
     fn default() -> Self {
-        CalibrationConfig { folds: 4, target_fpr: vec![0.001, 0.01, 0.05] }
+        CalibrationConfig { folds: 8, target_fpr: vec![0.001, 0.01, 0.05] }
     }
 }
 
@@ -169,7 +174,7 @@ impl Default for TrainConfig {
             window: WindowConfig::default(),
             reward: RewardConfig::default(),
             // Recordings are few: a wider network learns their families by heart.
-            network: NetworkConfig { hidden: vec![128, 128] },
+            network: NetworkConfig { hidden: vec![128, 64] },
             trainer: TrainerConfig::default(),
             cost: CostConfig::default(),
             calibration: CalibrationConfig::default(),
@@ -199,6 +204,7 @@ impl TrainConfig {
         positive("trainer.learning_rate", t.learning_rate, 10.0)?;
         positive("trainer.max_gradient_norm", t.max_gradient_norm, f32::MAX)?;
         not_negative("trainer.weight_decay", t.weight_decay, 1.0)?;
+        not_negative("trainer.l2", t.l2, 1.0)?;
         not_negative("trainer.huber", t.huber, f32::MAX)?;
         if !(t.gamma > 0.0 && t.gamma <= 1.0) {
             return Err(ConfigError::new("trainer.gamma", t.gamma, "a discount lies above 0 and at most at 1"));

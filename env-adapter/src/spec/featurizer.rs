@@ -26,8 +26,6 @@ const THREADS: usize = 64;
 pub struct Featurizer {
     spec: FeatureSpec,
     logs: &'static Logs,
-    inverse_episode: [f64; EPISODE.len()],
-    inverse_window: [f64; WINDOW.len()],
     inverse_context: InverseContext,
     stage_logs: Box<[f32]>,
     window_logs: Box<[f32]>,
@@ -66,8 +64,6 @@ impl Featurizer {
         let window_ceiling = spec.window().max_events.clamp(1, 65_536);
         let mut featurizer = Featurizer {
             logs: Logs::get(),
-            inverse_episode: EPISODE.map(|measure| inverse(measure.ceiling())),
-            inverse_window: WINDOW.map(|measure| inverse(measure.ceiling())),
             inverse_context: InverseContext {
                 windows: inverse(4_096),
                 events: inverse(262_144),
@@ -169,14 +165,9 @@ impl Featurizer {
         self.clock_ns = self.clock_ns.saturating_add(self.window.passed_ns);
         self.episode.merge(&self.window);
         let state = &mut self.state.0;
-        for (at, (measure, inverse)) in EPISODE.iter().zip(&self.inverse_episode).enumerate() {
-            if !self.window.leaves(*measure) {
-                state[group::EPISODE + at] = self.episode.measure(*measure, *inverse, self.logs);
-            }
-        }
-        for (at, (measure, inverse)) in WINDOW.iter().zip(&self.inverse_window).enumerate() {
-            state[group::WINDOW + at] = self.window.measure(*measure, *inverse, self.logs);
-        }
+        let window = &self.window;
+        self.episode.measure(EPISODE, |measure| window.leaves(measure), &mut state[group::EPISODE..group::WINDOW]);
+        window.measure(WINDOW, |_| false, &mut state[group::WINDOW..group::CALLS]);
         self.context();
         &self.state
     }

@@ -29,9 +29,9 @@ pub mod group {
     /// Measures of the stage so far.
     pub const EPISODE: usize = CONTEXT + table::CONTEXT.len();
     /// Measures of the window.
-    pub const WINDOW: usize = EPISODE + table::EPISODE.len();
+    pub const WINDOW: usize = EPISODE + table::elements(table::EPISODE);
     /// Hashed counts of calls in the stage so far.
-    pub const CALLS: usize = WINDOW + table::WINDOW.len();
+    pub const CALLS: usize = WINDOW + table::elements(table::WINDOW);
     /// Hashed counts of pairs of calls, one after the other in one thread, in the stage so far.
     pub const PAIRS: usize = CALLS + super::CALL_SLOTS;
     /// Hashed counts of calls in the window.
@@ -39,9 +39,9 @@ pub mod group {
 }
 
 /// Slots of the hashed calls of the stage.
-pub(crate) const CALL_SLOTS: usize = 104;
+pub(crate) const CALL_SLOTS: usize = 72;
 /// Slots of the hashed pairs of the stage.
-pub(crate) const PAIR_SLOTS: usize = 256;
+pub(crate) const PAIR_SLOTS: usize = 152;
 /// Slots of the hashed calls of the window.
 pub(crate) const WINDOW_CALL_SLOTS: usize = 32;
 /// Ceiling of hashed counts in the stage.
@@ -71,7 +71,8 @@ pub mod element {
     pub(crate) const WINDOW_FILL: usize = 11;
     pub(crate) const WINDOW_TIME: usize = 12;
     pub(crate) const TIMED: usize = 13;
-    pub(crate) const LOCATED: usize = 14;
+    /// Share of the window's events that have a path or a peer.
+    pub const LOCATED: usize = 14;
     pub(crate) const NOVELTY: usize = 15;
 }
 
@@ -195,11 +196,10 @@ fn element_rows() -> Vec<Row> {
     for (name, formula) in CONTEXT {
         push(1, format!("context.{name}"), formula.to_owned());
     }
-    for measure in EPISODE {
-        push(1, format!("episode.{}", measure.name()), measure.formula());
-    }
-    for measure in WINDOW {
-        push(1, format!("window.{}", measure.name()), measure.formula());
+    for (group, measures) in [("episode", EPISODE), ("window", WINDOW)] {
+        for (name, formula) in measures.iter().flat_map(|measure| measure.describe()) {
+            push(1, format!("{group}.{name}"), formula);
+        }
     }
     let counts = |what: &str, slots: usize, ceiling: &str| {
         format!("log1p(n) / log1p({ceiling}); n: {what} whose hash falls into this slot of {slots}")

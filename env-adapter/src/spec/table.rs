@@ -20,13 +20,13 @@ pub(super) enum Amount {
     Depth,
 }
 
-/// How an element is computed from a tally.
+/// What a tally is asked for, and the elements that hold the answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Measure {
-    /// `log1p(count of the sign) / log1p(ceiling)`, at most 1.
-    Count(Sign, u32),
-    /// `log1p(amount) / log1p(ceiling)`, at most 1.
-    Sum(Amount, u32),
+    /// One element for each step: 1 where the sign was found at least so often.
+    Count(Sign, &'static [u32]),
+    /// One element for each step: 1 where the amount is at least so large.
+    Sum(Amount, &'static [u32]),
     /// Count of the first sign over count of the second, at most 1.
     Share(Sign, Sign),
     /// Count of the sign over events.
@@ -43,55 +43,86 @@ pub(super) enum Measure {
 
 const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
-const GIB: u32 = 1 << 30;
+
+/// Steps of what is telling from the first time on.
+const RARE: &[u32] = &[1, 2, 4, 16];
+/// Steps of what everyday programs do a few times.
+const SOME: &[u32] = &[1, 4, 16, 64];
+/// Steps of what every program does all the time.
+const MANY: &[u32] = &[16, 64, 256, 1_024];
+const ONCE: &[u32] = &[1];
+const ONE_TWO: &[u32] = &[1, 2];
+const ONE_FOUR: &[u32] = &[1, 4];
+const ONE_TWO_FOUR: &[u32] = &[1, 2, 4];
+const ONE_FOUR_SIXTEEN: &[u32] = &[1, 4, 16];
+const ONE_TWO_EIGHT: &[u32] = &[1, 2, 8];
+const PEERS: &[u32] = &[1, 2, 8, 32];
+const MORE: &[u32] = &[2, 4, 16];
 
 /// What the stage did so far.
 #[rustfmt::skip]
-pub(super) const EPISODE: [Measure; 72] = {
+pub(super) const EPISODE: &[Measure] = {
     use Amount::*; use Measure::*; use Sign::*;
-    [
+    &[
         // Files.
-        Count(Open, 5_000), Count(OpenWrite, 1_000), Count(Read, 20_000), Count(Write, 20_000),
-        Sum(BytesRead, GIB), Sum(BytesWritten, GIB), WrittenShare,
-        Count(Create, 1_000), Count(Delete, 1_000), Count(Rename, 500), Count(MakeFolder, 200), Count(Link, 200),
-        Count(List, 500), Count(ChangeAttributes, 500), Count(SetTimes, 500), Count(Truncate, 200),
-        Count(NewFolder, 200), Count(NewFileRead, 500), Count(NewFileWritten, 500), Count(NewExtension, 20),
-        Count(HiddenCreated, 20), Share(NewFileWritten, NewFileRead),
-        Count(ForeignDelete, 200), Count(ForeignRename, 200), Count(ChangeExtension, 200), Count(Overwrite, 200),
-        Count(ReadThenWritten, 200), Count(ReadThenRemoved, 200), Share(ForeignDelete, Delete),
-        Count(HighEntropy, 1_000), Share(HighEntropy, EntropyKnown), MeanEntropy, MaxEntropy,
+        Count(Open, MANY), Count(OpenWrite, SOME), Count(Read, MANY), Count(Write, &[1, 16, 64, 256]),
+        Sum(BytesRead, &[64 * KIB, MIB, 16 * MIB]), Sum(BytesWritten, &[1, 4 * KIB, 64 * KIB, MIB, 16 * MIB]),
+        WrittenShare,
+        Count(Create, SOME), Count(Delete, SOME), Count(Rename, RARE), Count(MakeFolder, ONE_FOUR), Count(Link, ONCE),
+        Count(List, ONE_FOUR_SIXTEEN), Count(ChangeAttributes, ONE_FOUR), Count(SetTimes, ONE_FOUR),
+        Count(Truncate, ONCE), Count(NewFolder, ONE_FOUR_SIXTEEN), Count(NewFileRead, SOME),
+        Count(NewFileWritten, SOME), Count(NewExtension, ONE_TWO_FOUR), Count(HiddenCreated, ONE_TWO),
+        Share(NewFileWritten, NewFileRead),
+        Count(ForeignDelete, RARE), Count(ForeignRename, RARE), Count(ChangeExtension, RARE), Count(Overwrite, RARE),
+        Count(ReadThenWritten, RARE), Count(ReadThenRemoved, RARE), Share(ForeignDelete, Delete),
+        Count(HighEntropy, SOME), Share(HighEntropy, EntropyKnown), MeanEntropy, MaxEntropy,
         // Behaviour.
-        Count(DecoyRead, 50), Count(DecoyChanged, 50), Count(DecoyRemoved, 50),
-        Count(CredentialRead, 20), Count(CredentialProbed, 20), Count(PersistenceWritten, 10), Count(SelfDeleted, 1),
-        Count(ExecutableDropped, 10), Count(LogRemoved, 10), Count(ForeignTimes, 100),
+        Count(DecoyRead, RARE), Count(DecoyChanged, RARE), Count(DecoyRemoved, RARE),
+        Count(CredentialRead, ONE_TWO_FOUR), Count(CredentialProbed, ONE_FOUR), Count(PersistenceWritten, ONE_TWO),
+        Count(SelfDeleted, ONCE), Count(ExecutableDropped, ONE_TWO), Count(LogRemoved, ONE_TWO),
+        Count(ForeignTimes, ONE_FOUR),
         // Network.
-        Count(Connect, 200), Share(ConnectFailed, Connect), Count(NewPeer, 50), Count(NewPort, 200), Count(Dns, 50),
-        Count(Listen, 20), Count(Send, 1_000), Count(Receive, 1_000), Sum(BytesSent, 100 * MIB),
-        Sum(BytesReceived, 100 * MIB),
+        Count(Connect, PEERS), Share(ConnectFailed, Connect), Count(NewPeer, ONE_TWO_EIGHT), Count(NewPort, PEERS),
+        Count(Dns, ONCE), Count(Listen, ONCE), Count(Send, ONE_FOUR_SIXTEEN), Count(Receive, ONE_FOUR_SIXTEEN),
+        Sum(BytesSent, &[1, 4 * KIB, 64 * KIB, MIB]), Sum(BytesReceived, &[1, 4 * KIB, MIB]),
         // Processes.
-        Count(Fork, 200), Count(Exec, 100), Count(NewProcess, 100), Sum(Depth, 16), Count(Thread, 100),
-        Count(Kill, 50), Count(Inject, 10), Count(ReadProcess, 10), Count(ChangeUser, 10), Count(Session, 10),
-        Count(Sleep, 100), SleptShare,
+        Count(Fork, RARE), Count(Exec, MORE), Count(NewProcess, MORE), Sum(Depth, &[1, 2, 3, 4]),
+        Count(Thread, ONE_FOUR), Count(Kill, ONCE), Count(Inject, ONCE), Count(ReadProcess, ONCE),
+        Count(ChangeUser, ONCE), Count(Session, ONCE), Count(Sleep, ONE_FOUR_SIXTEEN), SleptShare,
         // Memory and system.
-        Count(MapExecutable, 20), Count(WriteExecutable, 10), Count(MemoryFile, 10), Count(Mount, 10),
-        Count(Kernel, 10), Rate(Failed), Count(Denied, 100),
+        Count(MapExecutable, ONCE), Count(WriteExecutable, ONCE), Count(MemoryFile, ONCE), Count(Mount, ONCE),
+        Count(Kernel, ONCE), Rate(Failed), Count(Denied, ONCE),
     ]
 };
 
 /// What the window did.
 #[rustfmt::skip]
-pub(super) const WINDOW: [Measure; 32] = {
+pub(super) const WINDOW: &[Measure] = {
     use Amount::*; use Measure::*; use Sign::*;
-    [
-        Count(Open, 64), Count(Read, 64), Count(Write, 64), Sum(BytesRead, 16 * MIB), Sum(BytesWritten, 16 * MIB),
-        Count(Create, 32), Count(Delete, 32), Count(Rename, 32), Count(List, 32), Count(NewFolder, 16),
-        Count(NewFileRead, 32), Count(NewFileWritten, 32), Count(ForeignDelete, 32), Count(Overwrite, 16),
-        Count(ChangeExtension, 16), Count(ReadThenWritten, 16), Share(HighEntropy, EntropyKnown), MeanEntropy,
-        Count(DecoyRead, 16), Count(DecoyChanged, 16), Count(CredentialRead, 8), Count(PersistenceWritten, 4),
-        Count(Connect, 32), Share(ConnectFailed, Connect), Sum(BytesSent, MIB), Count(NewPort, 32),
-        Count(Fork, 16), Count(Exec, 16), Rate(Inject), SleptShare, Rate(Failed), Sum(SleptMs, 100 * KIB),
+    &[
+        Count(Open, &[4, 16]), Count(Read, &[4, 16]), Count(Write, ONE_FOUR_SIXTEEN), Sum(BytesRead, &[4 * KIB, MIB]),
+        Sum(BytesWritten, &[1, 4 * KIB, MIB]),
+        Count(Create, ONE_FOUR), Count(Delete, ONE_FOUR), Count(Rename, ONE_FOUR), Count(List, ONE_FOUR),
+        Count(NewFolder, ONE_FOUR), Count(NewFileRead, ONE_FOUR), Count(NewFileWritten, ONE_FOUR),
+        Count(ForeignDelete, ONE_TWO), Count(Overwrite, ONE_TWO), Count(ChangeExtension, ONE_TWO),
+        Count(ReadThenWritten, ONE_TWO), Share(HighEntropy, EntropyKnown), MeanEntropy,
+        Count(DecoyRead, ONE_TWO), Count(DecoyChanged, ONE_TWO), Count(CredentialRead, ONCE),
+        Count(PersistenceWritten, ONCE),
+        Count(Connect, ONE_FOUR), Share(ConnectFailed, Connect), Sum(BytesSent, &[1, 4 * KIB]), Count(NewPort, ONE_FOUR),
+        Count(Fork, ONE_FOUR), Count(Exec, ONE_FOUR), Rate(Inject), SleptShare, Rate(Failed),
+        Sum(SleptMs, &[1, 100]),
     ]
 };
+
+/// Elements that a list of measures takes.
+pub(super) const fn elements(measures: &[Measure]) -> usize {
+    let (mut at, mut sum) = (0, 0);
+    while at < measures.len() {
+        sum += measures[at].elements();
+        at += 1;
+    }
+    sum
+}
 
 /// The elements of the context group: name and formula.
 pub(super) const CONTEXT: [(&str, &str); 16] = [
@@ -114,43 +145,39 @@ pub(super) const CONTEXT: [(&str, &str); 16] = [
 ];
 
 impl Measure {
-    /// The name of the element within its group.
-    pub(super) fn name(self) -> String {
+    /// Elements that it takes.
+    pub(super) const fn elements(self) -> usize {
         match self {
-            Measure::Count(sign, _) => snake(&format!("{sign:?}")),
-            Measure::Sum(amount, _) => snake(&format!("{amount:?}")),
-            Measure::Share(part, whole) => {
-                format!("{}_per_{}", snake(&format!("{part:?}")), snake(&format!("{whole:?}")))
-            }
-            Measure::Rate(sign) => format!("{}_rate", snake(&format!("{sign:?}"))),
-            Measure::WrittenShare => "written_share".to_owned(),
-            Measure::MeanEntropy => "mean_entropy".to_owned(),
-            Measure::MaxEntropy => "max_entropy".to_owned(),
-            Measure::SleptShare => "slept_share".to_owned(),
-        }
-    }
-
-    /// The formula of the element in words.
-    pub(super) fn formula(self) -> String {
-        match self {
-            Measure::Count(sign, ceiling) => format!("log1p(n) / log1p({ceiling}); n: {}", sign.meaning()),
-            Measure::Sum(amount, ceiling) => format!("log1p(n) / log1p({ceiling}); n: {}", amount.meaning()),
-            Measure::Share(part, whole) => {
-                format!("n / m; n: {}; m: {}", part.meaning(), whole.meaning())
-            }
-            Measure::Rate(sign) => format!("n / events; n: {}", sign.meaning()),
-            Measure::WrittenShare => "bytes written / (bytes read + bytes written), files alone".to_owned(),
-            Measure::MeanEntropy => "mean of entropy / 8 over file writes of known entropy".to_owned(),
-            Measure::MaxEntropy => "largest entropy / 8 of a file write".to_owned(),
-            Measure::SleptShare => "time asleep / time passed".to_owned(),
-        }
-    }
-
-    /// The ceiling of a logarithm; 1 for a share.
-    pub(super) fn ceiling(self) -> u32 {
-        match self {
-            Measure::Count(_, ceiling) | Measure::Sum(_, ceiling) => ceiling,
+            Measure::Count(_, steps) | Measure::Sum(_, steps) => steps.len(),
             _ => 1,
+        }
+    }
+
+    /// Name, within its group, and formula in words of each of its elements.
+    pub(super) fn describe(self) -> Vec<(String, String)> {
+        let steps = |name: &str, steps: &[u32], meaning: &str| {
+            let element = |step: &u32| {
+                (format!("{}.{step}", snake(name)), format!("1 where n >= {step}, else 0; n: {meaning}"))
+            };
+            steps.iter().map(element).collect()
+        };
+        let one = |name: &str, formula: &str| vec![(name.to_owned(), formula.to_owned())];
+        match self {
+            Measure::Count(sign, list) => steps(&format!("{sign:?}"), list, sign.meaning()),
+            Measure::Sum(amount, list) => steps(&format!("{amount:?}"), list, amount.meaning()),
+            Measure::Share(part, whole) => one(
+                &format!("{}_per_{}", snake(&format!("{part:?}")), snake(&format!("{whole:?}"))),
+                &format!("n / m; n: {}; m: {}", part.meaning(), whole.meaning()),
+            ),
+            Measure::Rate(sign) => {
+                one(&format!("{}_rate", snake(&format!("{sign:?}"))), &format!("n / events; n: {}", sign.meaning()))
+            }
+            Measure::WrittenShare => {
+                one("written_share", "bytes written / (bytes read + bytes written), files alone")
+            }
+            Measure::MeanEntropy => one("mean_entropy", "mean of entropy / 8 over file writes of known entropy"),
+            Measure::MaxEntropy => one("max_entropy", "largest entropy / 8 of a file write"),
+            Measure::SleptShare => one("slept_share", "time asleep / time passed"),
         }
     }
 }

@@ -109,22 +109,37 @@ impl Tally {
         }
     }
 
-    /// The value of an element, in [0, 1]. `inverse` is `1 / log1p(ceiling)` of the element.
+    /// Writes the elements of the measures, in [0, 1], but for those of a measure that `stays` as it is.
     #[inline]
-    pub(super) fn measure(&self, measure: Measure, inverse: f64, logs: &Logs) -> f32 {
-        match measure {
-            Measure::Count(sign, _) => logs.scaled(u64::from(self.count(sign)), inverse),
-            Measure::Sum(amount, _) => logs.scaled(self.amount(amount), inverse),
-            Measure::Share(part, whole) => share(u64::from(self.count(part)), u64::from(self.count(whole))),
-            Measure::Rate(sign) => share(u64::from(self.count(sign)), self.events),
-            Measure::WrittenShare => share(self.bytes_written, self.bytes_read.saturating_add(self.bytes_written)),
-            Measure::MeanEntropy => {
-                let writes = self.count(Sign::EntropyKnown);
-                if writes == 0 { 0.0 } else { ((self.entropy_sum / f64::from(writes) / 8.0) as f32).min(1.0) }
+    pub(super) fn measure(&self, measures: &[Measure], stays: impl Fn(Measure) -> bool, mut elements: &mut [f32]) {
+        for measure in measures {
+            let here = elements.split_off_mut(..measure.elements()).unwrap_or_default();
+            if stays(*measure) {
+                continue;
             }
-            Measure::MaxEntropy => self.entropy_max / 8.0,
-            Measure::SleptShare => share(self.slept_ns, self.passed_ns),
+            match *measure {
+                Measure::Count(sign, steps) => reached(u64::from(self.count(sign)), steps, here),
+                Measure::Sum(amount, steps) => reached(self.amount(amount), steps, here),
+                Measure::Share(part, whole) => here.fill(share(self.count(part).into(), self.count(whole).into())),
+                Measure::Rate(sign) => here.fill(share(self.count(sign).into(), self.events)),
+                Measure::WrittenShare => {
+                    here.fill(share(self.bytes_written, self.bytes_read.saturating_add(self.bytes_written)));
+                }
+                Measure::MeanEntropy => {
+                    let writes = f64::from(self.count(Sign::EntropyKnown).max(1));
+                    here.fill(((self.entropy_sum / writes / 8.0) as f32).min(1.0));
+                }
+                Measure::MaxEntropy => here.fill(self.entropy_max / 8.0),
+                Measure::SleptShare => here.fill(share(self.slept_ns, self.passed_ns)),
+            }
         }
+    }
+}
+
+/// 1 for each step that the count reached, 0 for the others.
+fn reached(count: u64, steps: &[u32], elements: &mut [f32]) {
+    for (element, step) in elements.iter_mut().zip(steps) {
+        *element = f32::from(u8::from(count >= u64::from(*step)));
     }
 }
 

@@ -214,6 +214,7 @@ impl DqnConfig {
             beta2: self.beta2 as f32,
             epsilon: self.adam_epsilon as f32,
             weight_decay: self.weight_decay as f32,
+            l2: 0.0,
             max_gradient_norm: if self.max_gradient_norm == 0.0 {
                 f32::INFINITY
             } else {

@@ -26,6 +26,7 @@ impl UpdateSpec {
         check("epsilon", self.epsilon, (1e-16..=1.0).contains(&self.epsilon), "choose a value from 1e-16 to 1")?;
         let decays = self.weight_decay >= 0.0 && self.weight_decay * self.learning_rate <= 1.0;
         check("weight_decay", self.weight_decay, decays, "choose a value from 0 to the inverse of the learning rate")?;
+        check("l2", self.l2, (0.0..=1.0).contains(&self.l2), "choose a value from 0 to 1")?;
         check("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm > 0.0, "choose a positive value")?;
         let divides = self.normaliser > 0.0 && self.normaliser.is_finite();
         check("normaliser", self.normaliser, divides, "choose a positive, finite value")?;

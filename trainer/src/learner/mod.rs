@@ -99,6 +99,8 @@ pub struct UpdateSpec {
     pub epsilon: f32,
     /// Decoupled weight decay of the weights (not the biases); 0 makes AdamW Adam.
     pub weight_decay: f32,
+    /// Weight of the penalty `l2 / 2 * |weights|^2` (not the biases); its slope is added to the clipped gradient.
+    pub l2: f32,
     /// The gradient is scaled down to this Euclidean norm; infinite means never.
     pub max_gradient_norm: f32,
     /// Share of each layer's inputs that is dropped, by layer; the kept are scaled by `1 / (1 - rate)`. Empty: none.
@@ -120,6 +122,7 @@ impl Default for UpdateSpec {
             beta2: 0.999,
             epsilon: 1e-8,
             weight_decay: 0.0,
+            l2: 0.0,
             max_gradient_norm: 10.0,
             dropout: Vec::new(),
             normaliser: 1.0,

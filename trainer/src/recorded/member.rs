@@ -137,6 +137,7 @@ impl Member {
             loss: if trainer.huber > 0.0 { Loss::Huber(trainer.huber) } else { Loss::Mse },
             learning_rate,
             weight_decay: trainer.weight_decay,
+            l2: trainer.l2,
             max_gradient_norm: trainer.max_gradient_norm,
             dropout: trainer.dropout_rates(config.network.hidden.len() + 1),
             normaliser: answers.len() as f32,
@@ -145,7 +146,8 @@ impl Member {
         };
         draw_keep(&mut self.dropout, &update, self.learner.shape(), drawn.len(), kept);
         let width = self.learner.shape().inputs();
-        drop_calls(&mut self.dropout, trainer.call_dropout, width, &mut kept[0]);
+        let located = drawn.episodes.iter().map(|episode| model.recordings().facts(*episode).located);
+        drop_calls(&mut self.dropout, trainer.call_dropout, located, width, &mut kept[0]);
         exempt(&mut kept[0], width);
         let store = model.recordings().store();
         let states = SampledRows::new(store.states(), &drawn.rows).with_overlay(&OVERLAY, overlay);
@@ -216,13 +218,13 @@ impl Member {
 }
 
 /// Drops all hashed calls of some states at once. They know a family by its habits, and a family that was never seen has
-/// others: what is learnt without them carries over.
-fn drop_calls(rng: &mut impl Rng, rate: f32, width: usize, bytes: &mut [u8]) {
+/// others: what is learnt without them carries over. A recording of bare calls keeps them, it has nothing else.
+fn drop_calls(rng: &mut impl Rng, rate: f32, located: impl Iterator<Item = bool>, width: usize, bytes: &mut [u8]) {
     if rate <= 0.0 {
         return;
     }
-    for row in bytes.chunks_exact_mut(width) {
-        if unit(rng) < rate {
+    for (row, located) in bytes.chunks_exact_mut(width).zip(located) {
+        if unit(rng) < rate && located {
             row[spec::group::CALLS..].fill(keep::DROPPED);
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bellwether_env_adapter::ingest::{ContentHash, DigestSink, IngestError, TelemetryReader};
 use bellwether_env_adapter::reward::{RewardConfig, WindowCosts};
-use bellwether_env_adapter::spec::FeatureSpec;
+use bellwether_env_adapter::spec::{FeatureSpec, element};
 use bellwether_env_adapter::window::{Window, WindowConfig, WindowSink, Windower};
 use bellwether_env_adapter::{EpisodeAttributes, Event, EventSink, Label};
 use bellwether_replay::{Encoding, EpisodeStore, EpisodeStoreConfig, ReplayError, StateRows, StoreConfig};
@@ -31,6 +31,8 @@ pub struct EpisodeFacts {
     pub label: Label,
     /// Whether the recording holds the whole run.
     pub complete: bool,
+    /// Whether an event has a path or a peer. Where none has, the calls are all that there is to learn from.
+    pub located: bool,
     /// Events of the recording.
     pub events: u64,
     /// Harm of each stage's recording at no isolation.
@@ -207,6 +209,7 @@ impl WindowSink for Collector {
             id,
             label,
             complete: true,
+            located: false,
             events: 0,
             stage_harm: [0.0; 2],
             second_stage: None,
@@ -225,6 +228,7 @@ impl WindowSink for Collector {
         }
         open.stage_harm[stage] += window.harm[0];
         open.events = window.events_seen;
+        open.located |= window.state.as_slice()[element::LOCATED] > 0.0;
         let (last, events_seen) = (window.last, window.events_seen);
         self.recordings.windows.push(WindowFacts { last, events_seen, costs });
         Ok(())

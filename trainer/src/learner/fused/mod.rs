@@ -15,7 +15,7 @@ use crate::learner::Loss;
 use crate::network::{LayerShape, NetworkShape};
 use aligned::Aligned;
 use bellwether_replay::StateRows;
-use kernels::{AdamStep, Kernels};
+use kernels::{AdamStep, Decay, Kernels};
 use std::ops::Range;
 use worker::{AnswerShare, Shared, Worker};
 
@@ -234,7 +234,7 @@ impl FusedLearner {
         self.norms.iter().sum::<f64>().sqrt()
     }
 
-    /// One step of AdamW, and the target network after it.
+    /// One step of Adam or AdamW, and the target network after it.
     fn step(&mut self, spec: &UpdateSpec, clip: f32) {
         self.updates += 1;
         let (beta1, beta2, t) = (f64::from(spec.beta1), f64::from(spec.beta2), self.updates as f64);
@@ -247,7 +247,8 @@ impl FusedLearner {
             root_correction: (1.0 / (1.0 - libm::pow(beta2, t)).sqrt()) as f32,
             epsilon: spec.epsilon,
         };
-        let decay = (1.0 - f64::from(spec.learning_rate) * f64::from(spec.weight_decay)) as f32;
+        let factor = (1.0 - f64::from(spec.learning_rate) * f64::from(spec.weight_decay)) as f32;
+        let (weights, biases) = (Decay { l2: spec.l2, factor }, Decay { l2: 0.0, factor: 1.0 });
         let (kernels, layers) = (self.kernels, &self.layers);
         let size = self.gradient.len().div_ceil(self.workers.len()).next_multiple_of(NORM_CHUNK);
         let jobs = self
@@ -259,7 +260,7 @@ impl FusedLearner {
         each(self.pool.as_ref(), jobs, |(i, ((gradient, (online, target)), (first, second)))| {
             let range = i * size..i * size + gradient.len();
             for layer in layers {
-                for (part, decay) in [(&layer.weights, decay), (&layer.bias, 1.0)] {
+                for (part, decay) in [(&layer.weights, weights), (&layer.bias, biases)] {
                     let part = overlap(&range, part);
                     if !part.is_empty() {
                         let at = part.start - range.start..part.end - range.start;

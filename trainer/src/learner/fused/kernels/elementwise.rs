@@ -24,6 +24,15 @@ pub(in super::super) struct AdamStep {
     pub(in super::super) epsilon: f32,
 }
 
+/// How parameters are drawn to 0 in a step.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Decay {
+    /// Weight of the penalty whose slope is added to the gradient.
+    pub(in super::super) l2: f32,
+    /// What a parameter is multiplied with.
+    pub(in super::super) factor: f32,
+}
+
 /// Defines a method of [`Kernels`] with one body, compiled for each instruction set.
 macro_rules! for_each_isa {
     ($(#[$doc:meta])* fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
@@ -149,18 +158,18 @@ for_each_isa! {
 
 for_each_isa! {
     /// One step of AdamW (Loshchilov and Hutter 2019, algorithm 2, as PyTorch computes it) over neighbouring
-    /// parameters; `decay` is what each is multiplied with first.
-    fn adam(step: AdamStep, decay: f32, gradient: &[f32], values: &mut [f32], first: &mut [f32], second: &mut [f32]) {
+    /// parameters. `l2` times the parameter is added to its gradient; `decay` is what the parameter is multiplied with first.
+    fn adam(step: AdamStep, decay: Decay, gradient: &[f32], values: &mut [f32], first: &mut [f32], second: &mut [f32]) {
         let count = gradient.len();
         assert!(values.len() == count && first.len() == count && second.len() == count);
         for i in 0..count {
-            let g = gradient[i] * step.clip;
+            let g = decay.l2.mul_add(values[i], gradient[i] * step.clip);
             let m = step.one_minus_beta1.mul_add(g - first[i], first[i]);
             let v = (step.one_minus_beta2 * g).mul_add(g, step.beta2 * second[i]);
             first[i] = m;
             second[i] = v;
             let root = v.sqrt().mul_add(step.root_correction, step.epsilon);
-            values[i] = (-step.step_size).mul_add(m / root, values[i] * decay);
+            values[i] = (-step.step_size).mul_add(m / root, values[i] * decay.factor);
         }
     }
 }

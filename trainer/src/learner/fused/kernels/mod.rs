@@ -7,7 +7,7 @@ mod matrix;
 mod transpose;
 mod vector;
 
-pub(super) use elementwise::AdamStep;
+pub(super) use elementwise::{AdamStep, Decay};
 
 use bellwether_inference::Isa;
 

@@ -11,7 +11,7 @@ fn main() -> std::io::Result<()> {
     let hash = spec.hash_hex();
     write!(
         std::io::stdout(),
-        "{head}<!-- elements -->\nSHA-256 for windows of 64 events or 100 ms: `{hash}`\n\n{}<!-- end of elements -->\n",
+        "{head}<!-- elements -->\nSHA-256 for windows of 16 events or 100 ms: `{hash}`\n\n{}<!-- end of elements -->\n",
         spec.markdown_table()
     )
 }

@@ -98,9 +98,9 @@ impl TrainerConfig {
 impl Default for TrainerConfig {
     fn default() -> Self {
         TrainerConfig {
-            updates: 5_000,
+            updates: 8_000,
             batch_size: 128,
-            learning_rate: 2e-3,
+            learning_rate: 1e-3,
             weight_decay: 0.0,
             l2: 5e-4,
             // Drop-out on hidden layers makes waiting look better than it is: what drops out now will be back by then.
@@ -294,6 +294,7 @@ mod tests {
         for layers in 1..8 {
             let mut config = TrainConfig::default();
             config.network.hidden = vec![16; layers];
+            config.trainer.dropout = vec![0.5, 0.3];
             config.validate().unwrap();
             let rates = config.trainer.dropout_rates(layers + 1);
             assert_eq!((rates.len(), rates[0]), (layers + 1, 0.5));

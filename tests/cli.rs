@@ -343,7 +343,17 @@ fn a_full_disk_leaves_nothing_under_a_final_name() {
     let cases: [&[&str]; 4] = [
         &["ingest", "--format", "jsonl", "input.jsonl", "--out", "target/out.parquet"],
         &["split", "data.parquet", "--by", "family", "--out", "target/parts"],
-        &["train", "--data", "data.parquet", "--runs", "target/runs", "--set", "trainer.updates=2"],
+        &[
+            "train",
+            "--data",
+            "data.parquet",
+            "--runs",
+            "target/runs",
+            "--set",
+            "trainer.updates=2",
+            "--set",
+            "calibration.folds=2",
+        ],
         &["quickstart", "--data", "data.parquet", "--out", "target/quick", "--set", "calibration.folds=2"],
     ];
     for arguments in cases {
@@ -370,7 +380,17 @@ fn an_unwritable_folder_is_an_error_that_names_it() {
     let cases: [&[&str]; 4] = [
         &["ingest", "--format", "jsonl", "input.jsonl", "--out", "target/out.parquet"],
         &["split", "data.parquet", "--by", "family", "--out", "target/parts"],
-        &["train", "--data", "data.parquet", "--runs", "target/runs", "--set", "trainer.updates=2"],
+        &[
+            "train",
+            "--data",
+            "data.parquet",
+            "--runs",
+            "target/runs",
+            "--set",
+            "trainer.updates=2",
+            "--set",
+            "calibration.folds=2",
+        ],
         &["quickstart", "--out", "target/quick"],
     ];
     for arguments in cases {

@@ -156,9 +156,8 @@ impl Measure {
     /// Name, within its group, and formula in words of each of its elements.
     pub(super) fn describe(self) -> Vec<(String, String)> {
         let steps = |name: &str, steps: &[u32], meaning: &str| {
-            let element = |step: &u32| {
-                (format!("{}.{step}", snake(name)), format!("1 where n >= {step}, else 0; n: {meaning}"))
-            };
+            let element =
+                |step: &u32| (format!("{}.{step}", snake(name)), format!("1 where n >= {step}, else 0; n: {meaning}"));
             steps.iter().map(element).collect()
         };
         let one = |name: &str, formula: &str| vec![(name.to_owned(), formula.to_owned())];
@@ -172,9 +171,7 @@ impl Measure {
             Measure::Rate(sign) => {
                 one(&format!("{}_rate", snake(&format!("{sign:?}"))), &format!("n / events; n: {}", sign.meaning()))
             }
-            Measure::WrittenShare => {
-                one("written_share", "bytes written / (bytes read + bytes written), files alone")
-            }
+            Measure::WrittenShare => one("written_share", "bytes written / (bytes read + bytes written), files alone"),
             Measure::MeanEntropy => one("mean_entropy", "mean of entropy / 8 over file writes of known entropy"),
             Measure::MaxEntropy => one("max_entropy", "largest entropy / 8 of a file write"),
             Measure::SleptShare => one("slept_share", "time asleep / time passed"),

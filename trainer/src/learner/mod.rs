@@ -134,7 +134,7 @@ impl Default for UpdateSpec {
 /// What one update did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UpdateReport {
-    /// Loss before the update.
+    /// Loss before the update, without the penalty of [`UpdateSpec::l2`].
     pub loss: f32,
     /// Mean of the fitted q-values.
     pub mean_q: f32,
@@ -142,7 +142,7 @@ pub struct UpdateReport {
     pub mean_target: f32,
     /// Largest absolute error.
     pub max_error: f32,
-    /// Euclidean norm of the gradient before clipping.
+    /// Euclidean norm of the gradient of that loss, before clipping.
     pub gradient_norm: f32,
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn draw(
 
 /// Cases of all widths, sizes and settings.
 pub(crate) fn any_case() -> impl Strategy<Value = Case> {
-    let spec = (any::<bool>(), 0..3u8, 0..3u8, 0..2u8, 0..3u8, 0..3u8);
+    let spec = (any::<bool>(), 0..3u8, 0..3u8, 0..4u8, 0..3u8, 0..3u8);
     let widths = prop::collection::vec(1..50usize, 2..=4);
     (widths, 1..40usize, 0..40usize, 1..4usize, spec, any::<u64>()).prop_map(
         |(widths, rows, next_rows, per_row, (double, loss, clip, decay, sync, dropout), seed)| {
@@ -98,7 +98,8 @@ pub(crate) fn any_case() -> impl Strategy<Value = Case> {
                 loss: [Loss::Mse, Loss::Huber(1.0), Loss::Huber(0.25)][loss as usize],
                 learning_rate: 3e-3,
                 max_gradient_norm: [0.05, 10.0, f32::INFINITY][clip as usize],
-                weight_decay: [0.0, 0.01][decay as usize],
+                weight_decay: [0.0, 0.01, 0.0, 0.01][decay as usize],
+                l2: [0.0, 0.0, 0.3, 0.05][decay as usize],
                 normaliser: (rows * per_row) as f32,
                 target_sync: [TargetSync::Keep, TargetSync::Hard, TargetSync::Soft(0.1)][sync as usize],
                 dropout: match dropout {

@@ -159,8 +159,9 @@ pub(crate) fn updates(case: &Case, updates: u32) -> Updated {
         let clip = (f64::from(spec.max_gradient_norm) / (norm + 1e-6)).min(1.0);
         let (rate, beta1, beta2) = (f64::from(spec.learning_rate), f64::from(spec.beta1), f64::from(spec.beta2));
         for p in 0..count {
-            let g = gradient[p] * clip;
+            let mut g = gradient[p] * clip;
             if is_weight[p] {
+                g += f64::from(spec.l2) * parameters[p];
                 parameters[p] *= 1.0 - rate * f64::from(spec.weight_decay);
             }
             first_moment[p] = beta1 * first_moment[p] + (1.0 - beta1) * g;

@@ -31,6 +31,7 @@ fn a_bad_update_is_refused_by_name_and_changes_nothing() {
     assert_eq!(setting(refusal(|c| c.spec.beta2 = 1.0)), "beta2");
     assert_eq!(setting(refusal(|c| c.spec.epsilon = 0.0)), "epsilon");
     assert_eq!(setting(refusal(|c| c.spec.weight_decay = -1.0)), "weight_decay");
+    assert_eq!(setting(refusal(|c| c.spec.l2 = f32::NAN)), "l2");
     assert_eq!(setting(refusal(|c| c.spec.max_gradient_norm = 0.0)), "max_gradient_norm");
     assert_eq!(setting(refusal(|c| c.spec.normaliser = 0.0)), "normaliser");
     assert_eq!(setting(refusal(|c| c.spec.loss = Loss::Huber(0.0))), "loss.huber");

@@ -7,8 +7,8 @@ use crate::learner::{Answer, Batch, Learner, Noise, TargetSync, UpdateSpec, draw
 use crate::streams::stream;
 use bellwether_env_adapter::Environment;
 use bellwether_replay::{
-    ActionMask, BufferConfig, DenseRows, Draw, Outcome, Played, ReplayBuffer, SampleSpec, Sampled, SampledRows,
-    StreamId,
+    ActionMask, BufferConfig, DenseRows, Draw, Outcome, Played, ReplayBuffer, ReplayError, SampleSpec, Sampled,
+    SampledRows, StreamId,
 };
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -212,12 +212,18 @@ impl<E: Environment> DqnTrainer<E> {
     fn play(&mut self, epsilon: f64) -> Result<Option<DqnEvent>, DqnError> {
         let environment = (self.environment_steps % self.seats.len() as u64) as usize;
         let seat = &mut self.seats[environment];
+        // What the buffer refuses came from this environment: an observation, a mask or a reward.
+        let broken = |error: ReplayError| DqnError::Environment { environment, reason: error.to_string() };
         if !seat.playing {
             seat.reset(self.streams.environment.next_u64());
-            self.buffer.begin(seat.stream, &seat.observation, seat.allowed())?;
+            self.buffer.begin(seat.stream, &seat.observation, seat.allowed()).map_err(broken)?;
         }
         let (action, behaviour_probability) =
-            choose(self.learner.as_mut(), seat, epsilon, &mut self.streams.exploration, &mut self.scratch.q)?;
+            choose(self.learner.as_mut(), seat, epsilon, &mut self.streams.exploration, &mut self.scratch.q)?
+                .ok_or_else(|| {
+                    let reason = "no action is allowed in an episode that has not ended".to_owned();
+                    DqnError::Environment { environment, reason }
+                })?;
         let step = seat.env.step(action);
         let played = Played { action: action as u32, reward: step.reward, behaviour_probability };
         seat.playing = !(step.terminated || step.truncated);
@@ -232,7 +238,7 @@ impl<E: Environment> DqnTrainer<E> {
         } else {
             Outcome::Continues { state: &seat.observation, mask }
         };
-        self.buffer.append(seat.stream, played, outcome)?;
+        self.buffer.append(seat.stream, played, outcome).map_err(broken)?;
         self.environment_steps += 1;
         if seat.playing {
             return Ok(None);
@@ -296,14 +302,14 @@ impl<E: Environment> DqnTrainer<E> {
 }
 
 /// Epsilon-greedy among the allowed actions: with probability `epsilon` any of them, each as likely, and otherwise the
-/// greedy one. Returns the action and the probability that this policy gave it.
+/// greedy one. Returns the action and the probability that this policy gave it; `None` where nothing is allowed.
 fn choose<E: Environment>(
     learner: &mut dyn Learner,
     seat: &Seat<E>,
     epsilon: f64,
     rng: &mut ChaCha8Rng,
     q: &mut Vec<f32>,
-) -> Result<(usize, f32), DqnError> {
+) -> Result<Option<(usize, f32)>, DqnError> {
     let allowed = seat.mask.iter().filter(|allowed| **allowed).count();
     let explores = unit(rng) < epsilon;
     let place = ((unit(rng) * allowed as f64) as usize).min(allowed.saturating_sub(1));
@@ -315,11 +321,8 @@ fn choose<E: Environment>(
         None
     };
     let chosen = if explores { random } else { best };
-    let Some(action) = chosen else {
-        let reason = "no action is allowed in an episode that has not ended".to_owned();
-        return Err(DqnError::Environment { environment: 0, reason });
-    };
+    let Some(action) = chosen else { return Ok(None) };
     let share = epsilon / allowed as f64;
     let probability = if best == Some(action) { share + (1.0 - epsilon) } else { share };
-    Ok((action, probability as f32))
+    Ok(Some((action, probability as f32)))
 }

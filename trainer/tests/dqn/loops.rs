@@ -283,9 +283,11 @@ impl Environment for Broken {
 #[test]
 fn a_broken_environment_is_an_error() {
     for (reward, observation, allowed) in [(f32::NAN, 0.0, true), (0.0, f32::INFINITY, true), (0.0, 0.0, false)] {
-        let env = Broken { step: 0, reward, observation, allowed };
-        let mut run = DqnTrainer::new(small(), vec![env], FusedOptions::default()).unwrap();
-        run.run(&mut |_: &DqnEvent| ControlFlow::Continue(())).unwrap_err();
+        let sound = || Broken { step: 0, reward: 0.0, observation: 0.0, allowed: true };
+        let seats = vec![sound(), sound(), Broken { step: 0, reward, observation, allowed }];
+        let mut run = DqnTrainer::new(small(), seats, FusedOptions::default()).unwrap();
+        let error = run.run(&mut |_: &DqnEvent| ControlFlow::Continue(())).unwrap_err();
+        assert!(matches!(error, DqnError::Environment { environment: 2, .. }), "{error:?}");
     }
     let none = DqnTrainer::<Identity>::new(small(), vec![], FusedOptions::default()).err();
     assert!(matches!(none, Some(DqnError::Environment { .. })));

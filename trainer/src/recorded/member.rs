@@ -244,3 +244,40 @@ fn exempt(bytes: &mut [u8], width: usize) {
 fn unit(rng: &mut impl Rng) -> f32 {
     (rng.next_u32() >> 8) as f32 / (1 << 24) as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn calls_are_dropped_all_at_once_and_only_where_there_is_more(
+            located in prop::collection::vec(any::<bool>(), 1..40), rate in 0.0_f32..=1.0, seed: u64,
+        ) {
+            let width = spec::group::CALLS + 5;
+            let mut bytes = vec![keep::KEPT; located.len() * width];
+            let mut rng = stream(seed, "dropout");
+            drop_calls(&mut rng, rate, located.iter().copied(), width, &mut bytes);
+            for (row, located) in bytes.chunks_exact(width).zip(&located) {
+                let (rest, calls) = row.split_at(spec::group::CALLS);
+                prop_assert!(rest.iter().all(|byte| *byte == keep::KEPT));
+                let dropped = calls[0] == keep::DROPPED;
+                prop_assert!(calls.iter().all(|byte| (*byte == keep::DROPPED) == dropped));
+                prop_assert!(!dropped || (*located && rate > 0.0));
+                prop_assert!(dropped || !*located || rate < 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn the_share_of_states_without_calls_is_the_rate() {
+        let (width, rows) = (spec::group::CALLS + 1, 4000);
+        let mut bytes = vec![keep::KEPT; rows * width];
+        drop_calls(&mut stream(1, "dropout"), 0.3, std::iter::repeat_n(true, rows), width, &mut bytes);
+        let dropped = bytes.iter().filter(|byte| **byte == keep::DROPPED).count() as f64 / rows as f64;
+        assert!((dropped - 0.3).abs() < 0.03, "{dropped}");
+    }
+}

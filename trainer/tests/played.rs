@@ -1,10 +1,10 @@
 //! What is played is what is written: the rows of an episode file say what the network saw, chose and earned.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod cases;
+
 use bellwether_artifact::ModelVersion;
-use bellwether_env_adapter::{
-    ACTION_COUNT, Action, EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label, spec,
-};
+use bellwether_env_adapter::{ACTION_COUNT, Action, spec};
 use bellwether_inference::Engine;
 use bellwether_replay::episodes::{End, EpisodeReader, Expect, StepRow};
 use bellwether_trainer::config::TrainConfig;
@@ -14,58 +14,12 @@ use bellwether_trainer::network::NetworkShape;
 use bellwether_trainer::recorded::answers::AnswerModel;
 use bellwether_trainer::recorded::playback::{Course, Policy, play};
 use bellwether_trainer::recorded::played::{PlayedFile, Player, Playing, write_played};
-use bellwether_trainer::recorded::recordings::{Recorder, Recordings};
+use bellwether_trainer::recorded::recordings::Recordings;
+use cases::{config, record, recorded};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-
-/// A recording: its label, whether it is whole, and the calls of its stages; no stage means that nothing was seen.
-#[derive(Clone, Debug)]
-struct Recorded {
-    label: Option<Label>,
-    complete: bool,
-    stages: Vec<Vec<usize>>,
-}
-
-const CALLS: [&str; 5] = ["openat", "read", "unlink", "sendto", "getdents64"];
-
-fn recorded() -> impl Strategy<Value = Recorded> {
-    let label = prop_oneof![1 => Just(None), 4 => Just(Some(Label::Benign)), 4 => Just(Some(Label::Malicious))];
-    let stages = vec(vec(0..CALLS.len(), 1..12), 0..3);
-    (label, any::<bool>(), stages).prop_map(|(label, complete, stages)| Recorded { label, complete, stages })
-}
-
-fn config(isolation: bool) -> TrainConfig {
-    let mut config = TrainConfig::default();
-    config.window.max_events = 3;
-    config.trainer.isolation = isolation;
-    config
-}
-
-fn record(episodes: &[Recorded], config: &TrainConfig) -> Recordings {
-    let mut recorder = Recorder::new(&config.window, &config.reward, 1 << 20).unwrap();
-    for (number, episode) in episodes.iter().enumerate() {
-        recorder
-            .begin(&EpisodeAttributes {
-                episode_id: EpisodeId(format!("episode-{number}")),
-                label: episode.label,
-                family: None,
-                source: None,
-                sample_sha256: None,
-                complete: true,
-            })
-            .unwrap();
-        for (stage, calls) in (1..).zip(&episode.stages) {
-            for (seq, call) in (0..).zip(calls) {
-                let event = Event { stage, ..Event::named(seq, EventKind::Syscall, CALLS[*call]) };
-                recorder.event(&event).unwrap();
-            }
-        }
-        recorder.end(episode.complete).unwrap();
-    }
-    recorder.finish()
-}
 
 const SOURCE: &str = "sha256:00";
 

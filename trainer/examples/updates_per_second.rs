@@ -15,12 +15,7 @@ use std::time::{Duration, Instant};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let threads = arguments.next().map_or(Ok(1), |text| text.parse())?;
-    let isa = match arguments.next().as_deref() {
-        Some("scalar") => Isa::Scalar,
-        Some("avx2") => Isa::Avx2,
-        Some("avx512") => Isa::Avx512,
-        _ => Isa::best(),
-    };
+    let isa = arguments.next().map_or(Ok(Isa::best()), |text| text.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(1.0), |text| text.parse())?;
     for double in [false, true] {
         for rows in [32, 64, 256] {

@@ -1,7 +1,8 @@
 //! Operating points: which cost (or threshold) keeps a target false-positive rate, decided on calibration episodes.
 //!
-//! A setting is a number that convicts less the larger it is: the cost element of the state for a policy, a threshold on
-//! a score for a classifier. Policies and baselines go through the same function, so that none is tuned harder.
+//! A setting is a number that convicts less the larger it is: the cost `z = c / (1 + c)` of a false positive for a policy, a
+//! threshold on a score for a classifier. Policies and baselines go through the same function; on which episodes each of
+//! them does stands in `docs/algorithms/recorded.md`.
 //!
 //! The realised false-positive counts of the calibration episodes are made non-increasing in the setting by isotonic
 //! regression (pool adjacent violators: Ayer et al. 1955), so that noise of training does not turn the table around.
@@ -9,6 +10,8 @@
 //! is `(k + 1) / (n + 1)`, the finite-sample rank bound of conformal prediction (Vovk et al. 2005): a next benign episode
 //! that is exchangeable with them is convicted with at most this probability at a threshold fixed in this way. With many
 //! episodes it tends to `k / n`; with `n + 1 < 1 / target` it can never be met, which says that the data is too small.
+//! Episodes of one family resemble each other, so those of a family that was never seen are exchangeable with nothing: for
+//! them the rate is an estimate, which rests on fewer families than episodes, and no bound.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,7 +33,7 @@ pub fn rate_supported(target: f64, benign: u64) -> bool {
 pub struct OperatingPoint {
     /// The target false-positive rate.
     pub target_fpr: f64,
-    /// The setting: the cost of a false positive as the state holds it, or a threshold.
+    /// The setting: the cost `z = c / (1 + c)` of a false positive, or a threshold.
     pub setting: f32,
     /// False-positive rate of the setting on the calibration episodes, by the safety rule.
     pub calibrated_fpr: f64,

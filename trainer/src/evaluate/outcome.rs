@@ -46,7 +46,7 @@ pub struct Outcome {
     pub harm_let: f32,
     /// Harm of the whole recording; at least `harm_let`.
     pub harm_total: f32,
-    /// Return: the discounted sum of the episode's rewards at this operating point.
+    /// Return: the sum of the episode's rewards at this operating point, without discount.
     pub ret: f64,
 }
 

@@ -63,7 +63,8 @@ pub struct Evaluation {
     pub baselines: BTreeMap<String, BaselineReport>,
 }
 
-/// One operating point. Rates and means are null where nothing supports them.
+/// One operating point. Rates and means are null where nothing supports them. In a cross-validation `setting`,
+/// `calibrated_fpr` and `met` are those of the first fold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperatingPointReport {
     /// The target false-positive rate.
@@ -71,7 +72,7 @@ pub struct OperatingPointReport {
     /// Whether the evaluated benign episodes support the target (`benign * target_fpr >= 1`); if not, `fpr` and `tpr` are
     /// null.
     pub supported: bool,
-    /// The setting that calibration chose: the cost of a false positive as the state holds it, or a threshold.
+    /// The setting that calibration chose: the cost `z = c / (1 + c)` of a false positive, or a threshold.
     pub setting: f32,
     /// False-positive rate of the setting on the calibration episodes, `(k + 1) / (n + 1)`.
     pub calibrated_fpr: f64,
@@ -120,7 +121,7 @@ pub struct FamilyReport {
 pub struct BaselineReport {
     /// What it does and how it was tuned.
     pub description: String,
-    /// Its operating points, tuned on the same calibration episodes.
+    /// Its operating points, tuned on episodes of the training recordings that it was not fitted to.
     pub operating_points: Vec<OperatingPointReport>,
     /// Its curve in hindsight.
     pub oracle: Oracle,

@@ -1,8 +1,9 @@
 //! What a policy must beat: rules that stop on the score of a supervised classifier or of an anomaly detector.
 //!
 //! A baseline is a [`PrefixScorer`], which scores the state at the close of each window, and a [`StoppingRule`] over the
-//! scores. Rules are tuned on the same calibration episodes, by the same function and at the same mean events as the
-//! policy, and their verdicts are judged by the same exact replay ([`Recordings::outcome`]).
+//! scores. Thresholds are chosen by the same function as the policy's costs, on training episodes that the scorer has not
+//! seen, and verdicts are judged by the same exact replay ([`Recordings::outcome`]). Where baselines are held otherwise than
+//! the policy stands in `docs/algorithms/recorded.md`.
 
 mod classifier;
 mod clone;

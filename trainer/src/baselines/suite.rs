@@ -33,7 +33,7 @@ pub struct BaselineTarget {
     pub target_fpr: f64,
     /// The cost of a false positive at which returns are counted: the policy's at this target.
     pub cost: f32,
-    /// Mean events of the policy on the calibration episodes: what a baseline may spend there.
+    /// Mean events of the policy where it is evaluated: what a baseline may spend on the calibration episodes.
     pub mean_events: f64,
 }
 

@@ -78,7 +78,7 @@ impl Redactor {
         if !self.pass(text, into, &mut count) {
             return text;
         }
-        // A value may come to stand free only when its neighbour is a token. Each pass shortens what is no token.
+        // A value may come to stand free only when what follows it is a token. Each pass shortens what is no token.
         let mut again = String::new();
         while self.pass(into, &mut again, &mut count) {
             std::mem::swap(into, &mut again);
@@ -98,14 +98,17 @@ impl Redactor {
                 at = end;
                 continue;
             }
-            let Some(found) = find_at(bytes, at) else {
+            // What was replaced frees what follows it, as its token will: a row of values takes one pass and not one
+            // pass for each of them.
+            let Some(found) = find_at(&bytes[copied..], at - copied) else {
                 at += 1;
                 continue;
             };
+            let end = copied + found.end;
             count(found.kind);
             out.push_str(&text[copied..at]);
-            self.push_token(found.kind, &text[at..found.end], out);
-            (copied, at) = (found.end, found.end);
+            self.push_token(found.kind, &text[at..end], out);
+            (copied, at) = (end, end);
         }
         if copied == 0 {
             return false;
@@ -240,6 +243,25 @@ mod tests {
         assert_eq!(tokens[0], tokens[1]);
         let keyed = Redactor::with_key([7; 32]);
         assert_ne!(keyed.redact("8.8.8.8", &mut String::new()), tokens[2]);
+    }
+
+    #[test]
+    fn a_row_of_values_takes_one_pass() {
+        for value in ["+4912345678", "(555) 123-4567"] {
+            let (text, mut out, mut found) = (value.repeat(100), String::new(), 0);
+            assert!(Redactor::default().pass(&text, &mut out, &mut |_| found += 1));
+            assert_eq!((found, out.matches("<phone:").count()), (100, 100), "{out}");
+            assert!(!Redactor::default().pass(&out, &mut String::new(), &mut |_| ()), "{out}");
+        }
+    }
+
+    #[test]
+    fn a_number_within_a_hash_stays_and_within_a_longer_text_goes() {
+        let card = "4111111111111111";
+        let hash = format!("{}{card}{}", "ab".repeat(12), "cd".repeat(12));
+        assert_eq!(redacted(&hash), hash);
+        let dump = format!("{}{card}{}", "ab".repeat(500), "cd".repeat(500));
+        assert!(redacted(&dump).contains("<card:"));
     }
 
     fn planted() -> impl Strategy<Value = String> {

@@ -295,10 +295,18 @@ pub(super) fn luhn(digits: &[u8]) -> bool {
     sum.is_multiple_of(10)
 }
 
-/// Whether the digits lie within at least 24 hexadecimal digits, letters among them: a hash.
+/// Letters and digits that are looked at on each side of a number: with as many it is part of no hash, and every number
+/// of a long text costs the same.
+const LONGEST_HASH: usize = 256;
+
+/// Whether the digits lie within at least 24 hexadecimal digits, letters among them, and no more than a hash has.
 fn within_hash(bytes: &[u8], start: usize, end: usize) -> bool {
-    let head = bytes[..start].iter().rev().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-    let tail = bytes[end..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+    let is_part = |byte: &&u8| byte.is_ascii_alphanumeric();
+    let head = bytes[..start].iter().rev().take(LONGEST_HASH).take_while(is_part).count();
+    let tail = bytes[end..].iter().take(LONGEST_HASH).take_while(is_part).count();
+    if head.max(tail) == LONGEST_HASH {
+        return false;
+    }
     let token = &bytes[start - head..end + tail];
     token.len() >= 24 && token.iter().all(u8::is_ascii_hexdigit) && token.iter().any(u8::is_ascii_alphabetic)
 }

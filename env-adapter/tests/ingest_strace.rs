@@ -217,6 +217,21 @@ fn a_thread_that_runs_a_program_becomes_the_leader() {
 }
 
 #[test]
+fn the_call_that_a_leader_is_in_when_a_thread_takes_over_is_kept() {
+    let (events, report) = log(concat!(
+        "1 clone(child_stack=0x1, flags=CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_THREAD) = 2\n",
+        "1 nanosleep({tv_sec=9, tv_nsec=0},  <unfinished ...>\n",
+        "2 execve(\"/bin/true\", [\"true\"], 0x1 /* 0 vars */ <unfinished ...>\n",
+        "1 +++ superseded by execve in pid 2 +++\n",
+        "1 <... execve resumed>) = 0\n",
+        "1 +++ exited with 0 +++\n",
+    ));
+    assert_eq!(report.bad_lines.count, 0, "{report}");
+    let told: Vec<_> = events.iter().map(|event| (event.name.as_str(), event.tid)).collect();
+    assert_eq!(told, [("clone", Some(1)), ("nanosleep", Some(1)), ("execve", Some(1))]);
+}
+
+#[test]
 fn sockets_and_descriptors_across_exec() {
     let (events, _) = log(concat!(
         "1 socket(AF_INET, SOCK_STREAM, 0) = 3\n",

@@ -273,14 +273,16 @@ impl<S: EventSink + ?Sized> Log<'_, S> {
                 self.intake.report.not_recorded.add("signal", 1);
                 Ok(())
             }
-            Says::Superseded(by) => {
-                self.processes.supersede(tid, by);
-                Ok(())
+            Says::Superseded(_) | Says::Ended => {
+                let lost = match line.says {
+                    Says::Superseded(by) => self.processes.supersede(tid, by),
+                    _ => self.processes.end(tid),
+                };
+                match lost {
+                    Some((thread, pending)) => self.never_returned(tid, thread, &pending, time_ns),
+                    None => Ok(()),
+                }
             }
-            Says::Ended => match self.processes.end(tid) {
-                Some((thread, pending)) => self.never_returned(tid, thread, &pending, time_ns),
-                None => Ok(()),
-            },
             Says::Remark => Ok(()),
         }
     }
@@ -290,14 +292,10 @@ impl<S: EventSink + ?Sized> Log<'_, S> {
             return self.bad(number, "no name of a call before `(`");
         };
         let birth = calls::birth(&call);
-        match self.processes.thread(tid) {
-            Some(thread) => {
-                let lost = thread.pending.replace(Pending { line: number, text: text.to_vec(), birth, child: None });
-                if let Some(lost) = lost {
-                    self.bad(lost.line, "the call never returned, and its thread made another");
-                }
-            }
-            None => self.bad(number, "too many threads at a time"),
+        match self.processes.pause(tid, Pending { line: number, text: text.to_vec(), birth, child: None }) {
+            Ok(None) => {}
+            Ok(Some(lost)) => self.bad(lost.line, "the call never returned, and its thread made another"),
+            Err(reason) => self.bad(number, reason),
         }
     }
 
@@ -309,8 +307,7 @@ impl<S: EventSink + ?Sized> Log<'_, S> {
         name: &[u8],
         rest: &[u8],
     ) -> Result<(), IngestError> {
-        let pending = self.processes.thread(tid).and_then(|thread| thread.pending.take());
-        let Some(mut pending) = pending else {
+        let Some(mut pending) = self.processes.resume(tid) else {
             self.bad(number, "a call goes on that had not begun");
             return Ok(());
         };

@@ -1,18 +1,24 @@
 //! Processes as the log shows them: thread groups, parents, working folders and descriptors.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// Threads followed at a time; a log that shows more live ones loses track of the others.
 const MAX_THREADS: usize = 1 << 16;
 /// Descriptors followed per table.
 const MAX_DESCRIPTORS: usize = 1 << 12;
+/// Bytes of calls that have not returned, over all threads.
+const MAX_PENDING_BYTES: usize = 64 << 20;
 
 /// Everything known of live threads.
 #[derive(Default)]
 pub(super) struct Processes {
     threads: BTreeMap<u32, Thread>,
+    /// Those of them in a call that creates a thread which has not spoken.
+    creating: BTreeSet<u32>,
+    /// Bytes of the calls that they are in.
+    pending_bytes: usize,
     /// Threads that a call returned and that have not spoken yet.
     silent: BTreeMap<u32, ()>,
     /// The first thread of the log, and whether it has ended.
@@ -23,7 +29,6 @@ pub(super) struct Processes {
 }
 
 /// A live thread.
-#[derive(Clone)]
 pub(super) struct Thread {
     /// Its thread group; unknown for a thread whose creation the log does not show.
     pub(super) tgid: Option<u32>,
@@ -31,11 +36,10 @@ pub(super) struct Thread {
     pub(super) folder: Rc<RefCell<Option<Rc<str>>>>,
     pub(super) files: Rc<RefCell<Files>>,
     /// The call it is in.
-    pub(super) pending: Option<Pending>,
+    pending: Option<Pending>,
 }
 
 /// A call that has not returned.
-#[derive(Clone)]
 pub(super) struct Pending {
     pub(super) line: u64,
     pub(super) text: Vec<u8>,
@@ -100,9 +104,9 @@ impl Processes {
             self.insert(tid, thread);
             return Origin::Known;
         }
-        let mut creating = self.threads.iter().filter(|(_, thread)| thread.creates_unseen());
+        let mut creating = self.creating.iter().copied();
         match (creating.next(), creating.next()) {
-            (Some((&parent, _)), None) => {
+            (Some(parent), None) => {
                 self.adopt(parent, tid);
                 Origin::Known
             }
@@ -110,7 +114,7 @@ impl Processes {
             (None, _) => {
                 // Seen from inside a process namespace a child has another number than the call returned.
                 let only = (self.silent.len() == 1).then(|| self.silent.pop_first()).flatten();
-                match only.and_then(|(other, ())| self.threads.remove(&other).map(|thread| (other, thread))) {
+                match only.and_then(|(other, ())| self.remove(other).map(|thread| (other, thread))) {
                     Some((other, thread)) => {
                         let tgid = if thread.tgid == Some(other) { Some(tid) } else { thread.tgid };
                         self.insert(tid, Thread { tgid, ..thread });
@@ -133,8 +137,9 @@ impl Processes {
         let Some(pending) = &mut thread.pending else { return };
         let Some(birth) = pending.birth else { return };
         pending.child = Some(child);
-        let thread = thread.clone();
-        self.bear(&thread, birth, child);
+        let parent_thread = thread.without_call();
+        self.note(parent);
+        self.bear(&parent_thread, birth, child);
     }
 
     /// A call of `parent` returned the number of a child.
@@ -143,7 +148,7 @@ impl Processes {
             // It spoke before the call returned: under its number, or under another one of another namespace.
             return;
         }
-        let Some(thread) = self.threads.get(&parent).cloned() else { return };
+        let Some(thread) = self.threads.get(&parent).map(Thread::without_call) else { return };
         self.bear(&thread, birth, child);
         if self.silent.len() < MAX_THREADS {
             self.silent.insert(child, ());
@@ -170,8 +175,51 @@ impl Processes {
 
     fn insert(&mut self, tid: u32, thread: Thread) {
         if self.threads.len() < MAX_THREADS || self.threads.contains_key(&tid) {
-            self.threads.insert(tid, thread);
+            self.pending_bytes += thread.pending_bytes();
+            let replaced = self.threads.insert(tid, thread);
+            self.pending_bytes -= replaced.map_or(0, |thread| thread.pending_bytes());
         }
+        self.note(tid);
+    }
+
+    fn remove(&mut self, tid: u32) -> Option<Thread> {
+        let thread = self.threads.remove(&tid)?;
+        self.pending_bytes -= thread.pending_bytes();
+        self.note(tid);
+        Some(thread)
+    }
+
+    /// Keeps in mind whether the call of a thread creates a thread that has not spoken.
+    fn note(&mut self, tid: u32) {
+        if self.threads.get(&tid).is_some_and(Thread::creates_unseen) {
+            self.creating.insert(tid);
+        } else {
+            self.creating.remove(&tid);
+        }
+    }
+
+    /// A thread is in a call from now on; gives the one that it was in, which never returned.
+    ///
+    /// # Errors
+    /// What there is too much of to remember the call, in words.
+    pub(super) fn pause(&mut self, tid: u32, pending: Pending) -> Result<Option<Pending>, &'static str> {
+        let thread = self.threads.get_mut(&tid).ok_or("too many threads at a time")?;
+        let bytes = self.pending_bytes - thread.pending_bytes() + pending.text.len();
+        if bytes > MAX_PENDING_BYTES {
+            return Err("too much text in calls that have not returned");
+        }
+        self.pending_bytes = bytes;
+        let lost = thread.pending.replace(pending);
+        self.note(tid);
+        Ok(lost)
+    }
+
+    /// The call that a thread is in goes on.
+    pub(super) fn resume(&mut self, tid: u32) -> Option<Pending> {
+        let pending = self.threads.get_mut(&tid)?.pending.take()?;
+        self.pending_bytes -= pending.text.len();
+        self.note(tid);
+        Some(pending)
     }
 
     /// A thread is gone; gives the call it was in.
@@ -180,24 +228,30 @@ impl Processes {
             self.root_ended = true;
         }
         self.silent.remove(&tid);
-        let mut thread = self.threads.remove(&tid)?;
+        let mut thread = self.remove(tid)?;
         let pending = thread.pending.take()?;
         Some((thread, pending))
     }
 
-    /// The thread `by` ran a program and goes on under the number of its group's leader.
-    pub(super) fn supersede(&mut self, leader: u32, by: u32) {
-        if let Some(mut thread) = self.threads.remove(&by) {
-            thread.tgid = Some(leader);
-            if let Some(old) = self.threads.get(&leader) {
-                thread.ppid = old.ppid;
-            }
-            self.insert(leader, thread);
+    /// The thread `by` ran a program and goes on under the number of its group's leader; gives the call that the leader
+    /// was in.
+    pub(super) fn supersede(&mut self, leader: u32, by: u32) -> Option<(Thread, Pending)> {
+        let mut thread = self.remove(by)?;
+        thread.tgid = Some(leader);
+        let old = self.remove(leader);
+        if let Some(old) = &old {
+            thread.ppid = old.ppid;
         }
+        self.insert(leader, thread);
+        let mut old = old?;
+        let pending = old.pending.take()?;
+        Some((old, pending))
     }
 
     /// The calls that have not returned at the end of the log, in the order of their lines.
     pub(super) fn unreturned(&mut self) -> Vec<(u32, Thread, Pending)> {
+        self.creating.clear();
+        self.pending_bytes = 0;
         let mut all: Vec<_> = std::mem::take(&mut self.threads)
             .into_iter()
             .filter_map(|(tid, mut thread)| thread.pending.take().map(|pending| (tid, thread, pending)))
@@ -211,6 +265,16 @@ impl Thread {
     pub(super) fn stranger(cwd: Option<Rc<str>>) -> Self {
         let folder = Rc::new(RefCell::new(cwd));
         Thread { tgid: None, ppid: None, folder, files: Rc::default(), pending: None }
+    }
+
+    /// The same thread in no call.
+    fn without_call(&self) -> Thread {
+        let (folder, files) = (Rc::clone(&self.folder), Rc::clone(&self.files));
+        Thread { tgid: self.tgid, ppid: self.ppid, folder, files, pending: None }
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.text.len())
     }
 
     fn creates_unseen(&self) -> bool {
@@ -265,6 +329,30 @@ pub(super) fn resolve(folder: Option<&str>, path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn call(bytes: usize) -> Pending {
+        Pending { line: 1, text: vec![b'x'; bytes], birth: None, child: None }
+    }
+
+    #[test]
+    fn calls_that_do_not_return_take_bounded_memory() {
+        let mut processes = Processes::new(None);
+        for tid in [1, 2, 3] {
+            processes.meet(tid);
+        }
+        assert!(matches!(processes.pause(1, call(MAX_PENDING_BYTES - 10)), Ok(None)));
+        assert!(processes.pause(2, call(11)).is_err());
+        assert!(matches!(processes.pause(2, call(10)), Ok(None)));
+        assert!(processes.pause(3, call(1)).is_err());
+        // What a thread was in makes room for what it is in; so do a return, an end and a program that takes over.
+        assert!(matches!(processes.pause(1, call(MAX_PENDING_BYTES - 20)), Ok(Some(_))));
+        assert!(processes.resume(2).is_some() && processes.resume(2).is_none());
+        assert!(processes.pause(3, call(20)).is_ok());
+        assert!(matches!(processes.supersede(1, 3), Some((_, lost)) if lost.text.len() == MAX_PENDING_BYTES - 20));
+        assert_eq!(processes.pending_bytes, 20);
+        assert!(processes.end(1).is_some());
+        assert_eq!(processes.pending_bytes, 0);
+    }
 
     #[test]
     fn paths_are_resolved() {

@@ -82,6 +82,10 @@ proptest! {
                 prop_assert_eq!((state[element::LEVEL], state[element::COST]), (1.0, encode_cost(0.25)));
                 prop_assert!(state.iter().all(|value| (0.0..=1.0).contains(value)));
                 let here = recordings.window(window);
+                let mut later = window + 1..episode.windows.end;
+                let next_stage = later.find(|later| recordings.window(*later).stage != here.stage);
+                let released = recordings.answer(&RewardConfig::default(), window, 0, Action::Release).unwrap();
+                prop_assert_eq!(released.next, next_stage);
                 for other in episode.windows.clone().filter(|other| *other > window) {
                     if recordings.window(other).stage == here.stage {
                         to_come[window - episode.windows.start] += recordings.window(other).costs.harm[0];

@@ -57,6 +57,8 @@ pub struct Recordings {
     episodes: Vec<Recording>,
     windows: Vec<RecordedWindow>,
     episode_of: Vec<u32>,
+    /// For each window the one behind its stage; of episodes that are over alone.
+    stage_end: Vec<usize>,
     offsets: Vec<usize>,
     places: Vec<u16>,
     values: Vec<f32>,
@@ -146,9 +148,8 @@ impl Recordings {
 
     /// The first window of the next stage, if a window's episode has one.
     fn next_stage(&self, window: usize) -> Option<usize> {
-        let stage = self.windows[window].stage;
-        let end = self.episodes[self.episode_of(window)].windows.end;
-        (window + 1..end).find(|next| self.windows[*next].stage != stage)
+        let next = self.stage_end[window];
+        (next < self.episodes[self.episode_of(window)].windows.end).then_some(next)
     }
 
     /// What the recording answers about `action` in a window at an isolation level; `None` where it has no answer.
@@ -217,6 +218,14 @@ impl Collector {
         recordings.values.truncate(values);
     }
 
+    /// Finds the end of each stage of the episode that ended.
+    fn find_stages(recordings: &mut Recordings) {
+        for stage in recordings.windows[recordings.stage_end.len()..].chunk_by(|a, b| a.stage == b.stage) {
+            let end = recordings.stage_end.len() + stage.len();
+            recordings.stage_end.resize(end, end);
+        }
+    }
+
     /// Adds up, from the end of each stage, the harm that is still to come.
     fn sum_harm(windows: &mut [RecordedWindow]) {
         let mut stage = None;
@@ -281,6 +290,7 @@ impl WindowSink for Collector {
                 let last = self.recordings.windows.len();
                 let recordings = &mut self.recordings;
                 Self::sum_harm(&mut recordings.windows[self.first..]);
+                Self::find_stages(recordings);
                 recordings.episodes.push(Recording { attributes, label, windows: self.first..last, complete });
                 self.first = last;
             }

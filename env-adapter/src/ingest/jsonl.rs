@@ -2,19 +2,21 @@
 //!
 //! A line that names no `episode_id` belongs to the episode before it. `stage` defaults to that of the line before,
 //! `seq` to the next number, `kind` to the domain of the call. A line of nothing but attributes is an episode without
-//! events, or the head of the lines that follow. `complete` counts where it was last said.
+//! events, or the head of the lines that follow. `complete` counts where it was last said. Behind a bad line that names
+//! an episode, lines that name none are left out too: nobody knows whose they are.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{BufRead, Write};
 
+use memchr::memmem;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::intake::Intake;
 use super::lines::{Lines, MAX_LINE_BYTES};
-use super::telemetry::{column, kind_from_name, kind_name};
+use super::telemetry::{MAX_ATTRIBUTE_BYTES, column, kind_from_name, kind_name};
 use super::{IngestError, Options, QualityReport};
 use crate::calls::kind_of;
 use crate::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
@@ -34,18 +36,23 @@ pub fn read_jsonl<S: EventSink + ?Sized>(
     report: &mut QualityReport,
 ) -> Result<(), IngestError> {
     report.files += 1;
-    let mut reader = Reader { intake: Intake::new(sink, report, options.redactor.as_ref()), episode: None };
+    let intake = Intake::new(sink, report, options.redactor.as_ref());
+    let mut reader = Reader { intake, episode: None, head_lost: false };
     let mut lines = Lines::new(from);
     let failed = |cause| IngestError::Stream { doing: "read JSON lines", cause };
     while let Some(line) = lines.next().map_err(failed)? {
         let reason = if line.too_long {
+            reader.head_lost |= names_an_episode(line.bytes);
             Err(format!("longer than {MAX_LINE_BYTES} bytes"))
         } else if line.bytes.iter().all(u8::is_ascii_whitespace) {
             continue;
         } else {
             match serde_json::from_slice::<Record<'_>>(line.bytes) {
                 Ok(record) => reader.record(record)?,
-                Err(error) => Err(error.to_string()),
+                Err(error) => {
+                    reader.head_lost |= names_an_episode(line.bytes);
+                    Err(error.to_string())
+                }
             }
         };
         if let Err(reason) = reason {
@@ -55,9 +62,16 @@ pub fn read_jsonl<S: EventSink + ?Sized>(
     reader.close()
 }
 
+/// Whether a line that cannot be read seems to name an episode.
+fn names_an_episode(line: &[u8]) -> bool {
+    memmem::find(line, b"\"episode_id\"").is_some()
+}
+
 struct Reader<'a, S: ?Sized> {
     intake: Intake<'a, S>,
     episode: Option<Open>,
+    /// The last line that named an episode was a bad one.
+    head_lost: bool,
 }
 
 /// The episode that is being read.
@@ -76,9 +90,16 @@ impl<S: EventSink + ?Sized> Reader<'_, S> {
         for key in &record.unknown {
             self.intake.report.unknown_keys.add(key, 1);
         }
+        if let Some(reason) = record.unusable_attribute() {
+            self.head_lost |= record.episode_id.is_some();
+            return Ok(Err(reason));
+        }
+        self.head_lost &= record.episode_id.is_none();
         match (&record.episode_id, &self.episode) {
+            (None, _) if self.head_lost => {
+                return Ok(Err("the line that named its episode was a bad one".to_owned()));
+            }
             (None, None) => return Ok(Err("the first line names no `episode_id`".to_owned())),
-            (Some(id), _) if id.is_empty() => return Ok(Err("`episode_id` is empty".to_owned())),
             (Some(id), Some(open)) if open.attributes.episode_id.0 == *id => {}
             (None, Some(_)) => {}
             (Some(id), _) => {
@@ -199,6 +220,23 @@ struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// What is wrong with an attribute that no telemetry file could hold.
+    fn unusable_attribute(&self) -> Option<String> {
+        if self.episode_id.as_ref().is_some_and(|id| id.is_empty()) {
+            return Some("`episode_id` is empty".to_owned());
+        }
+        let texts = [
+            (&self.episode_id, column::EPISODE_ID),
+            (&self.family, column::FAMILY),
+            (&self.source, column::SOURCE),
+            (&self.sample_sha256, column::SAMPLE_SHA256),
+        ];
+        let over_long =
+            |text: &Option<Cow<'_, str>>| text.as_ref().is_some_and(|text| text.len() > MAX_ATTRIBUTE_BYTES);
+        let (_, column) = texts.into_iter().find(|(text, _)| over_long(text))?;
+        Some(format!("`{column}` is longer than {MAX_ATTRIBUTE_BYTES} bytes"))
+    }
+
     /// The attribute that says other than the episode's first line.
     fn changed_attribute(&self, first: &EpisodeAttributes) -> Option<&'static str> {
         if self.label.is_some() && self.label != first.label {

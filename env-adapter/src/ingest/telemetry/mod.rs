@@ -24,6 +24,9 @@ pub const VERSION: &str = "1";
 /// Key of the version in the file's metadata.
 pub const VERSION_KEY: &str = "bellwether.telemetry.version";
 
+/// The longest text of one attribute, in bytes.
+pub(crate) const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
+
 /// What a row can have wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

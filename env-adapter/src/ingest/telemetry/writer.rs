@@ -17,7 +17,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::columns::{Bools, Numbers, Texts};
 use super::group::{Group, is_keyed};
-use super::{RowFault, VERSION, VERSION_KEY, check_event, column, is_valid, schema};
+use super::{MAX_ATTRIBUTE_BYTES, RowFault, VERSION, VERSION_KEY, check_event, column, is_valid, schema};
 use crate::ingest::IngestError;
 use crate::{EpisodeAttributes, Event, EventSink};
 
@@ -27,8 +27,6 @@ const BATCH_ROWS: usize = 8192;
 const BATCH_TEXT_BYTES: usize = 16 << 20;
 /// The longest text of one field, in bytes: what a batch may exceed its limit by.
 const MAX_TEXT_BYTES: usize = 16 << 20;
-/// The longest text of one attribute, in bytes.
-const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 
 /// How a telemetry file is written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -110,6 +110,37 @@ fn broken_lines_are_counted_with_number_and_reason() {
 }
 
 #[test]
+fn no_episode_gets_the_events_of_another_whose_first_line_is_broken() {
+    let long = "x".repeat(70_000);
+    for head in [
+        "{\"episode_id\":\"b\",\"label\":\"malicious\",\"name\":".to_owned(),
+        "{\"episode_id\":\"b\",\"label\":\"evil\",\"name\":\"open\"}".to_owned(),
+        "{\"episode_id\":\"\",\"name\":\"open\"}".to_owned(),
+        format!("{{\"episode_id\":\"b\",\"family\":\"{long}\",\"name\":\"open\"}}"),
+        format!("{{\"episode_id\":\"{long}\",\"name\":\"open\"}}"),
+    ] {
+        let (episodes, report) = read(&format!(
+            "{}{head}\n{}{}",
+            "{\"episode_id\":\"a\",\"label\":\"benign\",\"name\":\"read\"}\n",
+            "{\"name\":\"write\"}\n{\"name\":\"unlink\"}\n",
+            "{\"episode_id\":\"c\",\"name\":\"close\"}\n{\"name\":\"open\"}\n",
+        ));
+        let told: Vec<_> =
+            episodes.iter().map(|episode| (&*episode.attributes.episode_id.0, episode.events.len())).collect();
+        assert_eq!(told, [("a", 1), ("c", 2)], "{head:.60}");
+        let lines: Vec<u64> = report.bad_lines.examples.iter().map(|problem| problem.line).collect();
+        assert_eq!(lines, [2, 3, 4], "{head:.60}: {report}");
+    }
+    // A bad event on a first line leaves its episode open.
+    let (episodes, report) = read("{\"episode_id\":\"b\",\"name\":\"open\",\"entropy\":9}\n{\"name\":\"write\"}\n");
+    assert_eq!((episodes[0].events.len(), report.bad_lines.count), (1, 1));
+    // Where every line names its episode, a bad one costs itself alone.
+    let named = "{\"episode_id\":\"a\",\"name\":\"read\"}\n";
+    let (episodes, report) = read(&format!("{named}{{\"episode_id\":\"a\",\"name\":5}}\n{named}"));
+    assert_eq!((episodes[0].events.len(), report.bad_lines.count, report.duplicate_ids.count), (2, 1, 0));
+}
+
+#[test]
 fn unknown_keys_and_repeated_ids_are_counted() {
     let (episodes, report) = read(concat!(
         "{\"episode_id\":\"a\",\"name\":\"read\",\"colour\":{\"x\":[1]}}\n",
@@ -127,12 +158,13 @@ fn put(path: &Path, bytes: &[u8]) {
     std::fs::OpenOptions::new().create(true).truncate(true).write(true).open(path).unwrap().write_all(bytes).unwrap();
 }
 
-const TRACES: [(&str, &str); 6] = [
+const TRACES: [(&str, &str); 7] = [
     ("Training_Data_Master/UTD-0001.txt", "265 168 102 3 "),
     ("Validation_Data_Master/UVD-0001.txt", "4 4\n5 x7 12345"),
     ("Validation_Data_Master/UVD-0002.txt", "  \n"),
     ("Attack_Data_Master/Adduser_1/UAD-Adduser-1-1.txt", "11"),
     ("Attack_Data_Master/Adduser_1/UAD-Adduser-1-2.txt", "265 168 102 3"),
+    ("Attack_Data_Master/UAD-Adduser-1-3.txt", "11 11"),
     ("notes/readme.txt", "not a trace"),
 ];
 
@@ -163,6 +195,7 @@ fn check_adfa(path: &Path) {
     assert_eq!((report.empty_episodes.count, report.one_event_episodes.count), (1, 1));
     assert_eq!((report.duplicate_contents.count, report.contradicting_labels.count), (1, 1));
     assert_eq!(report.unknown_calls.counts["syscall_12345"], 1);
+    assert_eq!(report.notes.counts["files outside the layout (not read)"], 2);
     let problem = &report.bad_lines.examples[0];
     assert_eq!((report.bad_lines.count, problem.line), (1, 2));
     assert!(problem.file.ends_with("UVD-0001.txt") && problem.reason.contains("x7"), "{problem:?}");

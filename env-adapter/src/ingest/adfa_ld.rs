@@ -96,7 +96,10 @@ impl<S: EventSink + ?Sized> Reader<'_, S> {
             let relative = path.strip_prefix(root).unwrap_or(&path);
             let mut folders: Vec<&str> = root.file_name().and_then(|name| name.to_str()).into_iter().collect();
             folders.extend(relative.iter().filter_map(|part| part.to_str()));
-            let Some(attributes) = attributes_of(&folders) else { continue };
+            let Some(attributes) = attributes_of(&folders) else {
+                self.left_out(&folders);
+                continue;
+            };
             let file = File::open(&path).map_err(|source| IngestError::io(&path, source))?;
             self.trace(file, &path.display().to_string(), &attributes)?;
         }
@@ -113,8 +116,9 @@ impl<S: EventSink + ?Sized> Reader<'_, S> {
         }
         let mut names: Vec<(String, usize)> = Vec::with_capacity(archive.len());
         for index in 0..archive.len() {
-            if let Some(Ok(name)) = archive.name_for_index(index) {
-                names.push((name.into_owned(), index));
+            match archive.name_for_index(index) {
+                Some(Ok(name)) => names.push((name.into_owned(), index)),
+                _ => self.left_out(&[]),
             }
         }
         names.sort();
@@ -124,7 +128,10 @@ impl<S: EventSink + ?Sized> Reader<'_, S> {
             if name.ends_with(['/', '\\']) {
                 continue;
             }
-            let Some(attributes) = attributes_of(&folders) else { continue };
+            let Some(attributes) = attributes_of(&folders) else {
+                self.left_out(&folders);
+                continue;
+            };
             let entry = archive.by_index(index).map_err(|error| broken(format!("{name}: {error}")))?;
             // What an entry says of its size is not trusted: reading stops at the limit.
             let mut limited = Limited { from: entry, left: MAX_TRACE_BYTES.min(MAX_ARCHIVE_BYTES - unpacked), read: 0 };
@@ -137,6 +144,11 @@ impl<S: EventSink + ?Sized> Reader<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Counts a file that is no trace of the layout, so that a misplaced one is missed.
+    fn left_out(&mut self, parts: &[&str]) {
+        self.intake.report.notes.add("files outside the layout (not read)", u64::from(!is_companion(parts)));
     }
 
     fn trace(&mut self, mut from: impl Read, file: &str, attributes: &EpisodeAttributes) -> Result<(), IngestError> {
@@ -236,8 +248,7 @@ impl Names {
 fn attributes_of(parts: &[&str]) -> Option<EpisodeAttributes> {
     let (file, folders) = parts.split_last()?;
     let stem = Path::new(file).file_stem()?.to_str()?;
-    // Archives made on other systems carry hidden companions of each file.
-    if file.starts_with('.') || folders.contains(&"__MACOSX") || Path::new(file).extension()? != "txt" {
+    if is_companion(parts) || Path::new(file).extension()? != "txt" {
         return None;
     }
     let at = folders.iter().position(|folder| folder.ends_with("_Data_Master"))?;
@@ -254,6 +265,11 @@ fn attributes_of(parts: &[&str]) -> Option<EpisodeAttributes> {
         sample_sha256: None,
         complete: true,
     })
+}
+
+/// Whether a file is a hidden companion of another, as archives made on other systems carry them.
+fn is_companion(parts: &[&str]) -> bool {
+    parts.last().is_some_and(|file| file.starts_with('.')) || parts.contains(&"__MACOSX")
 }
 
 /// A reader that fails at its limit instead of unpacking without end.

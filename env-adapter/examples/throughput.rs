@@ -33,27 +33,34 @@ impl WindowSink for Glance {
     }
 }
 
-/// Hashes everything that a window says.
-struct Fingerprint(Sha256);
+/// Hashes everything that a window says, and counts windows and the elements of their states that are not 0.
+#[derive(Default)]
+struct Fingerprint {
+    hash: Sha256,
+    windows: u64,
+    filled: u64,
+}
 
 impl WindowSink for Fingerprint {
     type Error = Infallible;
 
     fn begin(&mut self, attributes: &EpisodeAttributes) -> Result<(), Infallible> {
-        self.0.update(attributes.episode_id.0.as_bytes());
+        self.hash.update(attributes.episode_id.0.as_bytes());
         Ok(())
     }
     fn window(&mut self, window: &Window<'_>) -> Result<(), Infallible> {
         let floats = window.state.as_slice().iter().chain(&window.harm).chain(&window.breakage);
         let bytes: Vec<u8> = floats.flat_map(|value| value.to_le_bytes()).collect();
-        self.0.update(bytes);
-        self.0.update(window.events_seen.to_le_bytes());
-        self.0.update(window.time_ns.unwrap_or(u64::MAX).to_le_bytes());
-        self.0.update([window.stage, u8::from(window.last), u8::from(window.last_stage)]);
+        self.windows += 1;
+        self.filled += window.state.as_slice().iter().filter(|value| **value != 0.0).count() as u64;
+        self.hash.update(bytes);
+        self.hash.update(window.events_seen.to_le_bytes());
+        self.hash.update(window.time_ns.unwrap_or(u64::MAX).to_le_bytes());
+        self.hash.update([window.stage, u8::from(window.last), u8::from(window.last_stage)]);
         Ok(())
     }
     fn end(&mut self, complete: bool) -> Result<(), Infallible> {
-        self.0.update([u8::from(complete)]);
+        self.hash.update([u8::from(complete)]);
         Ok(())
     }
 }
@@ -152,29 +159,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut held = Held::default();
     TelemetryReader::from_bytes(file.clone())?.read(&mut held)?;
     let events: usize = held.0.iter().map(|(_, events)| events.len()).sum();
-    let windows = [64, 10].map(|max_events| WindowConfig { max_events, ..WindowConfig::default() });
+    let windows = [64, 16, 10].map(|max_events| WindowConfig { max_events, ..WindowConfig::default() });
     let reward = RewardConfig::default();
     println!("{events} events of {} episodes", held.0.len());
     for config in windows.iter().filter(|_| only.is_empty()) {
-        let mut windower = Windower::new(config, &reward, Fingerprint(Sha256::new()));
+        let mut windower = Windower::new(config, &reward, Fingerprint::default());
         held.play(&mut windower);
+        let Fingerprint { windows, filled, .. } = *windower.sink();
         bare_calls(&mut windower);
-        let hash = windower.into_sink().0.finalize();
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String = windower.into_sink().hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         println!("states in windows of {} hash to {hash}", config.max_events);
+        println!("  {windows} windows, {:.1} elements not 0 on average", filled as f64 / windows as f64);
     }
     let states = |config: &WindowConfig| Windower::new(config, &reward, Glance(0));
     let read = |sink: &mut dyn EventSink<Error = Infallible>| -> Result<u64, Box<dyn Error>> {
         Ok(TelemetryReader::from_bytes(file.clone())?.read(sink)?.events)
     };
     type Course<'a> = (&'a str, Box<dyn Fn() -> Result<u64, Box<dyn Error>> + 'a>);
-    let courses: [Course<'_>; 6] = [
+    let courses: [Course<'_>; 8] = [
         ("held, touched alone", Box::new(|| Ok(held.play(&mut Touch(0))))),
         ("held to states, windows of 64", Box::new(|| Ok(held.play(&mut states(&windows[0]))))),
-        ("held to states, windows of 10", Box::new(|| Ok(held.play(&mut states(&windows[1]))))),
+        ("held to states, windows of 16", Box::new(|| Ok(held.play(&mut states(&windows[1]))))),
+        ("held to states, windows of 10", Box::new(|| Ok(held.play(&mut states(&windows[2]))))),
         ("bare calls to states", Box::new(|| Ok(bare_calls(&mut states(&windows[0]))))),
         ("Parquet to events", Box::new(|| read(&mut Touch(0)))),
-        ("Parquet to states", Box::new(|| read(&mut states(&windows[0])))),
+        ("Parquet to states, windows of 64", Box::new(|| read(&mut states(&windows[0])))),
+        ("Parquet to states, windows of 16", Box::new(|| read(&mut states(&windows[1])))),
     ];
     let mut paces = courses.each_ref().map(|_| Vec::new());
     for _ in 0..rounds {

@@ -189,6 +189,13 @@ impl Signs {
         self.0 & other.0 != 0
     }
 
+    /// The signs of both sets.
+    #[inline]
+    #[must_use]
+    pub const fn union(self, other: Signs) -> Signs {
+        Signs(self.0 | other.0)
+    }
+
     /// Whether there is no sign.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -1,6 +1,6 @@
 //! Events to states, incrementally: a few table look-ups per event, the measures once per window.
 
-use super::table::{EPISODE, WINDOW};
+use super::table::{EPISODE, Plan, WINDOW};
 use super::tally::{Logs, Tally, share};
 use super::{
     CALL_SLOTS, FeatureSpec, PAIR_SLOTS, STAGE_CEILING, StateVector, WINDOW_CALL_SLOTS, element, encode_cap_left,
@@ -29,6 +29,8 @@ pub struct Featurizer {
     inverse_context: InverseContext,
     stage_logs: Box<[f32]>,
     window_logs: Box<[f32]>,
+    episode_plan: Plan,
+    window_plan: Plan,
     tracker: Tracker,
     state: StateVector,
     episode: Tally,
@@ -72,6 +74,8 @@ impl Featurizer {
             },
             stage_logs: table(STAGE_CEILING),
             window_logs: table(window_ceiling),
+            episode_plan: Plan::new(EPISODE),
+            window_plan: Plan::new(WINDOW),
             tracker: Tracker::default(),
             state: StateVector::default(),
             episode: Tally::default(),
@@ -164,10 +168,11 @@ impl Featurizer {
         self.windows = self.windows.saturating_add(1);
         self.clock_ns = self.clock_ns.saturating_add(self.window.passed_ns);
         self.episode.merge(&self.window);
-        let state = &mut self.state.0;
-        let window = &self.window;
-        self.episode.measure(EPISODE, |measure| window.leaves(measure), &mut state[group::EPISODE..group::WINDOW]);
-        window.measure(WINDOW, |_| false, &mut state[group::WINDOW..group::CALLS]);
+        let (state, found) = (&mut self.state.0, self.window.found);
+        self.episode.measure(&self.episode_plan, found, &mut state[group::EPISODE..group::WINDOW]);
+        let elements = &mut state[group::WINDOW..group::CALLS];
+        elements.fill(0.0);
+        self.window.measure(&self.window_plan, found, elements);
         self.context();
         &self.state
     }

@@ -1,7 +1,7 @@
 //! The elements of the state, one by one: names, formulas and ceilings. The page in `docs/formats/` and the numbers
 //! in a state come from the same tables.
 
-use crate::behaviour::Sign;
+use crate::behaviour::{SIGN_COUNT, Sign};
 
 /// A sum that is no count of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,33 @@ pub(super) const WINDOW: &[Measure] = {
         Sum(SleptMs, &[1, 100]),
     ]
 };
+
+/// A list of measures by what they are taken of, so that only those of the signs that were found have to be looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// For each sign the first element of its count and its steps; no steps where nothing counts it.
+    pub(super) counts: [(usize, &'static [u32]); SIGN_COUNT],
+    /// All other measures, each with its first element.
+    pub(super) others: Vec<(usize, Measure)>,
+}
+
+impl Plan {
+    /// The plan of a list of measures.
+    pub(super) fn new(measures: &[Measure]) -> Plan {
+        let mut plan = Plan { counts: [(0, &[]); SIGN_COUNT], others: Vec::new() };
+        let mut first = 0;
+        for measure in measures {
+            match *measure {
+                Measure::Count(sign, steps) if plan.counts[sign as usize].1.is_empty() => {
+                    plan.counts[sign as usize] = (first, steps);
+                }
+                other => plan.others.push((first, other)),
+            }
+            first += measure.elements();
+        }
+        plan
+    }
+}
 
 /// Elements that a list of measures takes.
 pub(super) const fn elements(measures: &[Measure]) -> usize {

@@ -1,7 +1,7 @@
 //! Counts over a window or over a stage, and the measures that are taken of them.
 
-use super::table::{Amount, Measure};
-use crate::behaviour::{Facts, SIGN_COUNT, Sign};
+use super::table::{Amount, Measure, Plan};
+use crate::behaviour::{Facts, SIGN_COUNT, Sign, Signs};
 
 /// What a window or a stage added up to.
 #[derive(Clone, Debug)]
@@ -10,6 +10,8 @@ pub(super) struct Tally {
     pub(super) timed: u64,
     pub(super) located: u64,
     pub(super) novel: u64,
+    /// The signs whose count is not 0.
+    pub(super) found: Signs,
     signs: [u32; SIGN_COUNT],
     bytes_read: u64,
     bytes_written: u64,
@@ -30,6 +32,7 @@ impl Default for Tally {
             timed: 0,
             located: 0,
             novel: 0,
+            found: Signs::NONE,
             signs: [0; SIGN_COUNT],
             bytes_read: 0,
             bytes_written: 0,
@@ -48,6 +51,7 @@ impl Tally {
     #[inline]
     pub(super) fn add(&mut self, facts: &Facts) {
         self.events += 1;
+        self.found = self.found.union(facts.signs);
         for number in facts.signs.numbers() {
             self.signs[number] += 1;
         }
@@ -69,8 +73,9 @@ impl Tally {
         self.timed += window.timed;
         self.located += window.located;
         self.novel += window.novel;
-        for (sum, count) in self.signs.iter_mut().zip(&window.signs) {
-            *sum = sum.saturating_add(*count);
+        self.found = self.found.union(window.found);
+        for number in window.found.numbers() {
+            self.signs[number] = self.signs[number].saturating_add(window.signs[number]);
         }
         self.bytes_read = self.bytes_read.saturating_add(window.bytes_read);
         self.bytes_written = self.bytes_written.saturating_add(window.bytes_written);
@@ -98,45 +103,37 @@ impl Tally {
         }
     }
 
-    /// Whether this window adds nothing to a count or a sum, so that the element of the stage stays what it is.
+    /// Writes the elements of the counts of the signs in `found` and of all other measures, in [0, 1]. The elements of
+    /// other counts stay as they are.
     #[inline]
-    pub(super) fn leaves(&self, measure: Measure) -> bool {
-        match measure {
-            Measure::Count(sign, _) => self.count(sign) == 0,
-            Measure::Sum(Amount::SleptMs, _) => self.slept_ns == 0,
-            Measure::Sum(amount, _) => self.amount(amount) == 0,
-            _ => false,
+    pub(super) fn measure(&self, plan: &Plan, found: Signs, elements: &mut [f32]) {
+        for number in found.numbers() {
+            let (first, steps) = plan.counts[number];
+            reached(u64::from(self.signs[number]), steps, &mut elements[first..]);
         }
-    }
-
-    /// Writes the elements of the measures, in [0, 1], but for those of a measure that `stays` as it is.
-    #[inline]
-    pub(super) fn measure(&self, measures: &[Measure], stays: impl Fn(Measure) -> bool, mut elements: &mut [f32]) {
-        for measure in measures {
-            let here = elements.split_off_mut(..measure.elements()).unwrap_or_default();
-            if stays(*measure) {
-                continue;
-            }
+        for (first, measure) in &plan.others {
+            let element = &mut elements[*first..];
             match *measure {
-                Measure::Count(sign, steps) => reached(u64::from(self.count(sign)), steps, here),
-                Measure::Sum(amount, steps) => reached(self.amount(amount), steps, here),
-                Measure::Share(part, whole) => here.fill(share(self.count(part).into(), self.count(whole).into())),
-                Measure::Rate(sign) => here.fill(share(self.count(sign).into(), self.events)),
+                Measure::Count(sign, steps) => reached(u64::from(self.count(sign)), steps, element),
+                Measure::Sum(amount, steps) => reached(self.amount(amount), steps, element),
+                Measure::Share(part, whole) => element[0] = share(self.count(part).into(), self.count(whole).into()),
+                Measure::Rate(sign) => element[0] = share(self.count(sign).into(), self.events),
                 Measure::WrittenShare => {
-                    here.fill(share(self.bytes_written, self.bytes_read.saturating_add(self.bytes_written)));
+                    element[0] = share(self.bytes_written, self.bytes_read.saturating_add(self.bytes_written));
                 }
                 Measure::MeanEntropy => {
                     let writes = f64::from(self.count(Sign::EntropyKnown).max(1));
-                    here.fill(((self.entropy_sum / writes / 8.0) as f32).min(1.0));
+                    element[0] = ((self.entropy_sum / writes / 8.0) as f32).min(1.0);
                 }
-                Measure::MaxEntropy => here.fill(self.entropy_max / 8.0),
-                Measure::SleptShare => here.fill(share(self.slept_ns, self.passed_ns)),
+                Measure::MaxEntropy => element[0] = self.entropy_max / 8.0,
+                Measure::SleptShare => element[0] = share(self.slept_ns, self.passed_ns),
             }
         }
     }
 }
 
 /// 1 for each step that the count reached, 0 for the others.
+#[inline]
 fn reached(count: u64, steps: &[u32], elements: &mut [f32]) {
     for (element, step) in elements.iter_mut().zip(steps) {
         *element = f32::from(u8::from(count >= u64::from(*step)));

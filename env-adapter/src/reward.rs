@@ -1,8 +1,8 @@
 //! Rewards: what a window costs, what harm and breakage weigh, and what a verdict is worth.
 //!
 //! Every reward has two parts: `r1` holds what convicting a benign sample costs, `r0` everything else; the time that a
-//! window takes is charged in both, so that it costs the same at every cost `c` of a false positive. The reward at `c`
-//! is `(r0 + c * r1) / (1 + c)`, that is `(1 - z) * r0 + z * r1` with `z = c / (1 + c)`.
+//! window takes is charged in `r0`, and in part in `r1` too, so that no cost `c` of a false positive makes it free. The
+//! reward at `c` is `(r0 + c * r1) / (1 + c)`, that is `(1 - z) * r0 + z * r1` with `z = c / (1 + c)`.
 //! The default of every weight has its reason in `docs/decision-process.md`.
 
 use serde::{Deserialize, Serialize};

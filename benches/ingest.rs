@@ -138,7 +138,7 @@ fn states(criterion: &mut Criterion) {
     TelemetryReader::from_bytes(bellwether_corpus::recordings()).unwrap().read(&mut held).unwrap();
     let mut group = criterion.benchmark_group("windows to states");
     group.throughput(Throughput::Elements(held.events)).sample_size(20);
-    for max_events in [64, 20] {
+    for max_events in [64, 16] {
         let config = WindowConfig { max_events, ..WindowConfig::default() };
         group.bench_function(format!("{max_events} events a window"), |bencher| {
             bencher.iter(|| {

@@ -90,7 +90,7 @@ impl Redactor {
     /// Writes `text` with tokens to `out`; false, with `out` as it was, if there is nothing to replace.
     fn pass(&self, text: &str, out: &mut String, count: &mut impl FnMut(Sensitive)) -> bool {
         let bytes = text.as_bytes();
-        let (mut copied, mut at) = (0, 0);
+        let (mut copied, mut at, mut no_email_before) = (0, 0, 0_usize);
         while at < bytes.len() {
             if bytes[at] == b'<'
                 && let Some(end) = token_end(bytes, at)
@@ -100,7 +100,10 @@ impl Redactor {
             }
             // What was replaced frees what follows it, as its token will: a row of values takes one pass and not one
             // pass for each of them.
-            let Some(found) = find_at(&bytes[copied..], at - copied) else {
+            let mut relative = no_email_before.saturating_sub(copied);
+            let found = find_at(&bytes[copied..], at - copied, &mut relative);
+            no_email_before = copied + relative;
+            let Some(found) = found else {
                 at += 1;
                 continue;
             };

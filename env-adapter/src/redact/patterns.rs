@@ -33,16 +33,18 @@ pub(super) fn token_end(bytes: &[u8], at: usize) -> Option<usize> {
     })
 }
 
-/// The value that begins at `at`, if one does.
-pub(super) fn find_at(bytes: &[u8], at: usize) -> Option<Found> {
+/// The value that begins at `at`, if one does. No e-mail address begins before `no_email_before`, as earlier calls found
+/// out: a word is looked through once, from wherever in it values are looked for.
+pub(super) fn find_at(bytes: &[u8], at: usize, no_email_before: &mut usize) -> Option<Found> {
     let byte = bytes[at];
     let before = at.checked_sub(1).map(|index| bytes[index]);
     let found = |kind, end: Option<usize>| end.map(|end| Found { kind, end });
-    if is_local(byte)
-        && !before.is_some_and(is_local)
-        && let Some(email) = found(Sensitive::Email, email(bytes, at))
-    {
-        return Some(email);
+    if is_local(byte) && at >= *no_email_before && !before.is_some_and(is_local) {
+        let sign = at + bytes[at..].iter().take_while(|byte| is_local(**byte)).count();
+        match email(bytes, sign) {
+            Some(end) => return found(Sensitive::Email, Some(end)),
+            None => *no_email_before = sign,
+        }
     }
     if (byte.is_ascii_hexdigit() || byte == b':')
         && let Some(ip) = found(Sensitive::Ip, ipv6(bytes, at))
@@ -131,12 +133,12 @@ const FILE_SUFFIXES: [&str; 61] = [
     "yml",
 ];
 
-fn email(bytes: &[u8], at: usize) -> Option<usize> {
-    let local = bytes[at..].iter().take_while(|byte| is_local(**byte)).count();
-    let domain = at + local + 1;
-    if bytes.get(domain - 1) != Some(&b'@') {
+/// The end of the address whose local part ends where `sign` should be `@`.
+fn email(bytes: &[u8], sign: usize) -> Option<usize> {
+    if bytes.get(sign) != Some(&b'@') {
         return None;
     }
+    let domain = sign + 1;
     let (mut labels, mut start, mut best) = (0, domain, None);
     loop {
         let length = bytes[start..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();

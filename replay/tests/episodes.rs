@@ -370,6 +370,7 @@ fn a_header_out_of_range_is_refused() {
         EpisodeFileHeader { actions: 0, ..good.clone() },
         EpisodeFileHeader { actions: 33, ..good.clone() },
         EpisodeFileHeader { sources: vec!["a\nb".into()], ..good.clone() },
+        EpisodeFileHeader { sources: vec!["a\r".into()], ..good.clone() },
     ] {
         assert!(matches!(EpisodeWriter::new(Vec::new(), wrong), Err(ReplayError::Setting { .. })));
     }

@@ -80,7 +80,7 @@ impl EpisodeFileHeader {
         if self.actions == 0 || self.actions as usize > ActionMask::MAX_ACTIONS {
             return refuse("actions", self.actions.to_string(), "there are 1 to 32 actions");
         }
-        if let Some(source) = self.sources.iter().find(|source| source.contains('\n') || source.is_empty()) {
+        if let Some(source) = self.sources.iter().find(|source| source.contains(['\n', '\r']) || source.is_empty()) {
             return refuse("sources", source.clone(), "a fingerprint is one line that is not empty");
         }
         Ok(())

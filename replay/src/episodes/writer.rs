@@ -88,6 +88,8 @@ pub struct Written {
 }
 
 const GROUP_BYTES: usize = 8 << 20;
+/// The largest size that may be set: four times as much and a row still have 32-bit offsets.
+const MAX_GROUP_BYTES: usize = 256 << 20;
 
 /// The rows of the next row group, by column.
 #[derive(Default)]
@@ -150,10 +152,10 @@ impl<W: Write + Send> EpisodeWriter<W> {
     }
 
     /// Sets the size from which on what is held back is written out, once its last episode has ended; within an episode
-    /// that happens at four times the size. Larger groups compress better, smaller ones take less memory.
+    /// that happens at four times the size. Larger groups compress better, smaller ones take less memory; 256 MiB at most.
     #[must_use]
     pub fn with_row_group_bytes(self, group_bytes: usize) -> Self {
-        EpisodeWriter { group_bytes, ..self }
+        EpisodeWriter { group_bytes: group_bytes.min(MAX_GROUP_BYTES), ..self }
     }
 
     /// Writes the next step.

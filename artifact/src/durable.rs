@@ -26,7 +26,7 @@ impl DurableFile {
     /// Starts a file that will be called `path`; its folder must exist.
     ///
     /// # Errors
-    /// [`ArtifactError::Io`] where the folder is missing or not writable.
+    /// [`ArtifactError::Io`] where the folder is missing or not writable, or a folder stands under the name.
     pub fn create(path: impl Into<PathBuf>) -> Result<DurableFile, ArtifactError> {
         let path = path.into();
         let folder = parent(&path)?.to_path_buf();
@@ -40,13 +40,18 @@ impl DurableFile {
     pub fn create_in(folder: &Path, path: impl Into<PathBuf>) -> Result<DurableFile, ArtifactError> {
         let path = path.into();
         parent(&path)?;
+        // The rename would refuse too, after all the work.
+        if path.is_dir() {
+            return Err(ArtifactError::io("write", &path, io::ErrorKind::IsADirectory.into()));
+        }
         let mut builder = tempfile::Builder::new();
         builder.prefix(TEMPORARY_PREFIX);
         // What readers may do is the umask's business; the temporary file would be private otherwise.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file =
-            builder.tempfile_in(folder).map_err(|source| ArtifactError::io("create a file in", folder, source))?;
+        let file = builder
+            .tempfile_in(folder)
+            .map_err(|source| ArtifactError::io("create a file in", folder, cause_in(folder, source)))?;
         Ok(DurableFile { file: BufWriter::with_capacity(64 * 1024, file), path })
     }
 
@@ -260,6 +265,15 @@ pub fn is_temporary(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()))
 }
 
+/// Why nothing can be created in `folder`: where the folder itself is at fault, without the drawn name that was tried.
+pub(crate) fn cause_in(folder: &Path, tried: io::Error) -> io::Error {
+    match fs::metadata(folder) {
+        Err(missing) => missing,
+        Ok(found) if !found.is_dir() => io::ErrorKind::NotADirectory.into(),
+        Ok(_) => tried,
+    }
+}
+
 /// The folder that holds `path`.
 pub(crate) fn parent(path: &Path) -> Result<&Path, ArtifactError> {
     match (path.file_name(), path.parent()) {
@@ -299,9 +313,12 @@ mod tests {
     fn a_failed_rename_leaves_the_old_content_and_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("taken");
+        let file = DurableFile::create(&path).unwrap();
         fs::create_dir(&path).unwrap();
         write_bytes(path.join("inside"), b"old").unwrap();
-        assert!(matches!(write_bytes(&path, b"new"), Err(ArtifactError::Io { action: "rename into place", .. })));
+        assert!(matches!(file.commit(), Err(ArtifactError::Io { action: "rename into place", .. })));
+        let early = DurableFile::create(&path).map(drop).unwrap_err().to_string();
+        assert!(early.contains("a folder stands there"), "{early}");
         assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["taken"]);
     }
@@ -328,6 +345,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let message = write_bytes(folder.path().join("no/such/file"), b"").unwrap_err().to_string();
         assert!(message.contains("no/such") && message.contains("its folder must exist"), "{message}");
+        assert!(!message.contains(TEMPORARY_PREFIX), "{message}");
+        let message = read(&folder.path().join("none"), 1).unwrap_err().to_string();
+        assert!(message.ends_with("; check the path"), "{message}");
+        write_bytes(folder.path().join("file"), b"").unwrap();
+        let message = write_bytes(folder.path().join("file/under"), b"").unwrap_err().to_string();
+        assert!(message.contains("cannot create a file in") && message.contains("not a directory"), "{message}");
         assert!(matches!(write_bytes("/", b""), Err(ArtifactError::NoFileName { .. })));
     }
 

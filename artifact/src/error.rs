@@ -9,7 +9,7 @@ use crate::{CanonicalError, ManifestError, Sha256};
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// The operating system refused an operation on a path.
-    #[error("cannot {action} {}: {cause}{}", path.display(), advice(cause))]
+    #[error("cannot {action} {}: {cause}{}", path.display(), advice(action, cause))]
     Io {
         /// What was tried, as a verb: "write", "rename into place".
         action: &'static str,
@@ -88,15 +88,23 @@ impl ArtifactError {
     }
 }
 
-/// What helps against an error of the operating system; empty where its own words say enough.
-fn advice(error: &io::Error) -> &'static str {
+/// What helps against an error of the operating system at this action; empty where its own words say enough.
+fn advice(action: &str, error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space or choose another folder",
         io::ErrorKind::FileTooLarge => "; raise the file-size limit (ulimit -f) or choose another file system",
+        io::ErrorKind::PermissionDenied if reads(action) => "; change its permissions, or read it as another user",
         io::ErrorKind::PermissionDenied => "; choose a folder that this user may write to, or change its permissions",
         io::ErrorKind::ReadOnlyFilesystem => "; the file system is mounted read-only, choose another folder",
+        io::ErrorKind::NotFound if reads(action) => "; check the path",
         io::ErrorKind::NotFound => "; check the path, its folder must exist",
+        io::ErrorKind::IsADirectory if reads(action) => "; give a file",
         io::ErrorKind::IsADirectory => "; a folder stands there, choose another name",
         _ => "",
     }
+}
+
+/// Whether an action only looks at what is there.
+fn reads(action: &str) -> bool {
+    action.starts_with("read") || action == "look at"
 }

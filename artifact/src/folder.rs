@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::durable::{TEMPORARY_PREFIX, parent, sync_folder};
+use crate::durable::{TEMPORARY_PREFIX, cause_in, parent, sync_folder};
 use crate::{ArtifactError, durable};
 
 /// A folder being filled; it takes its final name on [`commit`](DurableFolder::commit) and vanishes when dropped before.
@@ -29,8 +29,9 @@ impl DurableFolder {
         builder.prefix(TEMPORARY_PREFIX);
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let temporary =
-            builder.tempdir_in(above).map_err(|source| ArtifactError::io("create a folder in", above, source))?;
+        let temporary = builder
+            .tempdir_in(above)
+            .map_err(|source| ArtifactError::io("create a folder in", above, cause_in(above, source)))?;
         Ok(DurableFolder { temporary, path })
     }
 

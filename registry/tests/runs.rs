@@ -170,6 +170,8 @@ fn runs_are_found_by_what_is_unique() {
     let runs = list_runs(root.path()).unwrap();
     assert_eq!(runs.len(), 3);
     assert!(runs[2].problem.as_ref().unwrap().contains("manifest.json"), "a folder that is no run is listed as such");
+    assert_eq!(runs[2].status, None, "nobody aborted it");
+    assert!(find_run(root.path(), first.join("model/..").to_str().unwrap()).unwrap().file_name().is_some());
     assert_eq!(list_runs(&root.path().join("nowhere")).unwrap(), []);
 }
 

@@ -108,7 +108,8 @@ fn summary(folder: PathBuf, now: u64) -> RunSummary {
     let problem = manifest.as_ref().err().or(status.as_ref().err()).map(ToString::to_string);
     RunSummary {
         id: paths.id(),
-        status: status.ok(),
+        // A folder that is no run has no lease either, and was not aborted.
+        status: status.ok().filter(|_| manifest.is_ok()),
         started_unix_ms: read_json::<HostFacts>(&paths.host()).ok().map(|host| host.started_unix_ms),
         command: manifest.ok().map(|manifest| manifest.command),
         problem,
@@ -149,6 +150,10 @@ pub fn find_run(root: &Path, text: &str) -> Result<PathBuf, RegistryError> {
     found.sort();
     match found.as_slice() {
         [only] => Ok(root.join(only)),
+        // A path such as `.` has no last part to be the id.
+        [] if RunPaths::new(text).manifest().is_file() && Path::new(text).file_name().is_none() => {
+            fs::canonicalize(text).map_err(|source| ArtifactError::io("look at", Path::new(text), source).into())
+        }
         [] if RunPaths::new(text).manifest().is_file() => Ok(PathBuf::from(text)),
         [] => Err(RegistryError::UnknownRun { text: text.to_owned(), root: root.to_path_buf() }),
         _ => Err(RegistryError::AmbiguousRun { text: text.to_owned(), candidates: found }),

@@ -1,5 +1,6 @@
 //! Which crate may import which, and what every crate declares about itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
@@ -7,45 +8,26 @@ use anyhow::Context;
 use super::Finding;
 use crate::workspace::{Package, Workspace};
 
-/// For each crate the ones of ours that it may import, in any kind of dependency; `artifact` is open to all but `xtask`.
-const ALLOWED: [(&str, &[&str]); 11] = [
-    ("bellwether", &["*"]),
-    ("bellwether-artifact", &[]),
-    ("bellwether-corpus", &["bellwether-artifact"]),
-    ("bellwether-env-adapter", &["bellwether-artifact"]),
-    ("bellwether-inference", &["bellwether-artifact", "bellwether-env-adapter"]),
-    (
-        "bellwether-peers",
-        &["bellwether-artifact", "bellwether-env-adapter", "bellwether-inference", "bellwether-replay"],
-    ),
-    ("bellwether-registry", &["bellwether-artifact"]),
-    ("bellwether-replay", &["bellwether-artifact"]),
-    (
-        "bellwether-sandbox",
-        &["bellwether-artifact", "bellwether-env-adapter", "bellwether-inference", "bellwether-replay"],
-    ),
-    (
-        "bellwether-trainer",
-        &[
-            "bellwether-artifact",
-            "bellwether-env-adapter",
-            "bellwether-inference",
-            "bellwether-registry",
-            "bellwether-replay",
-        ],
-    ),
-    ("xtask", &[]),
-];
+/// The page that says who may import whom, and the heading above its table.
+const DOCUMENT: &str = "ARCHITECTURE.md";
+const HEADING: &str = "## Who may import whom";
+
+/// For each crate the ones of ours that it may import, in any kind of dependency; `None` where it may import all.
+type Allowed = BTreeMap<String, Option<Vec<String>>>;
 
 /// Crates that hold `unsafe` in named modules and deny it elsewhere; all others forbid it.
-const UNSAFE: [&str; 3] = ["bellwether-inference", "bellwether-sandbox", "bellwether-trainer"];
+const UNSAFE: [&str; 2] = ["bellwether-inference", "bellwether-trainer"];
 
 /// Checks every member's imports, lints and stance on `unsafe`.
 pub(super) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
+    let allowed = allowed(&workspace.read(DOCUMENT)?);
     let mut findings = Vec::new();
+    for name in allowed.keys().filter(|name| !workspace.packages.iter().any(|package| package.name == **name)) {
+        findings.push(Finding::of(DOCUMENT, format!("`{name}` may import, but does not exist: name it no longer")));
+    }
     for package in &workspace.packages {
         let manifest = relative(&workspace.root, &package.manifest_path)?;
-        findings.extend(imports(&manifest, package));
+        findings.extend(imports(&manifest, package, &allowed));
         let text = workspace.read(&manifest)?;
         if !inherits_lints(&text).with_context(|| format!("{manifest} is no TOML"))? {
             findings.push(Finding::of(&manifest, "does not inherit the lints: add `[lints]` with `workspace = true`"));
@@ -64,16 +46,35 @@ pub(super) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn imports(manifest: &str, package: &Package) -> Vec<Finding> {
-    let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == package.name) else {
-        let message =
-            format!("`{}` is in no list of allowed imports: add it to xtask/src/tidy/imports.rs", package.name);
+/// The table of the page: a crate, and the ones of ours that it may import, or `none ...` or `all`.
+fn allowed(text: &str) -> Allowed {
+    let below = text.lines().skip_while(|line| *line != HEADING).skip(1).take_while(|line| !line.starts_with("## "));
+    let block = below.skip_while(|line| !line.starts_with("```")).skip(1).take_while(|line| !line.starts_with("```"));
+    let full = |name: &str| match name {
+        "bellwether" | "xtask" => name.to_owned(),
+        short => format!("bellwether-{short}"),
+    };
+    let row = |line: &str| {
+        let (name, rest) = line.split_once(' ')?;
+        let rest = rest.trim();
+        let crates = match rest.split(' ').next()? {
+            "all" => None,
+            "none" => Some(Vec::new()),
+            _ => Some(rest.split(',').map(|name| full(name.trim())).collect()),
+        };
+        Some((full(name), crates))
+    };
+    block.filter_map(row).collect()
+}
+
+fn imports(manifest: &str, package: &Package, allowed: &Allowed) -> Vec<Finding> {
+    let Some(allowed) = allowed.get(&package.name) else {
+        let message = format!("{DOCUMENT} does not say what `{}` may import: add it to the table there", package.name);
         return vec![Finding::of(manifest, message)];
     };
     let ours = package.dependencies.iter().filter(|dependency| dependency.path.is_some());
-    let forbidden = ours.filter(|dependency| !allowed.contains(&"*") && !allowed.contains(&dependency.name.as_str()));
-    let message =
-        |name: &str| format!("{} must not import {name}: ARCHITECTURE.md says who may import whom", package.name);
+    let forbidden = ours.filter(|dependency| allowed.as_ref().is_some_and(|names| !names.contains(&dependency.name)));
+    let message = |name: &str| format!("{} must not import {name}: {DOCUMENT} says who may import whom", package.name);
     forbidden.map(|dependency| Finding::of(manifest, message(&dependency.name))).collect()
 }
 
@@ -93,13 +94,17 @@ mod tests {
     use super::*;
     use crate::workspace::Dependency;
 
+    const PAGE: &str = "## Who may import whom\n\n```text\nartifact    none of ours; open to all\n\
+                        inference   env-adapter, artifact\nbellwether  all\nxtask       none: it calls\n```\n## More\n\
+                        ```text\nother  all\n```\n";
+
     fn check(name: &str, dependencies: &[(&str, bool)], expected: usize) {
         let dependencies = dependencies
             .iter()
             .map(|(name, ours)| Dependency { name: (*name).to_owned(), path: ours.then(|| "folder".into()) })
             .collect();
         let package = Package { name: name.to_owned(), manifest_path: "Cargo.toml".into(), dependencies };
-        let found = imports("Cargo.toml", &package);
+        let found = imports("Cargo.toml", &package, &allowed(PAGE));
         assert_eq!(found.len(), expected, "{found:?}");
     }
 
@@ -110,6 +115,7 @@ mod tests {
         check("bellwether-inference", &[("bellwether-trainer", true), ("bellwether-replay", true)], 2);
         check("bellwether-artifact", &[("bellwether-registry", true)], 1);
         check("bellwether-unheard-of", &[], 1);
+        check("bellwether-other", &[], 1);
         check("xtask", &[("bellwether-artifact", true)], 1);
     }
 

@@ -20,11 +20,13 @@ pub(crate) fn resolve<T>(file: Option<&Path>, flags: &[String]) -> anyhow::Resul
 where
     T: Default + Serialize + DeserializeOwned,
 {
+    let mut origins: Vec<String> = file.iter().map(|path| format!("file {}", path.display())).collect();
     let environment = std::env::vars().filter_map(|(name, value)| {
         Some((name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", "."), format!("variable {name}"), value))
     });
     let mut layers: Vec<(String, String, String)> = environment.collect();
     layers.sort();
+    origins.extend(layers.iter().map(|(_, origin, _)| origin.clone()));
     for flag in flags {
         let (key, value) =
             flag.split_once('=').with_context(|| format!("`--set {flag}` is not of the form key=value"))?;
@@ -40,7 +42,8 @@ where
         let value = toml_value(&origin, &text);
         builder = builder.set_override(&key, value).map_err(|error| anyhow!("{origin}: {error}"))?;
     }
-    let shown = file.map_or(String::new(), |path| format!(" (file {})", path.display()));
+    // Flags are before the user's eyes; what else had a say may be forgotten.
+    let shown = if origins.is_empty() { String::new() } else { format!(" ({})", origins.join(", ")) };
     builder
         .build()
         .and_then(Config::try_deserialize)

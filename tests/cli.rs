@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use bellwether_env_adapter::ingest::TelemetryWriter;
-use program::{bellwether, bellwether_in, files, shell};
+use program::{bellwether, bellwether_in, files, shell, unread};
 
-const VERBS: [&[&str]; 19] = [
+const VERBS: [&[&str]; 20] = [
     &[],
     &["quickstart"],
     &["ingest"],
@@ -23,6 +23,7 @@ const VERBS: [&[&str]; 19] = [
     &["runs"],
     &["runs", "list"],
     &["runs", "show"],
+    &["runs", "compare"],
     &["runs", "verify"],
     &["release"],
     &["release", "promote"],
@@ -86,16 +87,19 @@ fn the_version_is_that_of_the_package() {
 fn wrong_arguments_end_with_64_and_touch_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let train = ["train", "--data", "none.parquet"];
-    let cases: [(&[&str], &[&str]); 26] = [
+    let cases: [(&[&str], &[&str]); 29] = [
         (&[], &["Usage"]),
         (&["fly"], &["fly"]),
         (&["ingest"], &["--format"]),
         (&["ingest", "--format", "pcap", "a", "--out", "b"], &["pcap", "known are", "jsonl", "adfa-ld", "strace"]),
         (&["split", "a", "--by", "list", "--out", "b"], &["--list"]),
         (&["split", "a", "--by", "colour", "--out", "b"], &["colour", "family"]),
+        (&["split", "a", "--by", "family", "--list", "l", "--out", "b"], &["--by list", "--list"]),
         (&["evaluate", "--data", "a"], &["--model"]),
         (&["evaluate", "--data", "a", "--cv", "5", "--model", "m"], &["--cv"]),
         (&["runs", "show", "nothing"], &["nothing"]),
+        (&["runs", "compare", "nothing"], &["RUN", "2"]),
+        (&["runs", "compare", "nothing", "more"], &["nothing"]),
         (&["export", "nothing", "--out", "b"], &["nothing"]),
         (&[&train[..], &["--set", "trainer.bach_size=3"]].concat(), &["bach_size"]),
         (&[&train[..], &["--set", "trainer.updates=many"]].concat(), &["updates"]),
@@ -193,6 +197,8 @@ fn an_unknown_key_of_a_file_is_named_with_the_file() {
     bellwether(folder.path(), &["train", "--data", "none.parquet", "--config", "wrong.toml"])
         .complains(64, &["wrong.toml", "hiden"]);
     assert_eq!(files(folder.path()), ["wrong.toml"]);
+    bellwether_in(folder.path(), &[("BELLWETHER__NETWORK__HIDEN", "[8]")], &["train", "--print-config"])
+        .complains(64, &["variable BELLWETHER__NETWORK__HIDEN", "hiden"]);
 }
 
 #[test]
@@ -206,10 +212,15 @@ fn missing_and_empty_inputs_are_named_and_nothing_is_written() {
     bellwether(at, &[&["ingest", "--format", "jsonl", "empty.jsonl"], &out[..]].concat())
         .complains(2, &["no episode", "out.parquet"]);
     bellwether(at, &[&["ingest", "--format", "jsonl", "broken.jsonl"], &out[..]].concat())
-        .complains(2, &["no episode", "broken.jsonl"]);
+        .complains(2, &["no episode", "out.parquet"]);
     bellwether(at, &["train", "--data", "none.parquet"]).complains(1, &["none.parquet"]);
     bellwether(at, &["split", "none.parquet", "--by", "family", "--out", "parts"]).complains(1, &["none.parquet"]);
-    bellwether(at, &["decide", "--model", "nothing"]).complains(1, &["nothing"]);
+    bellwether(at, &["decide", "--model", "nothing"]).complains(1, &["nothing", "model.onnx and model.json"]);
+    bellwether(at, &["release", "promote", "."]).complains(1, &["no model is in .", "model.onnx and model.json"]);
+    bellwether(at, &["release", "verify"]).complains(1, &["no registry in releases"]);
+    let report = bellwether(at, &[&["ingest", "--json", "--format", "jsonl", "broken.jsonl"], &out[..]].concat());
+    let report = report.complains(2, &["no episode"]).json();
+    assert_eq!((&report["out"], &report["quality"]["bad_lines"]["count"]), (&serde_json::Value::Null, &2.into()));
     assert_eq!(files(at), ["broken.jsonl", "empty.jsonl"]);
 }
 
@@ -243,6 +254,22 @@ fn training_needs_both_classes() {
         assert_eq!(files(at), ["benign.parquet", "empty.parquet"]);
     }
     assert!(!at.join("quickstart").exists() && !at.join("runs").exists());
+}
+
+#[test]
+fn episodes_without_a_label_are_left_out_aloud() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let nobody = "{\"episode_id\":\"nobody\",\"name\":\"read\"}\n";
+    telemetry(at, "mixed.parquet", &(recordings(&["benign", "malicious"], 10) + nobody));
+    let small = ["--set", "network.hidden=[8]", "--set", "trainer.updates=4", "--set", "calibration.folds=2"];
+    for verb in [&["train"][..], &["evaluate", "--cv", "2"]] {
+        let arguments = [verb, &["--data", "mixed.parquet"], &small].concat();
+        let report = bellwether(at, &[&arguments[..], &["--json"]].concat()).expect(0).json();
+        assert_eq!(report["unlabelled_episodes"], 1, "{verb:?}");
+        let text = bellwether(at, &arguments).expect(0).stdout;
+        assert!(text.contains("left out 1 episodes without a label"), "{text}");
+    }
 }
 
 #[test]
@@ -292,7 +319,78 @@ fn validate_ends_with_2_where_sides_of_a_split_share_an_episode() {
 }
 
 #[test]
-fn a_closed_or_full_standard_output_is_an_error() {
+fn nothing_is_written_over_what_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let text = recordings(&["benign", "malicious"], 10);
+    telemetry(at, "train.parquet", &text);
+    std::fs::write(at.join("input.jsonl"), &text).unwrap();
+    std::fs::create_dir_all(at.join("quickstart/data")).unwrap();
+    std::fs::copy(at.join("train.parquet"), at.join("quickstart/data/train.parquet")).unwrap();
+    std::os::unix::fs::symlink("train.parquet", at.join("link.parquet")).unwrap();
+    let before: Vec<Vec<u8>> = files(at).iter().map(|file| std::fs::read(at.join(file)).unwrap()).collect();
+    let cases: [&[&str]; 4] = [
+        &["ingest", "--format", "jsonl", "input.jsonl", "--out", "./input.jsonl"],
+        &["split", "train.parquet", "--by", "family", "--out", "."],
+        &["split", "link.parquet", "--by", "family", "--out", "."],
+        &["quickstart", "--data", "quickstart/data/train.parquet"],
+    ];
+    for arguments in cases {
+        bellwether(at, arguments).complains(64, &["would be written over"]);
+        let after: Vec<Vec<u8>> = files(at).iter().map(|file| std::fs::read(at.join(file)).unwrap()).collect();
+        assert!(after == before, "{arguments:?}");
+    }
+}
+
+#[test]
+fn no_part_of_an_earlier_split_stays_beside_the_new_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    telemetry(at, "all.parquet", &recordings(&["benign", "malicious"], 10));
+    let split = ["split", "all.parquet", "--by", "family", "--out", "parts", "--shares"];
+    bellwether(at, &[&split[..], &["0.4", "0.3", "0.3"]].concat()).expect(0);
+    assert_eq!(files(&at.join("parts")), ["test.parquet", "train.parquet", "valid.parquet"]);
+    bellwether(at, &[&split[..], &["0.6", "0", "0.4"]].concat()).expect(0);
+    assert_eq!(files(&at.join("parts")), ["test.parquet", "train.parquet"]);
+    bellwether(at, &["validate", "parts/train.parquet", "parts/test.parquet"]).expect(0);
+    bellwether(at, &[&split[..], &["-0.2", "0", "1.2"]].concat()).complains(64, &["between 0 and 1"]);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("empty.parquet"), "").unwrap();
+    let cases: [(i32, &[&str]); 7] = [
+        (0, &["doctor"]),
+        (0, &["doctor", "--json"]),
+        (0, &["--help"]),
+        (0, &["train", "--print-config"]),
+        (0, &["runs", "list"]),
+        (0, &["release", "list", "--json"]),
+        // The work decides, not who listens.
+        (2, &["validate", "empty.parquet"]),
+    ];
+    for (code, arguments) in cases {
+        let ran = unread(at, arguments).expect(code);
+        assert!(!ran.stderr.contains("pipe"), "{arguments:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn folders_that_are_no_runs_are_not_called_aborted() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::create_dir_all(at.join("runs/notes")).unwrap();
+    let listed = bellwether(at, &["runs", "list"]).expect(0).stdout;
+    assert!(
+        listed.starts_with("unreadable") && listed.contains("notes") && listed.contains("check the path"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn a_full_standard_output_is_an_error() {
     let ran = shell(Path::new("."), &[], "exec \"$@\" > /dev/full", &["doctor"]);
     ran.complains(1, &["No space left"]);
 }

@@ -14,7 +14,7 @@ use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_inference::model::{limits, read};
 use bellwether_inference::{Engine, Isa};
 use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, StepRow};
-use program::{bellwether, bellwether_in, files};
+use program::{bellwether, bellwether_in, files, keeps_schema, schema};
 use reduced::{SMALL, reduced};
 use serde_json::{Value, json};
 
@@ -111,6 +111,7 @@ fn the_steps_that_were_written_give_the_evaluation_that_was_reported() {
     for (target, name) in [("0.05", "largest.parquet"), ("0.001", "smallest.parquet")] {
         let arguments = [&evaluate[..], &[name, "--target-fpr", target]].concat();
         let mut report = bellwether(at, &arguments).expect(0).json();
+        keeps_schema("evaluation.schema.json", &report);
         let played = report.as_object_mut().unwrap().remove("played").unwrap();
         assert_eq!(report, without, "writing what is played changes nothing that is reported");
         let target: f64 = target.parse().unwrap();
@@ -177,8 +178,13 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     let report = bellwether(at, &[&train[..], &SMALL].concat()).expect(0).json();
     let model = report["model"].as_str().unwrap();
     let before = files(at);
+    let data = std::fs::read(at.join("reduced.parquet")).unwrap();
     let evaluate = ["evaluate", "--model", model, "--data", "reduced.parquet"];
-    let cases: [(i32, &[&str], &[&str]); 5] = [
+    let cases: [(i32, &[&str], &[&str]); 9] = [
+        (64, &["--episodes", "reduced.parquet"], &["reduced.parquet", "written over"]),
+        (64, &["--seed", "7"], &["--seed", "--cv"]),
+        (64, &["--set", "trainer.updates=3"], &["--set", "--cv"]),
+        (64, &["--config", "none.toml"], &["--config", "--cv"]),
         (64, &["--episodes", "out.parquet", "--target-fpr", "0.01"], &["0.01", "0.05"]),
         (64, &["--target-fpr", "0.05"], &["--episodes"]),
         (64, &["--to-the-end"], &["--episodes"]),
@@ -188,8 +194,33 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     for (code, more, parts) in cases {
         bellwether(at, &[&evaluate[..], more].concat()).complains(code, parts);
         assert_eq!(files(at), before);
+        assert!(std::fs::read(at.join("reduced.parquet")).unwrap() == data, "{more:?} wrote over what it reads");
     }
     let cv = ["evaluate", "--cv", "2", "--data", "reduced.parquet", "--episodes", "out.parquet"];
     bellwether(at, &cv).complains(64, &["--cv", "--episodes"]);
     assert_eq!(files(at), before);
+}
+
+#[test]
+fn the_schema_tells_of_the_episode_file() {
+    let schema = schema("evaluation.schema.json");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let whole = json!({
+        "version": 1, "episodes": 2, "benign": 1, "malicious": 1, "operating_points": [], "per_family": {}, "baselines": {},
+        "oracle": { "tpr_at_fpr": {}, "auc": null },
+        "played": {
+            "file": "played.parquet", "model_version": "00", "target_fpr": 0.05, "cost": 0.5, "course": "greedy",
+            "episodes": 2, "steps": 9, "partial": 0, "without_window": 0, "unlabelled": 0,
+        },
+    });
+    let checked = |change: &dyn Fn(&mut Value)| {
+        let mut report = whole.clone();
+        change(&mut report);
+        validator.is_valid(&report)
+    };
+    assert!(checked(&|_| ()));
+    assert!(checked(&|report| drop(report.as_object_mut().unwrap().remove("played"))));
+    assert!(!checked(&|report| report["played"]["course"] = "sideways".into()));
+    assert!(!checked(&|report| report["played"]["steps"] = (-1).into()));
+    assert!(!checked(&|report| drop(report["played"].as_object_mut().unwrap().remove("model_version"))));
 }

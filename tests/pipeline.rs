@@ -7,13 +7,14 @@ mod reduced;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bellwether_env_adapter::ingest::TelemetryWriter;
 use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
-use program::{bellwether, bellwether_in, bellwether_with, files, shell, start};
+use program::{bellwether, bellwether_in, bellwether_with, files, keeps_schema, schema, shell, start, unread};
 use reduced::{SMALL, reduced};
 use serde_json::Value;
 
@@ -49,20 +50,9 @@ fn json_file(path: impl AsRef<Path>) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Fails with the first places where a document breaks a schema that is checked in.
-#[track_caller]
-fn keeps_schema(name: &str, document: &Value) {
-    let schema = json_file(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats").join(name));
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let broken: Vec<String> =
-        validator.iter_errors(document).take(5).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(broken.is_empty(), "{name}: {broken:#?}");
-}
-
 #[test]
 fn schemas_refuse_what_is_no_report() {
-    let schema = json_file(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats/evaluation.schema.json"));
-    let validator = jsonschema::validator_for(&schema).unwrap();
+    let validator = jsonschema::validator_for(&schema("evaluation.schema.json")).unwrap();
     for wrong in [serde_json::json!({}), serde_json::json!({ "version": "one" }), serde_json::json!([])] {
         assert!(!validator.is_valid(&wrong), "{wrong}");
     }
@@ -75,6 +65,7 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
     reduced(at);
     let quickstart = ["quickstart", "--json", "--data", "reduced.parquet", "--max-fpr", "1", "--min-tpr", "0"];
     let report = bellwether(at, &[&quickstart[..], &SMALL].concat()).expect(0).json();
+    keeps_schema("quickstart-report.schema.json", &report);
     let run = report["run"].as_str().unwrap();
     let version = report["model_version"].as_str().unwrap();
     let evaluation = &report["evaluation"];
@@ -114,6 +105,11 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
     }
 
     decides_its_golden_vectors(at);
+
+    // What was exported is the release that the registry has already.
+    let promote = ["promote", "model", "--name", "exported", "--max-fpr", "1", "--min-tpr", "0"];
+    let promoted = bellwether(at, &[&release[..], &promote].concat()).expect(0).json();
+    assert_eq!((&promoted["moved"]["to"], &promoted["gates"]["version"]), (&1.into(), &version.into()));
 
     // Playing the loaded model gives what its training reported.
     let evaluate = ["evaluate", "--json", "--model", "model", "--data", "quickstart/data/test.parquet"];
@@ -159,13 +155,34 @@ fn decides_its_golden_vectors(at: &Path) {
         };
         assert_eq!(bits(&answer["q_values"]), bits(&golden["q_values"]));
     }
+    answers.iter().for_each(|answer| keeps_schema("decision.schema.json", answer));
+    answers_before_it_is_asked_again(at, &lines);
+    unread(at, &["decide", "--model", "model"]).expect(0);
     let served = bellwether_with(at, &["decide", "--model", "model", "--target-fpr", "0.05"], &lines[0]).expect(0);
     assert_eq!(served.stdout.lines().count(), 1);
     bellwether(at, &["decide", "--model", "model", "--target-fpr", "0.5"]).complains(64, &["0.5", "0.05"]);
-    for wrong in ["{}", r#"{"state":[[9999,1]]}"#, r#"{"state":[0.5]}"#, r#"{"state":[],"mask":[false]}"#, "[["] {
+    let twice = r#"{"state":[[3,0.5],[1,1],[3,0.5]]}"#;
+    for wrong in ["{}", r#"{"state":[[9999,1]]}"#, twice, r#"{"state":[0.5]}"#, r#"{"state":[],"mask":[false]}"#, "[["]
+    {
         bellwether_with(at, &["decide", "--model", "model"], &format!("{}\n{wrong}\n", lines[0]))
             .complains(1, &["line 2"]);
     }
+}
+
+/// Asks for one decision after another, each when the last has come.
+fn answers_before_it_is_asked_again(at: &Path, lines: &[String]) {
+    let mut child = program::command(at, &["decide", "--model", "model"]).stdin(Stdio::piped()).spawn().unwrap();
+    let (mut questions, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let (heard, hears) = std::sync::mpsc::channel();
+    let listener = std::thread::spawn(move || answers.lines().for_each(|line| heard.send(line.unwrap()).unwrap()));
+    for line in lines {
+        writeln!(questions, "{line}").unwrap();
+        let answer = hears.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(answer.contains("\"action\""), "{answer}");
+    }
+    drop(questions);
+    assert!(child.wait().unwrap().success());
+    listener.join().unwrap();
 }
 
 #[test]
@@ -179,6 +196,13 @@ fn a_gate_that_is_not_met_ends_with_2_and_moves_no_name() {
     let release = ["release", "--registry", "quickstart/releases"];
     let models = bellwether(at, &[&release[..], &["list", "--json"]].concat()).expect(0).json();
     assert_eq!(models[0]["names"], Value::Array(Vec::new()));
+    // Why it was refused is kept, and told to programs too.
+    let gates = at.join("quickstart/releases/gates");
+    assert_eq!(files(&gates).len(), 1);
+    let refused = bellwether(at, &[&release[..], &["promote", "1", "--min-tpr", "1.1", "--json"]].concat());
+    let refused = refused.complains(2, &["champion stays"]).json();
+    assert_eq!((&refused["moved"], &refused["gates"]["checks"][4]["passed"]), (&Value::Null, &false.into()));
+    assert_eq!(files(&gates).len(), 2);
     // Without a model under the name there is nothing to go back to.
     bellwether(at, &[&release[..], &["rollback"]].concat()).complains(1, &["champion"]);
     bellwether(at, &[&release[..], &["promote", "1", "--max-fpr", "1", "--min-tpr", "0"]].concat()).expect(0);
@@ -205,6 +229,19 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
     assert_eq!(differing(&first, &second), [""; 0]);
     let other = run(&[], &["--seed", "5"]);
     assert_eq!(differing(&first, &other), RESULTS);
+
+    // Side by side, the seed is all that differs, and the twins are known as such.
+    let id = |run: &Path| run.file_name().unwrap().to_str().unwrap().to_owned();
+    let (first, second, other) = (id(&first), id(&second), id(&other));
+    let compared = bellwether(at, &["runs", "compare", &first, &second, &other, "--json"]).expect(0).json();
+    keeps_schema("runs-compare.schema.json", &compared);
+    let keys: Vec<_> =
+        compared["settings"].as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["seed", "seeds.master"]);
+    assert_eq!(compared["settings"][0]["values"], serde_json::json!([0, 0, 5]));
+    assert_eq!((&compared["same_data"], &compared["reproduced"]), (&true.into(), &true.into()));
+    let result = &compared["results"][0];
+    assert_eq!((&result["metric"], &result["values"][0]), (&"fpr".into(), &result["values"][1]));
 }
 
 #[test]
@@ -240,6 +277,12 @@ fn a_killed_run_is_aborted_readable_and_goes_on_to_the_same_bytes() {
     let run = at.join("runs").join(id);
     assert!(!run.join("model").exists() && !run.join("evaluation.json").exists(), "the kill came too late");
     bellwether(at, &["export", id, "--out", "model"]).complains(1, &["aborted"]);
+
+    // Taken up by mistake, it stays what it is.
+    let mistaken = train(&[&long[..], &["--seed", "9", "--resume", id]].concat());
+    bellwether(at, &mistaken).complains(64, &["another configuration"]);
+    let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
+    assert_eq!(listed[0]["status"], "aborted");
 
     let resumed = bellwether(at, &train(&[&long[..], &["--resume", id]].concat())).expect(0).json();
     assert_eq!(resumed["run"], id);

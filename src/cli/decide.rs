@@ -1,19 +1,23 @@
 //! `bellwether decide`: states on standard input to decisions on standard output.
 
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use bellwether_env_adapter::spec::{element, encode_cost};
 use bellwether_inference::LoadedRelease;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Output, model};
+use super::{Failure, Output, model, output};
 
 /// Longest line of input that is read, in bytes.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Decides states: a JSON object with `state` and optionally `mask` per line in, a decision per line out.
+///
+/// `state` is the list of all elements, or of pairs `[index, value]` of those that are not 0; `mask` says of each action whether
+/// it is allowed. Answers are JSON with or without --json, and each is written before the next question is waited for.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Folder of the model: `model.onnx` and `model.json`.
@@ -42,14 +46,18 @@ enum State {
 }
 
 /// One line of output.
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "Decision")]
+pub(crate) struct Answer<'a> {
+    /// Name of the action: the allowed one with the largest q-value, the lowest number on a tie.
     action: &'a str,
+    /// What each action is worth, by its number; those that are not allowed too.
     q_values: &'a [f32],
     /// Lead over the next best allowed action; null where nothing else is allowed.
     margin: Option<f32>,
     /// Whether the q-values are those of the canonical f32 kernel.
     certified: bool,
+    /// Version of the model that decided.
     model_version: &'a str,
 }
 
@@ -59,12 +67,16 @@ impl Arguments {
         let z = self.target_fpr.map(|target| model::cost_of(&release.manifest, target)).transpose()?;
         let version = release.manifest.version.to_string();
         let mut scratch = release.engine.scratch();
-        let mut input = std::io::stdin().lock();
-        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let mut input = BufReader::new(io::stdin().lock());
+        let mut out = io::BufWriter::new(io::stdout().lock());
         let mut line = Vec::new();
         for number in 1_u64.. {
+            // Whoever asks for one decision at a time waits for it before asking again.
+            if !input.buffer().contains(&b'\n') && !output::unless_closed(out.flush())? {
+                return Ok(());
+            }
             line.clear();
-            let read = std::io::Read::take(&mut input, MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+            let read = input.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
             if read == 0 {
                 break;
             }
@@ -81,10 +93,13 @@ impl Arguments {
                 certified: true,
                 model_version: &version,
             };
-            serde_json::to_writer(&mut out, &answer)?;
-            writeln!(out)?;
+            let written = serde_json::to_writer(&mut out, &answer).map_err(io::Error::from);
+            if !output::unless_closed(written.and_then(|()| writeln!(out)))? {
+                return Ok(());
+            }
         }
-        Ok(out.flush()?)
+        output::unless_closed(out.flush())?;
+        Ok(())
     }
 }
 
@@ -96,8 +111,12 @@ fn request(line: &[u8], release: &LoadedRelease, z: Option<f32>) -> anyhow::Resu
     let width = release.engine.width();
     let mut state = match request.state {
         State::Dense(values) => values,
-        State::Sparse(pairs) => {
+        State::Sparse(mut pairs) => {
             let mut state = vec![0.0; width];
+            pairs.sort_by_key(|(index, _)| *index);
+            if let Some([(index, _), _]) = pairs.array_windows().find(|[one, other]| one.0 == other.0) {
+                bail!("element {index} is given twice")
+            }
             for (index, value) in pairs {
                 let Some(element) = state.get_mut(index) else {
                     bail!("element {index} lies beyond the width {width}")

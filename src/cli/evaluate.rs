@@ -10,10 +10,11 @@ use bellwether_trainer::recorded::evaluation::{Background, Tested, evaluate};
 use bellwether_trainer::recorded::playback::Policy;
 use bellwether_trainer::recorded::validation::cross_validate;
 use bellwether_trainer::run;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::progress::Progress;
-use super::train::Settings;
+use super::train::{Settings, left_out};
 use super::{Failure, Output, build, model, played};
 
 /// Plays a model on held-out recordings by exact replay, or cross-validates a configuration.
@@ -37,11 +38,15 @@ pub(crate) struct Arguments {
     settings: Settings,
 }
 
-/// What `evaluate` reports as JSON.
-#[derive(Serialize)]
-struct Report {
+/// What `evaluate` reports as JSON; `evaluation.json` of a run and of a release is the same without the last two.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "Evaluation")]
+pub(crate) struct Report {
     #[serde(flatten)]
     evaluation: Evaluation,
+    /// Episodes that were left out because they have no label.
+    #[serde(default)]
+    unlabelled_episodes: u64,
     /// The episode file, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     played: Option<played::Report>,
@@ -50,15 +55,24 @@ struct Report {
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         let mut played = None;
-        let evaluation = match (self.cv, &self.model) {
+        let (evaluation, unlabelled) = match (self.cv, &self.model) {
             (Some(folds), _) => {
                 let config = self.settings.resolve()?;
                 let recordings = run::read(&self.data, &config)?;
                 run::require_both_classes(&self.data, &recordings).map_err(Failure::of_run)?;
-                cross_validate(&recordings, &config, folds, build::isa()?, &mut Progress::new(output))
-                    .map_err(|error| Failure::of_run(error.into()))?
+                let evaluation = cross_validate(&recordings, &config, folds, build::isa()?, &mut Progress::new(output))
+                    .map_err(|error| Failure::of_run(error.into()))?;
+                (evaluation, recordings.unlabelled().len())
             }
             (None, Some(folder)) => {
+                if self.settings.is_given() {
+                    return Err(Failure::usage(anyhow!(
+                        "a model is played under the configuration that it was trained with: leave out --config, --set and \
+                         --seed, or give --cv instead of --model"
+                    )));
+                }
+                let inputs = [Some(&self.data), self.train.as_ref()];
+                self.played.keep(inputs.into_iter().flatten().map(PathBuf::as_path))?;
                 let release = model::load(folder)?;
                 let config: TrainConfig = serde_json::from_value(release.manifest.training.clone())
                     .context("the model's training configuration is of another version of this program")?;
@@ -89,14 +103,14 @@ impl Arguments {
                     background: train.as_ref().map(|recordings| Background { recordings, episodes: &known }),
                 })?;
                 played = episode_file.map(|file| file.write(&release, &config, &recordings, &self.data)).transpose()?;
-                evaluation
+                (evaluation, recordings.unlabelled().len())
             }
             (None, None) => return Err(Failure::usage(anyhow!("give --model, or --cv with a configuration"))),
         };
-        let report = Report { evaluation, played };
+        let report = Report { evaluation, unlabelled_episodes: unlabelled as u64, played };
         output.report(&report, || {
             let played = report.played.as_ref().map(played::Report::describe).unwrap_or_default();
-            format!("{}\n{played}", render_table(&report.evaluation))
+            format!("{}{}\n{played}", render_table(&report.evaluation), left_out(report.unlabelled_episodes))
         })?;
         Ok(())
     }

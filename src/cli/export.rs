@@ -40,7 +40,8 @@ impl Arguments {
         let made = RunPaths::new(&folder).model();
         let loaded = model::load(&made)?;
         let held = release::read(&made)?;
-        let evaluation = RunPaths::new(&folder).evaluation();
+        // The run's own copy, byte for byte: with another one the registry would take it for another release.
+        let evaluation = release::evaluation_path(&made);
         let evaluation = match evaluation.exists() {
             true => Some(bellwether_artifact::durable::read(&evaluation, 1 << 26)?),
             false => None,

@@ -66,15 +66,17 @@ fn held_out(
     limit: f64,
     keeps: impl Fn(f64, f64) -> bool,
 ) -> Check {
-    let value = manifest.metrics.get(&format!("{metric}@fpr={target}")).and_then(|metric| metric.value);
+    let evaluated = manifest.metrics.get(&format!("{metric}@fpr={target}"));
+    let value = evaluated.and_then(|metric| metric.value);
     Check {
         name: name.to_owned(),
         passed: value.is_some_and(|value| keeps(value, limit)),
         value,
         limit: Some(limit),
-        detail: match value {
-            Some(_) => format!("{metric} on held-out recordings at the operating point for {target}"),
-            None => "the model has no held-out evaluation; train it with --valid".to_owned(),
+        detail: match (evaluated, value) {
+            (_, Some(_)) => format!("{metric} on held-out recordings at the operating point for {target}"),
+            (Some(_), None) => format!("the held-out benign recordings are too few for a rate of {target}"),
+            (None, None) => format!("nothing was held out for a rate of {target}; train with --valid"),
         },
     }
 }

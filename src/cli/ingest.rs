@@ -7,7 +7,7 @@ use bellwether_artifact::durable::DurableFile;
 use bellwether_env_adapter::ingest::{Format, Options, QualityReport, TelemetryWriter};
 use serde::Serialize;
 
-use super::{Failure, Output};
+use super::{Failure, Output, keep_inputs};
 
 /// Turns recordings into telemetry Parquet, and says what is wrong with them.
 #[derive(clap::Args)]
@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     /// What the recordings are: `jsonl`, `adfa-ld` (folder or zip), `calls-csv` (`id,label,calls`), or `strace` (text of `strace -f`).
     #[arg(long, value_parser = format)]
     format: Format,
-    /// Files or folders.
+    /// Files; a folder too where the format is `adfa-ld` or `strace`.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The telemetry file to write; it appears when it is whole.
@@ -32,7 +32,8 @@ pub(crate) struct Arguments {
 /// What `ingest` reports as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
-    out: &'a Path,
+    /// The telemetry file; null where no episode was found, so that nothing was written.
+    out: Option<&'a Path>,
     events: u64,
     quality: &'a QualityReport,
 }
@@ -42,6 +43,7 @@ impl Arguments {
         let defaults = Options::default();
         let options =
             Options { redactor: defaults.redactor.filter(|_| !self.no_redaction), keep_all_calls: self.keep_all_calls };
+        keep_inputs(self.paths.iter().map(PathBuf::as_path), &self.out)?;
         let mut quality = QualityReport::default();
         let mut file = DurableFile::create(&self.out)?;
         let mut writer = TelemetryWriter::new(&mut file)?;
@@ -52,13 +54,11 @@ impl Arguments {
         }
         let (_, summary) = writer.finish()?;
         if summary.episodes == 0 {
-            return Err(Failure::NotMet(format!(
-                "no episode was found, so {} was not written\n{quality}",
-                self.out.display()
-            )));
+            output.report(&Report { out: None, events: 0, quality: &quality }, || quality.to_string())?;
+            return Err(Failure::NotMet(format!("no episode was found, so {} was not written", self.out.display())));
         }
         file.commit()?;
-        let report = Report { out: &self.out, events: summary.events, quality: &quality };
+        let report = Report { out: Some(&self.out), events: summary.events, quality: &quality };
         output.report(&report, || format!("{quality}\nwrote {}", self.out.display()))?;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! One verb, one file: each translates arguments into calls of the library crates.
 
 mod build;
+mod compare;
 mod decide;
 mod doctor;
 mod evaluate;
@@ -23,8 +24,10 @@ mod train;
 mod validate;
 
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use bellwether_registry::{RegistryError, check_name};
 use bellwether_trainer::evaluate::EvaluationError;
 use bellwether_trainer::recorded::TrainingError;
@@ -106,9 +109,10 @@ impl Failure {
     pub(crate) fn of_run(error: RunError) -> Failure {
         use EvaluationError::{Folds, OneClass, TooFewGroups};
         match error {
-            RunError::Config(_) | RunError::OneClass { .. } | RunError::Registry(RegistryError::Name { .. }) => {
-                Failure::usage(error)
-            }
+            RunError::Config(_)
+            | RunError::OneClass { .. }
+            | RunError::OtherRun { .. }
+            | RunError::Registry(RegistryError::Name { .. }) => Failure::usage(error),
             RunError::Training(TrainingError::Evaluation(TooFewGroups { .. } | OneClass { .. } | Folds { .. })) => {
                 Failure::usage(error)
             }
@@ -140,6 +144,19 @@ impl fmt::Display for Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Failure::Failed(error.into())
+    }
+}
+
+/// Refuses to write over a file that the same command reads: it would be gone.
+pub(crate) fn keep_inputs<'a>(inputs: impl IntoIterator<Item = &'a Path>, out: &Path) -> Result<(), Failure> {
+    // What is not there yet is nobody's input.
+    let Ok(out) = out.canonicalize() else { return Ok(()) };
+    match inputs.into_iter().find(|input| input.canonicalize().is_ok_and(|input| input == out)) {
+        Some(input) => Err(Failure::usage(anyhow!(
+            "{} would be written over while it is read: choose another place for what is written",
+            input.display()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -14,11 +14,21 @@ use super::{Failure, build};
 /// Loads and checks the model in a folder, against the feature specification of this program at the model's own window
 /// limits.
 pub(crate) fn load(folder: &Path) -> Result<LoadedRelease, Failure> {
+    require(folder)?;
     let manifest = release::read_manifest(folder)?;
     let spec = FeatureSpec::v1(window_of(&manifest));
     let contract = Contract::sandbox(spec.width(), Sha256::from_bytes(spec.hash()));
     Ok(load_release(folder, &Expectation::new(contract), build::isa()?)
         .with_context(|| format!("the model in {} is refused", folder.display()))?)
+}
+
+/// Refuses a folder, or a file, in which no model lies.
+pub(crate) fn require(folder: &Path) -> Result<(), Failure> {
+    if release::manifest_path(folder).is_file() {
+        return Ok(());
+    }
+    let folder = folder.display();
+    Err(Failure::Failed(anyhow!("no model is in {folder}: give the folder that holds model.onnx and model.json")))
 }
 
 /// The window limits that a model was trained with.

@@ -1,6 +1,6 @@
 //! What a verb prints: JSON for programs, text for people, progress for a terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -18,14 +18,14 @@ impl Output {
 
     /// Prints the report of a verb: the value as one JSON document, or the text.
     pub(crate) fn report(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, value)?;
-            writeln!(out)?;
+        let mut out = io::stdout().lock();
+        let written = if self.json {
+            serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from).and_then(|()| writeln!(out))
         } else {
-            writeln!(out, "{}", text().trim_end())?;
-        }
-        Ok(out.flush()?)
+            writeln!(out, "{}", text().trim_end())
+        };
+        unless_closed(written.and_then(|()| out.flush()))?;
+        Ok(())
     }
 
     /// Tells a person what is going on, on standard error, where JSON has not claimed silence.
@@ -48,6 +48,16 @@ impl Output {
         }
         bar.set_prefix(what.to_owned());
         bar
+    }
+}
+
+/// What came of writing to standard output; whether anybody still read. Whoever has seen enough closes the pipe, as `head`
+/// does: that is no failure, and the exit code stays that of the work.
+pub(crate) fn unless_closed(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

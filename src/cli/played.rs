@@ -10,9 +10,10 @@ use bellwether_trainer::network::NetworkShape;
 use bellwether_trainer::recorded::playback::{Course, Policy};
 use bellwether_trainer::recorded::played::{Player, Playing, write_played};
 use bellwether_trainer::recorded::recordings::Recordings;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Failure, build, model};
+use super::{Failure, build, keep_inputs, model};
 
 /// Flags of a verb that can write what it plays.
 #[derive(clap::Args)]
@@ -40,12 +41,16 @@ pub(crate) struct EpisodeFile {
 }
 
 /// What a verb reports of the episode file that it wrote.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Played")]
 pub(crate) struct Report {
+    /// The file.
     file: PathBuf,
     #[serde(flatten)]
     player: Player,
+    /// Episodes in the file.
     episodes: u64,
+    /// Steps in the file, one row each.
     steps: u64,
     /// Episodes whose recording lacks something.
     partial: u64,
@@ -56,6 +61,11 @@ pub(crate) struct Report {
 }
 
 impl Flags {
+    /// Refuses to write over any of these files.
+    pub(crate) fn keep<'a>(&self, inputs: impl IntoIterator<Item = &'a Path>) -> Result<(), Failure> {
+        self.episodes.as_deref().map_or(Ok(()), |out| keep_inputs(inputs, out))
+    }
+
     /// Starts the file that is asked for, before any work is done for it.
     pub(crate) fn start(&self, release: &LoadedRelease) -> Result<Option<EpisodeFile>, Failure> {
         let course = if self.to_the_end { Course::ToTheEnd } else { Course::Greedy };

@@ -11,19 +11,20 @@ use bellwether_env_adapter::ingest::{
     Assignment, DigestSink, EpisodeDigest, Shares, Side, SplitBy, TelemetryReader, assign,
 };
 use bellwether_inference::LoadedRelease;
-use bellwether_registry::ModelRegistry;
+use bellwether_registry::{ModelRegistry, RegistryError};
 use bellwether_replay::StateRows;
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::{Evaluation, render_table};
 use bellwether_trainer::recorded::playback::Course;
 use bellwether_trainer::recorded::recordings::Recordings;
 use bellwether_trainer::run::{self, TrainRequest};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::played::EpisodeFile;
 use super::progress::Progress;
-use super::train::Settings;
-use super::{Failure, Output, build, gates, model, split};
+use super::train::{Settings, left_out};
+use super::{Failure, Output, build, gates, keep_inputs, model, split};
 
 /// Ingests, splits by family, trains, evaluates beside baselines, exports, verifies, releases and decides: minutes on two
 /// cores, all in one folder.
@@ -42,21 +43,35 @@ pub(crate) struct Arguments {
 }
 
 /// What `quickstart` reports as JSON.
-#[derive(Serialize)]
-struct Report {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "QuickstartReport")]
+pub(crate) struct Report {
+    /// Folder of everything that was written.
     folder: PathBuf,
+    /// Id of the run.
     run: String,
+    /// Version of the model.
     model_version: String,
+    /// The policy on families that it never saw, beside the baselines.
     evaluation: Option<Evaluation>,
+    /// Episodes that were not learnt from because they have no label.
+    unlabelled_episodes: u64,
+    /// The release; null where a gate was not met.
     release: Option<Release>,
+    /// Decisions per second on recorded states, one at a time on one thread.
     decisions_per_second: f64,
+    /// Time that the whole took, in seconds.
     wall_seconds: f64,
 }
 
-#[derive(Serialize)]
+/// The model in the registry.
+#[derive(Serialize, JsonSchema)]
 struct Release {
+    /// Folder of the registry.
     registry: PathBuf,
+    /// Name that stands on the model.
     name: &'static str,
+    /// Number of the model.
     number: u32,
 }
 
@@ -73,6 +88,11 @@ impl Arguments {
         let config = self.settings.resolve()?;
         let isa = build::isa()?;
         let recordings = self.out.join("recordings.parquet");
+        let (data, played) = (self.out.join("data"), self.out.join("episodes.parquet"));
+        if let Some(given) = self.data.as_deref() {
+            keep_inputs([given], &played)?;
+            split::keep_from_parts(given, &data)?;
+        }
         let assignment = self.split_by_family(&recordings, &config)?;
         durable::create_folder(&self.out)?;
         match &self.data {
@@ -82,7 +102,6 @@ impl Arguments {
             }
             None => durable::write_bytes(&recordings, bellwether_corpus::recordings())?,
         }
-        let data = self.out.join("data");
         durable::create_folder(&data)?;
         let parts = split::write_parts(&recordings, &assignment, &data)?;
         let file = |side: Side| {
@@ -107,26 +126,23 @@ impl Arguments {
         let held_out = run::read(&test, &config)?;
         // A model that nothing was calibrated for has no point to play at.
         if let Some(point) = loaded.manifest.operating_points.last() {
-            let file =
-                EpisodeFile::start(&self.out.join("episodes.parquet"), &loaded, point.target_fpr, Course::Greedy)?;
+            let file = EpisodeFile::start(&played, &loaded, point.target_fpr, Course::Greedy)?;
             file.write(&loaded, &config, &held_out, &test)?;
         }
         let registry_folder = self.out.join("releases");
         let registry = ModelRegistry::open(&registry_folder)?;
         let record = registry.publish(&folder)?;
         let gate = gates::check(&registry.folder(record.number), &self.limits)?;
-        let release = match gate.passed() {
-            true => {
-                registry.promote(record.number, NAME, &gate, gates::REQUIRED)?;
-                Some(Release { registry: registry_folder, name: NAME, number: record.number })
-            }
-            false => None,
+        let release = match registry.promote(record.number, NAME, &gate, gates::REQUIRED) {
+            Err(RegistryError::GateFailed { .. }) => None,
+            moved => Some(Release { registry: registry_folder, name: NAME, number: moved?.to }),
         };
         let report = Report {
             folder: self.out,
             run: trained.run,
             model_version: trained.version.to_string(),
             evaluation: trained.evaluation,
+            unlabelled_episodes: trained.unlabelled,
             release,
             decisions_per_second: decisions_per_second(&loaded, &held_out)?,
             wall_seconds: started.elapsed().as_secs_f64(),
@@ -196,7 +212,7 @@ fn describe(report: &Report, gates: &str) -> String {
         None => "not released: a gate was not met".to_owned(),
     };
     format!(
-        "{table}\n{gates}\n\n\
+        "{table}{}\n{gates}\n\n\
          model version {} {released}\n\
          {:.0} decisions per second on one thread, one at a time\n\
          {:.0} seconds in all; everything lies in {folder}/, every step that was played on the test in {folder}/episodes.parquet\n\n\
@@ -205,6 +221,11 @@ fn describe(report: &Report, gates: &str) -> String {
          bellwether release --registry {folder}/releases list\n  \
          bellwether evaluate --model {folder}/runs/{}/model --data {folder}/data/test.parquet --train {folder}/data/train.parquet\n  \
          bellwether train --data {folder}/data/train.parquet --valid {folder}/data/test.parquet --seed 2",
-        report.model_version, report.decisions_per_second, report.wall_seconds, report.run, report.run
+        left_out(report.unlabelled_episodes),
+        report.model_version,
+        report.decisions_per_second,
+        report.wall_seconds,
+        report.run,
+        report.run
     )
 }

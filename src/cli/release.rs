@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use bellwether_registry::{ModelRegistry, Move, Published};
+use anyhow::anyhow;
+use bellwether_registry::{GateReport, ModelRegistry, Move, Published, RegistryError};
 use clap::Subcommand;
+use serde::Serialize;
 
-use super::{Failure, Output, gates};
+use super::{Failure, Output, gates, model};
 
 /// Promotes, rolls back, lists and verifies released models.
 #[derive(clap::Args)]
@@ -41,23 +43,41 @@ enum Verb {
     Verify,
 }
 
+/// What `release promote` reports as JSON.
+#[derive(Serialize)]
+struct Promotion {
+    /// What the model was checked for; kept in the registry either way.
+    gates: GateReport,
+    /// The move of the name; null where a gate was not met.
+    moved: Option<Move>,
+}
+
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         let registry = ModelRegistry::open(&self.registry)?;
         match &self.verb {
-            Verb::Promote { model, name, limits } => {
-                let folder = PathBuf::from(model);
-                let record = if folder.is_dir() { registry.publish(&folder)? } else { registry.resolve(model)? };
-                let report = gates::check(&registry.folder(record.number), limits)?;
-                if !report.passed() {
-                    output.report(&report, || gates::describe(&report))?;
-                    return Err(Failure::NotMet(format!(
-                        "version {} stays where it is: a gate was not met",
-                        record.version
-                    )));
+            Verb::Promote { model: asked, name, limits } => {
+                let folder = PathBuf::from(asked);
+                let record = if folder.is_dir() {
+                    model::require(&folder)?;
+                    registry.publish(&folder)?
+                } else {
+                    registry.resolve(asked)?
+                };
+                let gates = gates::check(&registry.folder(record.number), limits)?;
+                // The registry refuses, not this: it keeps the report first.
+                let moved = match registry.promote(record.number, name, &gates, gates::REQUIRED) {
+                    Err(RegistryError::GateFailed { .. }) => None,
+                    moved => Some(moved?),
+                };
+                let promotion = Promotion { gates, moved };
+                output.report(&promotion, || {
+                    let moved = promotion.moved.as_ref().map(describe).unwrap_or_default();
+                    format!("{}\n{moved}", gates::describe(&promotion.gates))
+                })?;
+                if promotion.moved.is_none() {
+                    return Err(Failure::NotMet(format!("{name} stays where it is: a gate was not met")));
                 }
-                let moved = registry.promote(record.number, name, &report, gates::REQUIRED)?;
-                output.report(&moved, || format!("{}\n{}", gates::describe(&report), describe(&moved)))?;
             }
             Verb::Rollback { name } => {
                 let moved = registry.rollback(name)?;
@@ -68,6 +88,10 @@ impl Arguments {
                 output.report(&models, || table(&models))?;
             }
             Verb::Verify => {
+                // A wrong path must not pass for a sound registry.
+                if !self.registry.is_dir() {
+                    return Err(Failure::Failed(anyhow!("there is no registry in {}", self.registry.display())));
+                }
                 let problems = registry.verify()?;
                 output.report(&problems, || {
                     let line = |problem: &bellwether_registry::RegistryProblem| match problem.number {

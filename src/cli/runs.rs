@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use bellwether_registry::{RunReport, RunSummary, Verification, find_run, list_runs, show_run, verify_run};
 use clap::Subcommand;
 
-use super::{Failure, Output};
+use super::{Failure, Output, compare};
 
-/// Lists, shows and verifies training runs.
+/// Lists, shows, compares and verifies training runs.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Folder of run directories.
@@ -25,6 +25,12 @@ enum Verb {
     Show {
         /// Id of the run, or the beginning of it.
         run: String,
+    },
+    /// Runs side by side: the settings in which they differ, whether they read the same data, and their results.
+    Compare {
+        /// Ids of the runs, or their beginnings.
+        #[arg(required = true, num_args = 2.., value_name = "RUN")]
+        runs_to_compare: Vec<String>,
     },
     /// Hash everything that a run made again and compare it with the manifest.
     Verify {
@@ -44,6 +50,11 @@ impl Arguments {
             Verb::Show { run } => {
                 let report = show_run(&find(run)?)?;
                 output.report(&report, || describe(&report))?;
+            }
+            Verb::Compare { runs_to_compare } => {
+                let folders: Vec<PathBuf> = runs_to_compare.iter().map(|run| find(run)).collect::<Result<_, _>>()?;
+                let comparison = compare::compare(&folders)?;
+                output.report(&comparison, || comparison.describe())?;
             }
             Verb::Verify { run } => {
                 let verification = verify_run(&find(run)?)?;

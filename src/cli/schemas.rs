@@ -3,22 +3,24 @@
 use std::path::Path;
 
 use bellwether_trainer::config::TrainConfig;
-use bellwether_trainer::evaluate::evaluation_schema;
 use schemars::transform::RecursiveTransform;
-use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
+use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, schema_for};
 use serde_json::Value;
 
-use super::train;
+use super::{compare, decide, evaluate, quickstart, train};
 
 /// Set to write the files anew.
 const UPDATE: &str = "UPDATE_SCHEMAS";
 
 /// The files and what they must hold.
-fn schemas() -> [(&'static str, Value); 3] {
+fn schemas() -> [(&'static str, Value); 6] {
     [
         ("train-config.schema.json", config_schema()),
-        ("train-report.schema.json", schemars::schema_for!(train::Report).to_value()),
-        ("evaluation.schema.json", evaluation_schema()),
+        ("train-report.schema.json", schema_for!(train::Report).to_value()),
+        ("evaluation.schema.json", schema_for!(evaluate::Report).to_value()),
+        ("quickstart-report.schema.json", schema_for!(quickstart::Report).to_value()),
+        ("decision.schema.json", schema_for!(decide::Answer<'_>).to_value()),
+        ("runs-compare.schema.json", schema_for!(compare::Comparison).to_value()),
     ]
 }
 

@@ -5,14 +5,14 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use bellwether_artifact::durable::{DurableFile, create_folder};
+use bellwether_artifact::durable::{DurableFile, create_folder, remove_file};
 use bellwether_env_adapter::ingest::{
     Assignment, DigestSink, LabelCounts, Leaks, Shares, Side, SplitBy, SplitList, SplitSink, TelemetryReader,
     TelemetryWriter, assign,
 };
 use serde::Serialize;
 
-use super::{Failure, Output};
+use super::{Failure, Output, keep_inputs};
 
 /// Splits a telemetry file into train.parquet, valid.parquet and test.parquet; exact duplicates stay together.
 #[derive(clap::Args)]
@@ -25,13 +25,13 @@ pub(crate) struct Arguments {
     /// A CSV with the columns `id` (or `trace`) and `split`, for `--by list`.
     #[arg(long, value_name = "CSV", required_if_eq("by", "list"))]
     list: Option<PathBuf>,
-    /// Folder of the parts; a part without an episode is not written.
+    /// Folder of the parts. Those of an earlier split go; a part without an episode is not written.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Shares of train, valid and test.
-    #[arg(long, value_name = "SHARE", num_args = 3, default_values_t = [0.7, 0.15, 0.15])]
+    /// Shares of train, valid and test, which a list says itself.
+    #[arg(long, value_name = "SHARE", num_args = 3, default_values_t = [0.7, 0.15, 0.15], allow_negative_numbers = true)]
     shares: Vec<f64>,
-    /// Seed of the split.
+    /// Seed of the split; a list needs none.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
@@ -68,6 +68,7 @@ pub(crate) struct Part {
 
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        keep_from_parts(&self.file, &self.out)?;
         let assignment = self.assign()?;
         create_folder(&self.out)?;
         let parts = write_parts(&self.file, &assignment, &self.out)?;
@@ -82,6 +83,11 @@ impl Arguments {
     }
 
     fn assign(&self) -> Result<Assignment, Failure> {
+        if self.list.is_some() && !matches!(self.by, By::List) {
+            return Err(Failure::usage(anyhow!(
+                "a list is followed with `--by list` alone: leave out --list, or ask for that"
+            )));
+        }
         let list = match &self.list {
             Some(path) => {
                 let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -106,9 +112,20 @@ impl Arguments {
     }
 }
 
-/// Writes the parts that have an episode.
+/// The file of a part.
+fn part_path(out: &Path, side: Side) -> PathBuf {
+    out.join(format!("{}.parquet", side.name()))
+}
+
+/// Refuses to write the parts over a file that is read.
+pub(crate) fn keep_from_parts(input: &Path, out: &Path) -> Result<(), Failure> {
+    Side::ALL.into_iter().try_for_each(|side| keep_inputs([input], &part_path(out, side)))
+}
+
+/// Writes the parts that have an episode, in place of those of an earlier split.
 pub(crate) fn write_parts(file: &Path, assignment: &Assignment, out: &Path) -> Result<Vec<Part>, Failure> {
-    let path = |side: Side| out.join(format!("{}.parquet", side.name()));
+    let path = |side: Side| part_path(out, side);
+    keep_from_parts(file, out)?;
     let mut writers = Vec::new();
     for side in Side::ALL {
         writers.push(TelemetryWriter::new(DurableFile::create(path(side))?)?);
@@ -117,10 +134,18 @@ pub(crate) fn write_parts(file: &Path, assignment: &Assignment, out: &Path) -> R
     let mut sink = SplitSink::new(assignment, writers);
     let unreadable = || format!("cannot read {}", file.display());
     TelemetryReader::open(file).and_then(|reader| reader.read(&mut sink)).with_context(unreadable)?;
-    let mut parts = Vec::new();
+    let mut finished = Vec::new();
     for (side, writer) in Side::ALL.into_iter().zip(sink.into_sinks()) {
         let (part, summary) = writer.finish()?;
-        if summary.episodes > 0 {
+        finished.push((side, part, summary.episodes));
+    }
+    // Beside the new parts an old one would hold episodes of theirs, whatever moment this process dies at.
+    for side in Side::ALL {
+        remove_file(&path(side))?;
+    }
+    let mut parts = Vec::new();
+    for (side, part, episodes) in finished {
+        if episodes > 0 {
             part.commit()?;
             parts.push(Part { side, file: path(side), labels: assignment.counts[side as usize] });
         }

@@ -63,7 +63,20 @@ pub(crate) struct Settings {
     seed: Option<u64>,
 }
 
+/// A line for people about episodes that nothing can be learnt from or measured on; empty where there are none.
+pub(crate) fn left_out(unlabelled: u64) -> String {
+    match unlabelled {
+        0 => String::new(),
+        count => format!("\nleft out {count} episodes without a label"),
+    }
+}
+
 impl Settings {
+    /// Whether any of the flags was given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.config.is_some() || !self.set.is_empty() || self.seed.is_some()
+    }
+
     /// The resolved and validated configuration.
     pub(crate) fn resolve(&self) -> Result<TrainConfig, Failure> {
         let mut flags = self.set.clone();
@@ -136,12 +149,13 @@ impl Arguments {
         output.report(&report, || {
             let table = report.evaluation.as_ref().map(render_table).unwrap_or_default();
             format!(
-                "{table}\nrun      {}\nmodel    {} (version {})\nupdates  {} in {:.0} s",
+                "{table}\nrun      {}\nmodel    {} (version {})\nupdates  {} in {:.0} s{}",
                 report.run,
                 report.model.display(),
                 report.model_version,
                 report.updates,
-                report.wall_seconds
+                report.wall_seconds,
+                left_out(report.unlabelled_episodes)
             )
         })?;
         Ok(())

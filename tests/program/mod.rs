@@ -65,6 +65,14 @@ fn ran(output: Output) -> Ran {
     }
 }
 
+/// The program in `folder`, to be run in a way of the caller's own.
+#[allow(dead_code, reason = "most test files run it as it is")]
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = clean(env!("CARGO_BIN_EXE_bellwether"), folder);
+    command.args(arguments);
+    command
+}
+
 /// Runs the program in `folder`.
 pub(crate) fn bellwether(folder: &Path, arguments: &[&str]) -> Ran {
     ran(clean(env!("CARGO_BIN_EXE_bellwether"), folder).args(arguments).output().unwrap())
@@ -101,6 +109,31 @@ pub(crate) fn shell(folder: &Path, wrapper: &[&str], script: &str, arguments: &[
     let mut command = clean(words[0], folder);
     command.args(&words[1..]).arg(env!("CARGO_BIN_EXE_bellwether")).args(arguments);
     ran(command.output().unwrap())
+}
+
+/// Runs the program in `folder` with a standard output that nobody reads any more.
+#[allow(dead_code, reason = "not every test file closes the output")]
+pub(crate) fn unread(folder: &Path, arguments: &[&str]) -> Ran {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    ran(clean(env!("CARGO_BIN_EXE_bellwether"), folder).args(arguments).stdout(writer).output().unwrap())
+}
+
+/// A JSON schema that is checked in.
+#[allow(dead_code, reason = "not every test file looks at reports")]
+pub(crate) fn schema(name: &str) -> serde_json::Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats").join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Fails with the first places where a document breaks a schema that is checked in.
+#[allow(dead_code, reason = "not every test file looks at reports")]
+#[track_caller]
+pub(crate) fn keeps_schema(name: &str, document: &serde_json::Value) {
+    let validator = jsonschema::validator_for(&schema(name)).unwrap();
+    let broken: Vec<String> =
+        validator.iter_errors(document).take(5).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(broken.is_empty(), "{name}: {broken:#?}");
 }
 
 /// All files below `folder`, sorted, as paths relative to it.

@@ -11,7 +11,7 @@ use bellwether_env_adapter::ingest::EpisodeDigest;
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::{ACTION_COUNT, Action, Label};
 use bellwether_registry::{
-    EventFile, InputFile, MANIFEST_FORMAT, RegistryError, RunDirectory, RunManifest, check_name,
+    EventFile, InputFile, MANIFEST_FORMAT, RegistryError, RunDirectory, RunManifest, RunPaths, check_name,
 };
 use bellwether_replay::StateRows;
 
@@ -168,7 +168,8 @@ pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Resu
             })
         }
         Err(error) => {
-            directory.fail(&with_causes(&error))?;
+            // The first error is the one to tell; without a record of it the run counts as aborted.
+            let _ = directory.fail(&with_causes(&error));
             Err(error)
         }
     }
@@ -266,12 +267,12 @@ fn open(
 ) -> Result<RunDirectory, RunError> {
     let fingerprint = manifest.fingerprint()?;
     let Some(folder) = request.resume else { return Ok(RunDirectory::create(request.runs, manifest)?) };
-    let mut directory = RunDirectory::resume(folder)?;
-    if directory.manifest().fingerprint()? != fingerprint {
-        let run = directory.id();
-        directory.fail("it was taken up with other data, another configuration or by another build")?;
-        return Err(RunError::OtherRun { run });
+    // Asked before it is taken up: a slip of whoever calls changes nothing about the run.
+    let paths = RunPaths::new(folder);
+    if RunManifest::read(&paths.manifest())?.fingerprint()? != fingerprint {
+        return Err(RunError::OtherRun { run: paths.id() });
     }
+    let mut directory = RunDirectory::resume(folder)?;
     let path = directory.paths().folder().join(CHECKPOINT);
     let mut metrics_bytes = 0;
     if path.exists() {

@@ -323,11 +323,6 @@ impl Oracle {
     }
 }
 
-/// The JSON schema of [`Evaluation`], as it is checked in.
-pub fn evaluation_schema() -> serde_json::Value {
-    schemars::schema_for!(Evaluation).to_value()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::summary::tests::outcome;
@@ -422,7 +417,7 @@ mod tests {
 
     #[test]
     fn the_schema_names_every_field() {
-        let schema = evaluation_schema();
+        let schema = schemars::schema_for!(Evaluation).to_value();
         for key in ["operating_points", "oracle", "per_family", "baselines"] {
             assert!(schema["properties"].get(key).is_some(), "{key}");
         }

@@ -4,6 +4,7 @@ use bellwether_env_adapter::action::ActionMask;
 use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_replay::SampledRows;
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::answers::{self, AnswerModel, Place, greedy};
@@ -27,7 +28,7 @@ pub struct Policy<'a> {
 }
 
 /// How the q-values of a policy are followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Course {
     /// The best allowed action, always.

@@ -8,6 +8,7 @@ use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeWriter, PlayedParts, Step, Written};
 use bellwether_replay::{ActionMask, Encoding, SampledRows, StateRows};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::answers::{AnswerModel, Place};
@@ -34,9 +35,10 @@ pub struct Playing<'a> {
 }
 
 /// The policy as an episode file names it: the JSON of its metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Player {
     /// Version of the model.
+    #[schemars(with = "String")]
     pub model_version: ModelVersion,
     /// The false-positive rate that was asked for.
     pub target_fpr: f64,

@@ -90,6 +90,11 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
     let shown = bellwether(at, &[&runs[..], &["show", run]].concat()).expect(0).json();
     assert!(shown["metrics_records"].as_u64().unwrap() > 0);
     bellwether(at, &[&runs[..], &["verify", run]].concat()).expect(0);
+    let metrics = at.join("quickstart/runs").join(run).join("metrics.jsonl");
+    let whole = std::fs::read(&metrics).unwrap();
+    std::fs::write(&metrics, &whole[1..]).unwrap();
+    bellwether(at, &[&runs[..], &["verify", run]].concat()).complains(2, &["not what its manifest says"]);
+    std::fs::write(&metrics, whole).unwrap();
     let release = ["release", "--json", "--registry", "quickstart/releases"];
     let models = bellwether(at, &[&release[..], &["list"]].concat()).expect(0).json();
     assert_eq!((models[0]["version"].as_str(), models[0]["names"][0].as_str()), (Some(version), Some("champion")));
@@ -277,6 +282,7 @@ fn a_killed_run_is_aborted_readable_and_goes_on_to_the_same_bytes() {
     let run = at.join("runs").join(id);
     assert!(!run.join("model").exists() && !run.join("evaluation.json").exists(), "the kill came too late");
     bellwether(at, &["export", id, "--out", "model"]).complains(1, &["aborted"]);
+    bellwether(at, &["runs", "verify", id]).complains(2, &["aborted", "complete"]);
 
     // Taken up by mistake, it stays what it is.
     let mistaken = train(&[&long[..], &["--seed", "9", "--resume", id]].concat());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bellwether_registry::{RunReport, RunSummary, Verification, find_run, list_runs, show_run, verify_run};
+use bellwether_registry::{RunReport, RunStatus, RunSummary, Verification, find_run, list_runs, show_run, verify_run};
 use clap::Subcommand;
 
 use super::{Failure, Output, compare};
@@ -60,7 +60,13 @@ impl Arguments {
                 let verification = verify_run(&find(run)?)?;
                 output.report(&verification, || findings(&verification))?;
                 if !verification.passed() {
-                    return Err(Failure::NotMet(format!("the run {} is not what its manifest says", verification.id)));
+                    let Verification { id, status, .. } = &verification;
+                    return Err(Failure::NotMet(match status {
+                        RunStatus::Complete => format!("the run {id} is not what its manifest says"),
+                        status => {
+                            format!("the run {id} is {status}: only of a complete one is known what it should hold")
+                        }
+                    }));
                 }
             }
         }

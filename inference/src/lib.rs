@@ -8,5 +8,5 @@ pub mod engine;
 pub mod model;
 pub mod release;
 
-pub use engine::{DecideError, Decision, Engine, EngineError, Isa, Scratch};
+pub use engine::{DecideError, Decision, Engine, EngineError, Isa, Precision, Scratch};
 pub use release::{LoadedRelease, ReleaseError, load_release};

@@ -114,7 +114,7 @@ pub fn golden_vector(
     state: &[f32],
     mask: &[bool],
 ) -> Result<GoldenVector, DecideError> {
-    let decision = engine.decide(scratch, state, mask)?;
+    let decision = engine.decide_exactly(scratch, state, mask)?;
     Ok(GoldenVector {
         state: GoldenVector::sparse_state(state),
         mask: mask.to_vec(),
@@ -158,7 +158,7 @@ fn check_golden(golden: &[GoldenVector], engine: &Engine) -> Result<(), ReleaseE
     for (index, vector) in golden.iter().enumerate() {
         let state = vector.dense_state(engine.width());
         let decision = engine
-            .decide(&mut scratch, &state, &vector.mask)
+            .decide_exactly(&mut scratch, &state, &vector.mask)
             .map_err(|cause| ReleaseError::GoldenRefused { index, cause })?;
         // The manifest's own rules tie its action to its q-values, so these are enough.
         for (action, (&found, &expected)) in decision.q_values.iter().zip(&vector.q_values).enumerate() {

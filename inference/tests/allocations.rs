@@ -5,7 +5,7 @@ mod nets;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use bellwether_inference::{Engine, Isa};
+use bellwether_inference::{Engine, Isa, Precision};
 use nets::Draw;
 
 /// The system's allocator, counting the calls of each thread.
@@ -58,20 +58,32 @@ fn the_counter_counts() {
 #[test]
 fn decisions_and_refusals_allocate_nothing() {
     let mlp = Draw(1).mlp(&[64, 256, 256, 6]);
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-        let engine = Engine::new(&mlp, isa).unwrap();
-        let mut scratch = engine.scratch();
-        let (state, broken) = (vec![0.5; 64 * 3], vec![f32::NAN; 64]);
-        let mask = vec![true; 6 * 3];
-        let calls = calls_during(|| {
-            for _ in 0..10 {
-                assert!(engine.decide(&mut scratch, &state[..64], &mask[..6]).is_ok());
-                assert!(engine.decide(&mut scratch, &broken, &mask[..6]).is_err());
-                assert!(engine.decide(&mut scratch, &state[..64], &[false; 6]).is_err());
-                let batch = engine.decide_batch(&mut scratch, &state, &mask, |_, decision| assert!(decision.is_ok()));
-                assert!(batch.is_ok());
-            }
-        });
-        assert_eq!(calls, 0, "{isa}");
+    // Two equal actions, so that the certified engine has to fall back.
+    let mut tied = mlp.clone();
+    if let Some(last) = tied.layers.last_mut() {
+        last.weights.chunks_exact_mut(6).for_each(|row| row.fill(row[0]));
+        last.bias.fill(0.0);
     }
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        check(Engine::new(&mlp, isa).unwrap(), Some(false));
+        check(Engine::new(&mlp, isa).unwrap().with_precision(Precision::Certified), None);
+        check(Engine::new(&tied, isa).unwrap().with_precision(Precision::Certified), Some(false));
+    }
+}
+
+fn check(engine: Engine, certified: Option<bool>) {
+    let mut scratch = engine.scratch();
+    let (state, broken) = (vec![0.5; 64 * 3], vec![f32::NAN; 64]);
+    let mask = vec![true; 6 * 3];
+    let calls = calls_during(|| {
+        for _ in 0..10 {
+            let decision = engine.decide(&mut scratch, &state[..64], &mask[..6]);
+            assert!(decision.is_ok_and(|decision| certified.is_none_or(|expected| decision.certified == expected)));
+            assert!(engine.decide(&mut scratch, &broken, &mask[..6]).is_err());
+            assert!(engine.decide(&mut scratch, &state[..64], &[false; 6]).is_err());
+            let batch = engine.decide_batch(&mut scratch, &state, &mask, |_, decision| assert!(decision.is_ok()));
+            assert!(batch.is_ok());
+        }
+    });
+    assert_eq!(calls, 0, "{} {:?}", engine.isa(), engine.precision());
 }

@@ -8,6 +8,7 @@
 //! a sum that is itself zero, a zero of either sign goes on to add nothing to the next layer, and the last layer drops
 //! the sign. No larger difference can arise from it.
 
+mod certified;
 mod isa;
 mod kernels;
 mod slab;
@@ -19,8 +20,19 @@ use std::ops::RangeInclusive;
 use thiserror::Error;
 
 use crate::model::{Mlp, ModelError};
-use kernels::{Active, Kernel};
+use certified::{Certified, Workspace};
+use kernels::{Active, Kernel, all_within};
 use slab::{Lane, Slab};
+
+/// How decisions are computed. The action is the same either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// In f32, under the numeric contract.
+    #[default]
+    Exact,
+    /// In 16-bit integers where a bound proves that the contract's action comes out, otherwise in f32.
+    Certified,
+}
 
 /// A network ready to decide. Cheap to share between threads; each brings its own [`Scratch`].
 #[derive(Debug)]
@@ -28,6 +40,9 @@ pub struct Engine {
     slab: Slab,
     kernel: Kernel,
     state_range: RangeInclusive<f32>,
+    precision: Precision,
+    /// Only where precision asks for it and the network permits it.
+    certified: Option<Certified>,
 }
 
 /// The working memory of one thread, reused from call to call.
@@ -37,6 +52,8 @@ pub struct Scratch {
     lanes: Vec<Lane>,
     /// Inputs of the layer at hand that are not zero.
     active: Active,
+    /// What the integers need.
+    workspace: Workspace,
     /// The last q-values.
     q_values: Vec<f32>,
 }
@@ -50,6 +67,11 @@ pub struct Decision<'a> {
     pub q_values: &'a [f32],
     /// Its q-value less that of the next best allowed action, at least 0; `None` where only one action is allowed.
     pub margin: Option<f32>,
+    /// Whether a certificate stands for the f32 kernel, which then was not run: see [`Precision::Certified`].
+    pub certified: bool,
+    /// No q-value is further than this from that of the f32 kernel: 0 where that kernel gave them. The margin can be off by
+    /// twice as much.
+    pub bound: f32,
 }
 
 /// Why an engine was not built.
@@ -147,14 +169,31 @@ impl Engine {
     pub fn new(mlp: &Mlp, isa: Isa) -> Result<Self, EngineError> {
         mlp.check()?;
         let kernel = Kernel::new(isa).ok_or(EngineError::IsaUnavailable(isa))?;
-        Ok(Engine { slab: Slab::new(mlp), kernel, state_range: Self::STATE_RANGE })
+        let (precision, state_range) = (Precision::Exact, Self::STATE_RANGE);
+        Ok(Engine { slab: Slab::new(mlp), kernel, state_range, precision, certified: None })
+    }
+
+    /// The same engine, deciding with this precision; a new engine is exact. Certified decisions are prepared here, which takes
+    /// some 10 ms for 64-256-256-6.
+    ///
+    /// Networks of one layer or more than 64 actions, weights past 2^40 and ranges of states past 2^20 always end at the f32
+    /// kernel.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self.certified = match precision {
+            Precision::Exact => None,
+            Precision::Certified => Certified::new(&self.slab, &self.state_range),
+        };
+        self
     }
 
     /// The same engine for states whose values lie in `range`; with [`f32::MIN`] to [`f32::MAX`] any finite value passes.
     #[must_use]
     pub fn with_state_range(mut self, range: RangeInclusive<f32>) -> Self {
         self.state_range = range;
-        self
+        let precision = self.precision;
+        self.with_precision(precision)
     }
 
     /// Width of a state.
@@ -165,6 +204,11 @@ impl Engine {
     /// Number of actions.
     pub fn actions(&self) -> usize {
         self.slab.outputs()
+    }
+
+    /// How decisions are computed.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The instruction set in use.
@@ -190,28 +234,56 @@ impl Engine {
         state: &[f32],
         mask: &[bool],
     ) -> Result<Decision<'s>, DecideError> {
-        let (found, expected) = (mask.len(), self.actions());
-        if found != expected {
-            return Err(DecideError::MaskWidth { found, expected });
-        }
-        if !mask.contains(&true) {
-            return Err(DecideError::EmptyMask);
-        }
-        let q_values = self.q_values(scratch, state)?;
-        // An empty mask was refused, so there is a best action.
-        let (action, margin) = best(q_values, mask).ok_or(DecideError::EmptyMask)?;
-        Ok(Decision { action, q_values, margin })
+        let Some(certified) = &self.certified else {
+            return self.decide_exactly(scratch, state, mask);
+        };
+        self.check(scratch, state, Some(mask))?;
+        let Scratch { lanes, active, workspace, q_values } = &mut *scratch;
+        let memory = (workspace, active, lanes.as_mut_slice(), &mut q_values[..mask.len()]);
+        let Some(found) = certified.decide(self.kernel, &self.slab, memory, state, mask) else {
+            return self.decide_in_f32(scratch, state, mask);
+        };
+        let q_values = &scratch.q_values[..mask.len()];
+        let (_, margin) = best(q_values, mask).ok_or(DecideError::EmptyMask)?;
+        Ok(Decision { action: found.action, q_values, margin, certified: true, bound: found.bound })
     }
 
-    /// The q-values of all actions in `state`.
+    /// What [`Engine::decide`] gives with [`Precision::Exact`]: the q-values of the numeric contract.
+    ///
+    /// # Errors
+    /// As [`Engine::decide`].
+    pub fn decide_exactly<'s>(
+        &self,
+        scratch: &'s mut Scratch,
+        state: &[f32],
+        mask: &[bool],
+    ) -> Result<Decision<'s>, DecideError> {
+        self.check(scratch, state, Some(mask))?;
+        self.decide_in_f32(scratch, state, mask)
+    }
+
+    fn decide_in_f32<'s>(
+        &self,
+        scratch: &'s mut Scratch,
+        state: &[f32],
+        mask: &[bool],
+    ) -> Result<Decision<'s>, DecideError> {
+        let q_values = self.q_values_in_f32(scratch, state)?;
+        // An empty mask was refused, so there is a best action.
+        let (action, margin) = best(q_values, mask).ok_or(DecideError::EmptyMask)?;
+        Ok(Decision { action, q_values, margin, certified: false, bound: 0.0 })
+    }
+
+    /// The q-values of all actions in `state`, under the numeric contract whatever the precision of decisions.
     ///
     /// # Errors
     /// As [`Engine::decide`], save for the mask.
     pub fn q_values<'s>(&self, scratch: &'s mut Scratch, state: &[f32]) -> Result<&'s [f32], DecideError> {
-        self.check_state(state)?;
-        if !scratch.fits(self) {
-            return Err(DecideError::ScratchTooSmall);
-        }
+        self.check(scratch, state, None)?;
+        self.q_values_in_f32(scratch, state)
+    }
+
+    fn q_values_in_f32<'s>(&self, scratch: &'s mut Scratch, state: &[f32]) -> Result<&'s [f32], DecideError> {
         scratch.active.gather(self.kernel, state);
         let last = self.slab.layers() - 1;
         for index in 0..=last {
@@ -257,17 +329,36 @@ impl Engine {
         Ok(())
     }
 
+    /// Checks everything that can be said before computing.
+    fn check(&self, scratch: &Scratch, state: &[f32], mask: Option<&[bool]>) -> Result<(), DecideError> {
+        if let Some(mask) = mask {
+            let (found, expected) = (mask.len(), self.actions());
+            if found != expected {
+                return Err(DecideError::MaskWidth { found, expected });
+            }
+            if !mask.contains(&true) {
+                return Err(DecideError::EmptyMask);
+            }
+        }
+        self.check_state(state)?;
+        if scratch.fits(self) { Ok(()) } else { Err(DecideError::ScratchTooSmall) }
+    }
+
+    fn widest_lanes(&self) -> usize {
+        let certified = self.certified.as_ref().map_or(0, Certified::widest_lanes);
+        self.slab.widest_lanes().max(certified)
+    }
+
     fn check_state(&self, state: &[f32]) -> Result<(), DecideError> {
         let (found, expected) = (state.len(), self.width());
         if found != expected {
             return Err(DecideError::StateWidth { found, expected });
         }
         let (low, high) = (*self.state_range.start(), *self.state_range.end());
-        // A comparison with NaN is false, so one pass without a branch sees all violations.
-        let inside = |value: f32| value.is_finite() & (value >= low) & (value <= high);
-        if state.iter().fold(true, |all, &value| all & inside(value)) {
+        if all_within(self.kernel, state, low, high) {
             return Ok(());
         }
+        let inside = |value: f32| value.is_finite() && value >= low && value <= high;
         match state.iter().copied().enumerate().find(|&(_, value)| !inside(value)) {
             Some((index, value)) if value.is_finite() => Err(DecideError::StateOutOfRange { index, value, low, high }),
             Some((index, value)) => Err(DecideError::NonFiniteState { index, value }),
@@ -295,19 +386,23 @@ fn best(q_values: &[f32], mask: &[bool]) -> Option<(usize, Option<f32>)> {
 impl Scratch {
     /// Makes room for `engine`, which allocates only where the scratch was smaller.
     pub fn grow(&mut self, engine: &Engine) {
-        let (lanes, width) = (engine.slab.widest_lanes(), engine.slab.widest_input());
+        let (lanes, width) = (engine.widest_lanes(), engine.slab.widest_input());
         if self.lanes.len() < lanes {
             self.lanes.resize(lanes, Lane::ZERO);
         }
         self.active.grow(width);
+        if engine.certified.is_some() {
+            self.workspace.grow(engine.width(), width);
+        }
         if self.q_values.len() < engine.actions() {
             self.q_values.resize(engine.actions(), 0.0);
         }
     }
 
     fn fits(&self, engine: &Engine) -> bool {
-        self.lanes.len() >= engine.slab.widest_lanes()
+        self.lanes.len() >= engine.widest_lanes()
             && self.active.room() >= engine.slab.widest_input()
             && self.q_values.len() >= engine.actions()
+            && (engine.certified.is_none() || self.workspace.fits(engine.width(), engine.slab.widest_input()))
     }
 }

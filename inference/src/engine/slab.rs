@@ -78,6 +78,11 @@ impl Slab {
         Layer { bias, weights: &rest[..extent.inputs * row], outputs: extent.outputs }
     }
 
+    /// Number of inputs of a layer.
+    pub(super) fn inputs_of(&self, index: usize) -> usize {
+        self.layers[index].inputs
+    }
+
     pub(super) fn inputs(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.inputs)
     }

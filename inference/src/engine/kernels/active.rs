@@ -30,6 +30,11 @@ impl Active {
         self.index.len().saturating_sub(LANES)
     }
 
+    /// How many they are.
+    pub(in crate::engine) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The numbers of the inputs, ascending.
     pub(super) fn index(&self) -> &[u32] {
         &self.index[..self.len]
@@ -38,6 +43,26 @@ impl Active {
     /// Their values.
     pub(super) fn value(&self) -> &[f32] {
         &self.value[..self.len]
+    }
+
+    /// Shows each input with its value.
+    #[cfg(test)]
+    pub(in crate::engine) fn each(&self, mut show: impl FnMut(usize, f32)) {
+        self.index().iter().zip(self.value()).for_each(|(&index, &value)| show(index as usize, value));
+    }
+
+    /// The numbers of neighbours in the list; the last pair is filled up with 0 once the list is padded.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn index_pairs(&self) -> &[[u32; 2]] {
+        self.index[..self.len.next_multiple_of(2)].as_chunks().0
+    }
+
+    /// The values, and zeros up to a whole lane; the numbers are filled up in the same way.
+    pub(in crate::engine) fn padded_value(&mut self) -> &[f32] {
+        let end = self.len.next_multiple_of(LANES);
+        self.index[self.len..end].fill(0);
+        self.value[self.len..end].fill(0.0);
+        &self.value[..end]
     }
 
     /// Keeps what is not zero of a state.

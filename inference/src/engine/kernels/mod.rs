@@ -1,11 +1,18 @@
 //! One affine layer, on each instruction set: the inner loops of the engine and the only unsafe code of the crate.
 
 mod active;
+mod integer;
+mod interleaved;
 mod scalar;
+mod split;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_integer;
 
 pub(super) use active::Active;
+pub(super) use integer::{IntegerLayer, Words};
+pub(super) use split::{Split, all_within, largest, products, squares};
 
 use super::isa::Isa;
 use super::slab::{LANES, Lane, Layer};
@@ -19,18 +26,38 @@ fn flat(lanes: &[Lane]) -> &[f32] {
 
 const _: () = assert!(size_of::<Lane>() == size_of::<[f32; LANES]>());
 
+/// `N` elements from `first` on. Their number is in the type, which lets a loop over them be unrolled.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn chunk<T, const N: usize>(elements: &[T], first: usize) -> &[T; N] {
+    match elements[first..].first_chunk() {
+        Some(chunk) => chunk,
+        None => panic!("element {first} and the {N} from there on must lie within {}", elements.len()),
+    }
+}
+
 /// A kernel that this processor can run: its existence is the proof.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kernel(Isa);
+pub(super) struct Kernel {
+    isa: Isa,
+    integer: Isa,
+}
 
 impl Kernel {
     /// The kernel for `isa`, if this processor has it.
     pub(super) fn new(isa: Isa) -> Option<Self> {
-        isa.is_available().then_some(Kernel(isa))
+        // The integers of a processor with AVX-512F alone are done on AVX2, which comes with it.
+        let integer = if isa == Isa::Avx512 && !has_integer_avx512() { Isa::Avx2 } else { isa };
+        isa.is_available().then_some(Kernel { isa, integer })
     }
 
     pub(super) fn isa(self) -> Isa {
-        self.0
+        self.isa
+    }
+
+    /// What the integer layers run on; AVX-512 stands for VNNI and BW here.
+    fn integer_isa(self) -> Isa {
+        self.integer
     }
 
     /// `out_j = bias_j + sum over the inputs`, as one chain for each output, in the order of the inputs.
@@ -40,7 +67,7 @@ impl Kernel {
     #[inline]
     pub(super) fn affine(self, layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) {
         assert_eq!(out.len(), layer.bias.len());
-        match self.0 {
+        match self.isa {
             Isa::Scalar => scalar::affine(layer, inputs, out),
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
@@ -55,4 +82,11 @@ impl Kernel {
             Isa::Avx2 | Isa::Avx512 => scalar::affine(layer, inputs, out),
         }
     }
+}
+
+fn has_integer_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }

@@ -6,15 +6,16 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256, __m512, __mmask16, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_NEQ_UQ, _mm256_fmadd_ps, _mm256_load_ps, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_store_ps, _mm512_abs_ps, _mm512_add_epi32, _mm512_fmadd_ps, _mm512_load_ps,
-    _mm512_mask_cmp_ps_mask, _mm512_maskz_compress_epi32, _mm512_maskz_compress_ps, _mm512_maskz_loadu_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_store_ps, _mm512_storeu_ps,
-    _mm512_storeu_si512,
+    __m256, __m512, __mmask16, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_NEQ_UQ, _mm256_add_ps, _mm256_fmadd_ps, _mm256_load_ps,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_store_ps, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_fmadd_ps, _mm512_load_ps, _mm512_mask_cmp_ps_mask, _mm512_maskz_compress_epi32, _mm512_maskz_compress_ps,
+    _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_store_ps,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
-use super::Active;
 use super::active::Gathered;
+use super::interleaved::CHAINS;
+use super::{Active, chunk};
 use crate::engine::slab::{LANES, Lane, Layer};
 
 /// See [`super::Kernel::affine`].
@@ -37,12 +38,12 @@ pub(super) fn affine_avx512(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]
 fn tile_avx512<const N: usize>(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane], first: usize) -> usize {
     let row_lanes = out.len();
     let mut sums: [__m512; N] = [_mm512_setzero_ps(); N];
-    let bias = chunk::<N>(layer.bias, first);
+    let bias = chunk::<_, N>(layer.bias, first);
     for (lane, sum) in sums.iter_mut().enumerate() {
         *sum = whole(&bias[lane]);
     }
     for (&index, &value) in inputs.index().iter().zip(inputs.value()) {
-        let row = chunk::<N>(layer.weights, index as usize * row_lanes + first);
+        let row = chunk::<_, N>(layer.weights, index as usize * row_lanes + first);
         let value = _mm512_set1_ps(value);
         // Two zipped iterators would be unrolled too late for the sums to stay in registers.
         for (lane, sum) in sums.iter_mut().enumerate() {
@@ -54,15 +55,6 @@ fn tile_avx512<const N: usize>(layer: &Layer<'_>, inputs: &Active, out: &mut [La
         unsafe { _mm512_store_ps(lane.0.as_mut_ptr(), sum) };
     }
     N
-}
-
-/// `N` lanes from lane `first` on. Their number is in the type, which lets the loop over them be unrolled.
-#[inline(always)]
-fn chunk<const N: usize>(lanes: &[Lane], first: usize) -> &[Lane; N] {
-    match lanes[first..].first_chunk() {
-        Some(chunk) => chunk,
-        None => panic!("lane {first} and the {N} from there on must lie within {}", lanes.len()),
-    }
 }
 
 /// A lane in one register.
@@ -91,12 +83,12 @@ pub(super) fn affine_avx2(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) 
 fn tile_avx2<const N: usize>(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane], first: usize) -> usize {
     let row_lanes = out.len();
     let mut sums: [[__m256; 2]; N] = [[_mm256_setzero_ps(); 2]; N];
-    let bias = chunk::<N>(layer.bias, first);
+    let bias = chunk::<_, N>(layer.bias, first);
     for (lane, sum) in sums.iter_mut().enumerate() {
         *sum = halves(&bias[lane]);
     }
     for (&index, &value) in inputs.index().iter().zip(inputs.value()) {
-        let row = chunk::<N>(layer.weights, index as usize * row_lanes + first);
+        let row = chunk::<_, N>(layer.weights, index as usize * row_lanes + first);
         let value = _mm256_set1_ps(value);
         for (lane, [low, high]) in sums.iter_mut().enumerate() {
             let [a, b] = halves(&row[lane]);
@@ -122,11 +114,74 @@ fn halves(lane: &Lane) -> [__m256; 2] {
     unsafe { [_mm256_load_ps(lane.0.as_ptr()), _mm256_load_ps(lane.0.as_ptr().add(LANES / 2))] }
 }
 
+/// See [`super::Kernel::interleaved`].
+#[target_feature(enable = "avx512f")]
+pub(super) fn interleaved_avx512(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) {
+    let row = out.len();
+    let (indices, last_indices) = inputs.index().as_chunks::<CHAINS>();
+    let (values, last_values) = inputs.value().as_chunks::<CHAINS>();
+    for (lane, out) in out.iter_mut().enumerate() {
+        let mut sums: [__m512; CHAINS] = [_mm512_setzero_ps(); CHAINS];
+        for (indices, values) in indices.iter().zip(values) {
+            for (chain, sum) in sums.iter_mut().enumerate() {
+                let weights = whole(&layer.weights[indices[chain] as usize * row + lane]);
+                *sum = _mm512_fmadd_ps(_mm512_set1_ps(values[chain]), weights, *sum);
+            }
+        }
+        for (chain, sum) in sums.iter_mut().enumerate().take(CHAINS - 1) {
+            if let (Some(&index), Some(&value)) = (last_indices.get(chain), last_values.get(chain)) {
+                let weights = whole(&layer.weights[index as usize * row + lane]);
+                *sum = _mm512_fmadd_ps(_mm512_set1_ps(value), weights, *sum);
+            }
+        }
+        let [a, b, c, d] = sums;
+        let sum = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
+        // SAFETY: as in `whole`.
+        unsafe { _mm512_store_ps(out.0.as_mut_ptr(), _mm512_add_ps(sum, whole(&layer.bias[lane]))) };
+    }
+}
+
+/// See [`super::Kernel::interleaved`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn interleaved_avx2(layer: &Layer<'_>, inputs: &Active, out: &mut [Lane]) {
+    let row = out.len();
+    let (indices, last_indices) = inputs.index().as_chunks::<CHAINS>();
+    let (values, last_values) = inputs.value().as_chunks::<CHAINS>();
+    for (lane, out) in out.iter_mut().enumerate() {
+        let mut sums: [[__m256; 2]; CHAINS] = [[_mm256_setzero_ps(); 2]; CHAINS];
+        for (indices, values) in indices.iter().zip(values) {
+            for (chain, [low, high]) in sums.iter_mut().enumerate() {
+                let [a, b] = halves(&layer.weights[indices[chain] as usize * row + lane]);
+                let value = _mm256_set1_ps(values[chain]);
+                *low = _mm256_fmadd_ps(value, a, *low);
+                *high = _mm256_fmadd_ps(value, b, *high);
+            }
+        }
+        for (chain, [low, high]) in sums.iter_mut().enumerate().take(CHAINS - 1) {
+            if let (Some(&index), Some(&value)) = (last_indices.get(chain), last_values.get(chain)) {
+                let [a, b] = halves(&layer.weights[index as usize * row + lane]);
+                let value = _mm256_set1_ps(value);
+                *low = _mm256_fmadd_ps(value, a, *low);
+                *high = _mm256_fmadd_ps(value, b, *high);
+            }
+        }
+        let bias = halves(&layer.bias[lane]);
+        let [[a, e], [b, f], [c, g], [d, h]] = sums;
+        let low = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+        let high = _mm256_add_ps(_mm256_add_ps(e, f), _mm256_add_ps(g, h));
+        // SAFETY: as in `halves`.
+        unsafe {
+            _mm256_store_ps(out.0.as_mut_ptr(), _mm256_add_ps(low, bias[0]));
+            _mm256_store_ps(out.0.as_mut_ptr().add(LANES / 2), _mm256_add_ps(high, bias[1]));
+        }
+    }
+}
+
 /// Keeps what is not zero of `values` (what is above zero, if `RECTIFY`): numbers into `index`, values into `kept`.
 ///
 /// # Panics
 /// When one of the two is not at least a lane longer than `values`.
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,popcnt")]
 pub(super) fn gather_avx512<const RECTIFY: bool>(values: &[f32], index: &mut [u32], kept: &mut [f32]) -> Gathered {
     // At most as much was kept as was read, so a whole lane can always be stored behind it.
     assert!(index.len() >= values.len() + LANES && kept.len() >= values.len() + LANES);

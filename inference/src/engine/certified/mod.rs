@@ -1,0 +1,290 @@
+//! Decisions in 16-bit integers that are provably those of the canonical kernel.
+//!
+//! Hidden layers are computed in integers, the last one in f32, and beside them runs a bound on how far the activations can
+//! be from those of the canonical kernel. Where it cannot tell the best allowed action from every other, there is no
+//! certificate. `docs/algorithms/certified-decisions.md` derives every line of the bound; the names here are its names.
+
+#[cfg(test)]
+mod hunt;
+mod layer;
+mod norms;
+
+use std::ops::RangeInclusive;
+
+use super::kernels::{Active, Kernel, Split, largest, products, squares};
+use super::slab::{LANES, Lane, Slab};
+use layer::Hidden;
+use norms::euclidean;
+
+/// Unit roundoff of f32.
+const U: f64 = 1.0 / (1_u64 << 24) as f64;
+
+/// Covers the roundings of the bound itself, which is computed in f64 from numbers that are not negative.
+const SLACK: f64 = 1.0 + 1e-9;
+
+/// More than everything that underflow can take from a sum of 2^16 terms, or from a product with a step.
+const UNDERFLOW: f64 = 1e-30;
+
+/// No certificate is given where a sum could reach this: f32 overflows at 3.4e38.
+const LARGEST_SUM: f64 = 1e30;
+
+/// More actions than this are left to the canonical kernel: the table of pairs would grow too large.
+const MOST_ACTIONS: usize = 64;
+
+/// States past this are left to the canonical kernel.
+const LARGEST_STATE: f32 = (1 << 20) as f32;
+
+/// A network in integers, with what is needed to bound its errors.
+#[derive(Debug)]
+pub(super) struct Certified {
+    hidden: Vec<Hidden>,
+    last: Last,
+    /// Step of the first layer: states have a known range.
+    step: f32,
+    /// Per input: what turns it into steps, a power of two.
+    steps_per_unit: Vec<f32>,
+}
+
+/// The last layer's rows.
+#[derive(Debug)]
+struct Last {
+    inputs: f64,
+    /// Per action: at least `|w_a|_2`, and `|b_a|`.
+    rows: Vec<(f64, f64)>,
+    /// Per pair of actions: at least `|w_a - w_b|_2`.
+    differences: Vec<f64>,
+}
+
+/// The working memory of an integer pass.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Workspace {
+    steps: Vec<f32>,
+    split: Split,
+}
+
+/// A decision that the canonical kernel would take too.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Certificate {
+    /// Number of the action.
+    pub action: usize,
+    /// No q-value is further than this from that of the canonical kernel.
+    pub bound: f32,
+}
+
+/// How far the activations of a layer can be from the canonical ones.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    /// At least `|y|_2`.
+    size: f64,
+    /// At least `|y - x|_2`, where `x` are the canonical activations.
+    error: f64,
+}
+
+impl Certified {
+    /// A network in `slab` for states within `range`. `None` where nothing could be certified, or nothing would be gained:
+    /// one layer, more than 64 actions, a range or weights beyond what the arithmetic is made for.
+    pub(super) fn new(slab: &Slab, range: &RangeInclusive<f32>) -> Option<Self> {
+        let count = slab.layers().checked_sub(1).filter(|count| *count > 0)?;
+        let limit = range.start().abs().max(range.end().abs());
+        if slab.outputs() > MOST_ACTIONS || limit.is_nan() || limit > LARGEST_STATE {
+            return None;
+        }
+        let hidden: Vec<Hidden> = (0..count)
+            .map(|index| Hidden::new(&slab.layer(index), slab.inputs_of(index), index == 0))
+            .collect::<Option<_>>()?;
+        let first = hidden.first()?;
+        let step = power_of_two_above(limit) * first.largest_factor() / (1_u32 << first.upper_bits) as f32;
+        let steps_per_unit = first.factors.iter().map(|factor| factor / step).collect();
+        let last = Last::new(slab);
+        let sound = hidden
+            .iter()
+            .all(|layer| layer.sigma < LARGEST_SUM && layer.delta < LARGEST_SUM && layer.bias < LARGEST_SUM);
+        sound.then_some(Certified { hidden, last, step, steps_per_unit })
+    }
+
+    /// Lanes that the widest row takes.
+    pub(super) fn widest_lanes(&self) -> usize {
+        self.hidden.iter().map(|layer| layer.integers.bias.len()).max().unwrap_or(0)
+    }
+
+    /// Decides among the allowed actions, if it can be certain. Writes the q-values of all actions in either case.
+    ///
+    /// The state has the width and the range of the engine, the scratch its size.
+    pub(super) fn decide(
+        &self,
+        kernel: Kernel,
+        slab: &Slab,
+        memory: (&mut Workspace, &mut Active, &mut [Lane], &mut [f32]),
+        state: &[f32],
+        mask: &[bool],
+    ) -> Option<Certificate> {
+        let (workspace, active, lanes, q_values) = memory;
+        let reach = self.hidden_pass(kernel, workspace, active, lanes, state)?;
+        let last = slab.layer(self.hidden.len());
+        let lanes = &mut lanes[..last.bias.len()];
+        kernel.interleaved(&last, active, lanes);
+        for (slot, value) in q_values.iter_mut().zip(lanes.iter().flat_map(|lane| lane.0)) {
+            *slot = value + 0.0;
+        }
+        self.last.certify(&q_values[..self.last.rows.len()], mask, reach)
+    }
+
+    /// The activations before the last layer, in `active`. `None` where a sum is not finite.
+    fn hidden_pass(
+        &self,
+        kernel: Kernel,
+        workspace: &mut Workspace,
+        active: &mut Active,
+        lanes: &mut [Lane],
+        state: &[f32],
+    ) -> Option<Reach> {
+        let Workspace { steps, split } = workspace;
+        let steps = &mut steps[..state.len()];
+        products(kernel, state, &self.steps_per_unit, steps);
+        active.gather(kernel, steps);
+        let mut reach = Reach { size: 0.0, error: 0.0 };
+        for (index, layer) in self.hidden.iter().enumerate() {
+            let (inverse, step) = if index == 0 {
+                (1.0, self.step)
+            } else {
+                let step = step_for(largest(kernel, active.padded_value()), layer.upper_bits)?;
+                (1.0 / step, step)
+            };
+            let measured = split.fill(kernel, active, inverse, step, layer.lower_bits);
+            let terms = active.len() as f64;
+            reach.size = f64::from(step) * root(measured.squares, terms);
+            let residual = f64::from(split.fine) * root(measured.residual_squares, terms) + UNDERFLOW;
+            // In the first layer the canonical kernel has the same active inputs, unless the step made one vanish.
+            let chain = if index == 0 && step <= 1.0 { terms } else { layer.inputs as f64 };
+            reach.error = layer.error(reach, residual, f64::from(step) * terms.sqrt(), chain)?;
+            let lanes = &mut lanes[..layer.integers.bias.len()];
+            kernel.integer(&layer.integers, active, split, lanes);
+            if !active.gather_rectified(kernel, lanes, layer.integers.outputs) {
+                return None;
+            }
+        }
+        reach.size = root(squares(kernel, active.padded_value()), active.len() as f64) + UNDERFLOW;
+        (reach.size < LARGEST_SUM).then_some(reach)
+    }
+}
+
+impl Hidden {
+    /// At least `|z - z*|_2`: `z` the outputs of this layer as computed here from `y`, `z*` those of the canonical kernel from
+    /// its own `x`. `residual` is at least `|y' - y|_2`, `y'` being what the integers stand for; `step_norm` at least the
+    /// step times the root of the number of active inputs; `chain` at least the number of inputs that are not zero in the
+    /// canonical kernel. `None` where a sum might overflow there.
+    fn error(&self, reach: Reach, residual: f64, step_norm: f64, chain: f64) -> Option<f64> {
+        let Reach { size, error } = reach;
+        let canonical_sum = self.bias + self.sigma * (size + error);
+        let integer_sum = self.bias + (self.sigma + self.delta) * (size + residual + step_norm);
+        let carried = self.sigma * (error + residual) + self.delta * (size + residual);
+        // (1 + u)^n is below 1.005 for the 2^16 inputs that the format permits.
+        let canonical_rounding = 1.005 * U * chain * canonical_sum;
+        let total = (carried + canonical_rounding + 4.0 * U * integer_sum + UNDERFLOW) * SLACK;
+        (canonical_sum < LARGEST_SUM && integer_sum < LARGEST_SUM && total < LARGEST_SUM).then_some(total)
+    }
+}
+
+impl Last {
+    fn new(slab: &Slab) -> Self {
+        let index = slab.layers() - 1;
+        let (layer, inputs) = (slab.layer(index), slab.inputs_of(index));
+        let weight = |k: usize, a: usize| f64::from(layer.weights[k * layer.bias.len() + a / LANES].0[a % LANES]);
+        let row = |a: usize| {
+            (euclidean((0..inputs).map(|k| weight(k, a))), f64::from(layer.bias[a / LANES].0[a % LANES]).abs())
+        };
+        let actions = layer.outputs;
+        let difference = |a: usize, b: usize| euclidean((0..inputs).map(|k| weight(k, a) - weight(k, b)));
+        Last {
+            inputs: inputs as f64,
+            rows: (0..actions).map(row).collect(),
+            differences: (0..actions * actions).map(|pair| difference(pair / actions, pair % actions)).collect(),
+        }
+    }
+
+    /// The best allowed action, if it is the canonical kernel's.
+    fn certify(&self, q_values: &[f32], mask: &[bool], reach: Reach) -> Option<Certificate> {
+        let allowed = |action: &usize| mask[*action];
+        let actions = || (0..q_values.len()).filter(allowed);
+        let action = actions().reduce(|best, next| if q_values[next] > q_values[best] { next } else { best })?;
+        // Roundings of both sums: the canonical chain, and ours of a quarter of it and eight more.
+        let rounding = 1.005 * U * (1.25 * self.inputs + 16.0);
+        let own = |action: usize| {
+            let (norm, bias) = self.rows[action];
+            rounding * (bias + norm * (reach.size + reach.error)) + UNDERFLOW
+        };
+        for other in actions().filter(|other| *other != action) {
+            let bound = self.differences[action * q_values.len() + other] * reach.error + own(action) + own(other);
+            let difference = f64::from(q_values[action]) - f64::from(q_values[other]);
+            // Whatever is NaN fails the comparison.
+            let separate = difference > bound * SLACK;
+            if !separate {
+                return None;
+            }
+        }
+        let bound =
+            (0..q_values.len()).map(|action| self.rows[action].0 * reach.error + own(action)).fold(0.0, f64::max);
+        let finite = q_values.iter().fold(true, |all, value| all & value.is_finite());
+        // The cast rounds by less than the factor adds.
+        (finite && bound < LARGEST_SUM).then_some(Certificate { action, bound: (bound * (1.0 + 1e-6)) as f32 })
+    }
+}
+
+impl Workspace {
+    /// Makes room for a network.
+    pub(super) fn grow(&mut self, width: usize, widest_input: usize) {
+        if self.steps.len() < width {
+            self.steps.resize(width, 0.0);
+        }
+        self.split.grow(widest_input);
+    }
+
+    /// Whether there is room for a network.
+    pub(super) fn fits(&self, width: usize, widest_input: usize) -> bool {
+        self.steps.len() >= width && self.split.room() >= widest_input
+    }
+}
+
+/// At least the root of a sum of `terms` squares that was computed in f32.
+fn root(squares: f32, terms: f64) -> f64 {
+    // Underflow takes less than 1e-38 of it.
+    ((f64::from(squares) + 1e-38 * (terms + 1.0)) * (1.0 + (terms / LANES as f64 + 8.0) * 2.0 * U)).sqrt() * SLACK
+}
+
+/// The least power of two that is at least `value`, a positive number of at most [`LARGEST_STATE`]; at least 2^-40.
+fn power_of_two_above(value: f32) -> f32 {
+    let exponent = value.max(1.0 / (1_u64 << 40) as f32).to_bits().div_ceil(1 << 23);
+    f32::from_bits(exponent << 23)
+}
+
+/// A power of two of which `largest` is at most `2^upper_bits`, and no less than 2^-54; `None` for what is too large.
+fn step_for(largest: f32, upper_bits: u32) -> Option<f32> {
+    (largest <= LARGEST_STATE).then(|| power_of_two_above(largest) / (1_u32 << upper_bits) as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_powers_of_two_that_keep_activations_small() {
+        let check = |value: f32, expected: f32| assert_eq!(power_of_two_above(value), expected, "{value}");
+        check(1.0, 1.0);
+        check(1.0 + f32::EPSILON, 2.0);
+        check(0.75, 1.0);
+        check(3.0, 4.0);
+        check(LARGEST_STATE, LARGEST_STATE);
+        check(0.0, 1.0 / (1_u64 << 40) as f32);
+        check(1e-42, 1.0 / (1_u64 << 40) as f32);
+        assert_eq!(step_for(1.0, 10), Some(1.0 / 1024.0));
+        assert_eq!(step_for(LARGEST_STATE * 2.0, 10), None);
+        assert_eq!(step_for(f32::NAN, 10), None);
+    }
+
+    #[test]
+    fn a_root_is_never_too_small() {
+        for squares in [0.0_f32, 1e-45, 1.0, 3.0, 1e30] {
+            assert!(root(squares, 100.0) >= f64::from(squares).sqrt());
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What surrounds the layers: checks of a state, activations into two integer parts, norms.
+//!
+//! Plain Rust over sixteen independent chains, compiled for each instruction set: the operations, and so the bytes, are the
+//! same everywhere.
+
+use super::{Active, Kernel};
+use crate::engine::isa::Isa;
+use crate::engine::slab::LANES;
+
+/// Added to and taken from a number of less than 2^22, it rounds to an integer, ties to even; before it is taken, the low bits
+/// of the sum are that integer.
+const ROUNDER: f32 = 12_582_912.0;
+
+/// The active inputs of a layer in two integer parts: `x = step * (upper + remainder)`, and `lower` is the remainder in units
+/// of `fine`, to the nearest.
+#[derive(Clone, Debug, Default)]
+pub(in crate::engine) struct Split {
+    upper: Vec<i16>,
+    lower: Vec<i16>,
+    len: usize,
+    /// What a unit of the upper part is worth: a power of two.
+    pub step: f32,
+    /// What a unit of the lower part is worth: a power of two.
+    pub fine: f32,
+}
+
+/// Sums of squares that were measured on the way, each of at most `len / 16 + 6` roundings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::engine) struct Measured {
+    /// Of the activations, in units of the step.
+    pub squares: f32,
+    /// Of what the two parts leave out, in units of `fine`.
+    pub residual_squares: f32,
+}
+
+impl Split {
+    /// Makes room for layers of up to `inputs` inputs.
+    pub(in crate::engine) fn grow(&mut self, inputs: usize) {
+        let room = inputs.next_multiple_of(LANES);
+        if self.upper.len() < room {
+            self.upper.resize(room, 0);
+            self.lower.resize(room, 0);
+        }
+    }
+
+    /// Inputs that there is room for.
+    pub(in crate::engine) fn room(&self) -> usize {
+        self.upper.len()
+    }
+
+    pub(super) fn upper(&self) -> &[i16] {
+        &self.upper[..self.len]
+    }
+
+    pub(super) fn lower(&self) -> &[i16] {
+        &self.lower[..self.len]
+    }
+
+    /// Pairs of neighbours; the last one is filled up with zero.
+    pub(super) fn upper_pairs(&self) -> &[[i16; 2]] {
+        self.upper[..self.len.next_multiple_of(2)].as_chunks().0
+    }
+
+    /// As [`Split::upper_pairs`].
+    pub(super) fn lower_pairs(&self) -> &[[i16; 2]] {
+        self.lower[..self.len.next_multiple_of(2)].as_chunks().0
+    }
+
+    /// Splits the active inputs, of which `value * inverse` is at most 2^14 in absolute value: the caller's `step` is what
+    /// one unit of that product is worth, and `lower_bits + 1` are the bits of the lower part.
+    ///
+    /// # Panics
+    /// When there is no room.
+    pub(in crate::engine) fn fill(
+        &mut self,
+        kernel: Kernel,
+        active: &mut Active,
+        inverse: f32,
+        step: f32,
+        lower_bits: u32,
+    ) -> Measured {
+        let fineness = (1_u32 << (lower_bits + 1)) as f32;
+        (self.step, self.fine, self.len) = (step, step / fineness, active.value().len());
+        let values = active.padded_value();
+        let (upper, lower) = (&mut self.upper[..values.len()], &mut self.lower[..values.len()]);
+        split(kernel, values, inverse, fineness, upper, lower)
+    }
+}
+
+/// Compiles a body for each instruction set, and calls the one for the kernel's.
+macro_rules! for_each_isa {
+    ($(#[$doc:meta])* fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$doc])*
+        pub(in crate::engine) fn $name(kernel: Kernel, $($argument: $kind),*) $(-> $result)? {
+            #[inline(always)]
+            fn body($($argument: $kind),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($argument: $kind),*) $(-> $result)? {
+                body($($argument),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx2,fma")]
+            fn avx512($($argument: $kind),*) $(-> $result)? {
+                body($($argument),*)
+            }
+
+            match kernel.isa() {
+                #[cfg(target_arch = "x86_64")]
+                #[allow(unsafe_code)]
+                // SAFETY: a `Kernel` exists only where the processor has its instruction set.
+                Isa::Avx2 => unsafe { avx2($($argument),*) },
+                #[cfg(target_arch = "x86_64")]
+                #[allow(unsafe_code)]
+                // SAFETY: as for AVX2.
+                Isa::Avx512 => unsafe { avx512($($argument),*) },
+                _ => body($($argument),*),
+            }
+        }
+    };
+}
+
+for_each_isa! {
+    fn split(values: &[f32], inverse: f32, fineness: f32, upper: &mut [i16], lower: &mut [i16]) -> Measured {
+        let (mut squares, mut residuals) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        let parts = upper.as_chunks_mut::<LANES>().0.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
+        for (values, (upper, lower)) in values.as_chunks::<LANES>().0.iter().zip(parts) {
+            for lane in 0..LANES {
+                let value = values[lane] * inverse;
+                let whole = value + ROUNDER;
+                let rest = (value - (whole - ROUNDER)) * fineness;
+                let rounded = rest + ROUNDER;
+                let residual = rest - (rounded - ROUNDER);
+                // The low half of the bits is the integer in two's complement.
+                upper[lane] = whole.to_bits() as i16;
+                lower[lane] = rounded.to_bits() as i16;
+                squares[lane] = value.mul_add(value, squares[lane]);
+                residuals[lane] = residual.mul_add(residual, residuals[lane]);
+            }
+        }
+        Measured { squares: tree(squares), residual_squares: tree(residuals) }
+    }
+}
+
+for_each_isa! {
+    /// The largest absolute value, 0 of none; NaN may be passed over.
+    fn largest(values: &[f32]) -> f32 {
+        let mut most = [0.0_f32; LANES];
+        for values in values.as_chunks::<LANES>().0 {
+            for lane in 0..LANES {
+                let value = values[lane].abs();
+                most[lane] = if value > most[lane] { value } else { most[lane] };
+            }
+        }
+        most.into_iter().fold(0.0, f32::max)
+    }
+}
+
+for_each_isa! {
+    /// The sum of squares, with at most `len / 16 + 6` roundings of each term. `values` are whole lanes.
+    fn squares(values: &[f32]) -> f32 {
+        let mut squares = [0.0_f32; LANES];
+        for values in values.as_chunks::<LANES>().0 {
+            for lane in 0..LANES {
+                squares[lane] = values[lane].mul_add(values[lane], squares[lane]);
+            }
+        }
+        tree(squares)
+    }
+}
+
+for_each_isa! {
+    /// Whether all values are finite and within the limits.
+    fn all_within(values: &[f32], low: f32, high: f32) -> bool {
+        // Limits may be infinite. A comparison with NaN is false, and no branch stops the pass.
+        let (low, high) = (low.max(f32::MIN), high.min(f32::MAX));
+        let (lanes, rest) = values.as_chunks::<LANES>();
+        let mut outside = [0_u32; LANES];
+        for values in lanes {
+            for lane in 0..LANES {
+                outside[lane] |= u32::from(!((values[lane] >= low) & (values[lane] <= high)));
+            }
+        }
+        let rest = rest.iter().all(|value| (*value >= low) & (*value <= high));
+        rest & outside.into_iter().all(|outside| outside == 0)
+    }
+}
+
+for_each_isa! {
+    /// `out = values * factors`, all as long as `out`.
+    fn products(values: &[f32], factors: &[f32], out: &mut [f32]) {
+        for ((out, value), factor) in out.iter_mut().zip(values).zip(factors) {
+            *out = value * factor;
+        }
+    }
+}
+
+/// Sixteen sums into one, in a fixed order.
+#[inline(always)]
+fn tree(mut sums: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for place in 0..half {
+            sums[place] += sums[place + half];
+        }
+        half /= 2;
+    }
+    sums[0]
+}

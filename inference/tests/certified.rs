@@ -1,6 +1,8 @@
 //! Certified decisions: the canonical kernel's actions, the same bytes everywhere, and honest about what they are.
 //! The hunt for counter-examples to the bound itself stands beside it, in `engine::certified`.
 
+#![allow(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
 mod nets;
 
 use bellwether_inference::model::Mlp;

@@ -178,9 +178,7 @@ impl Hidden {
         let canonical_sum = self.bias + self.sigma * (size + error);
         let integer_sum = self.bias + (self.sigma + self.delta) * (size + residual + step_norm);
         let carried = self.sigma * (error + residual) + self.delta * (size + residual);
-        // (1 + u)^n is below 1.005 for the 2^16 inputs that the format permits.
-        let canonical_rounding = 1.005 * U * chain * canonical_sum;
-        let total = (carried + canonical_rounding + 4.0 * U * integer_sum + UNDERFLOW) * SLACK;
+        let total = (carried + chain_rounding(chain, canonical_sum) + 4.0 * U * integer_sum + UNDERFLOW) * SLACK;
         (canonical_sum < LARGEST_SUM && integer_sum < LARGEST_SUM && total < LARGEST_SUM).then_some(total)
     }
 }
@@ -209,12 +207,14 @@ impl Last {
         let action = actions().reduce(|best, next| if q_values[next] > q_values[best] { next } else { best })?;
         // Roundings of both sums: the canonical chain, and ours of a quarter of it and eight more.
         let rounding = 1.005 * U * (1.25 * self.inputs + 16.0);
-        let own = |action: usize| {
-            let (norm, bias) = self.rows[action];
-            rounding * (bias + norm * (reach.size + reach.error)) + UNDERFLOW
-        };
+        let (mut own, mut bound) = ([0.0; MOST_ACTIONS], 0.0_f64);
+        for (own, (norm, bias)) in own.iter_mut().zip(&self.rows) {
+            *own = rounding * (bias + norm * (reach.size + reach.error)) + UNDERFLOW;
+            bound = bound.max(norm * reach.error + *own);
+        }
+        let differences = &self.differences[action * q_values.len()..];
         for other in actions().filter(|other| *other != action) {
-            let bound = self.differences[action * q_values.len() + other] * reach.error + own(action) + own(other);
+            let bound = differences[other] * reach.error + own[action] + own[other];
             let difference = f64::from(q_values[action]) - f64::from(q_values[other]);
             // Whatever is NaN fails the comparison.
             let separate = difference > bound * SLACK;
@@ -222,8 +222,6 @@ impl Last {
                 return None;
             }
         }
-        let bound =
-            (0..q_values.len()).map(|action| self.rows[action].0 * reach.error + own(action)).fold(0.0, f64::max);
         let finite = q_values.iter().fold(true, |all, value| all & value.is_finite());
         // The cast rounds by less than the factor adds.
         (finite && bound < LARGEST_SUM).then_some(Certificate { action, bound: (bound * (1.0 + 1e-6)) as f32 })
@@ -243,6 +241,12 @@ impl Workspace {
     pub(super) fn fits(&self, width: usize, widest_input: usize) -> bool {
         self.steps.len() >= width && self.split.room() >= widest_input
     }
+}
+
+/// What a vector of chains of `terms` fused steps can be off by, where no vector of partial sums has a norm above `sum`.
+fn chain_rounding(terms: f64, sum: f64) -> f64 {
+    // (1 + u)^n is below 1.005 for the 2^16 inputs that the format permits.
+    1.005 * U * terms * sum
 }
 
 /// At least the root of a sum of `terms` squares that was computed in f32.

@@ -209,3 +209,68 @@ fn tree(mut sums: [f32; LANES]) -> f32 {
     }
     sums[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_parts_and_what_is_measured_of_the_rest_make_up_the_value(
+            values in proptest::collection::vec(prop_oneof![1 => Just(1.0_f32), 1 => 0.0_f32..1e-30, 4 => -1.0_f32..1.0], 1..60),
+            bits in 0_u32..15,
+            lower_bits in 0_u32..15,
+        ) {
+            let mut padded = values.clone();
+            padded.resize(values.len().next_multiple_of(LANES), 0.0);
+            let (inverse, fineness) = ((1_u32 << bits) as f32, (1_u32 << (lower_bits + 1)) as f32);
+            let mut all = Vec::new();
+            for isa in Isa::ALL {
+                let Some(kernel) = Kernel::new(isa) else { continue };
+                let (mut upper, mut lower) = (vec![7_i16; padded.len()], vec![7_i16; padded.len()]);
+                let measured = split(kernel, &padded, inverse, fineness, &mut upper, &mut lower);
+                let (mut squares, mut residuals) = (0.0_f64, 0.0_f64);
+                for (k, &value) in padded.iter().enumerate() {
+                    let scaled = f64::from(value) * f64::from(inverse);
+                    let whole = f64::from(upper[k]) + f64::from(lower[k]) / f64::from(fineness);
+                    let rest = (scaled - whole) * f64::from(fineness);
+                    prop_assert!(rest.abs() <= 0.5 && i32::from(lower[k]).abs() <= 1 << lower_bits, "{value} on {isa}");
+                    prop_assert!(i32::from(upper[k]).abs() <= 1 << bits);
+                    squares += scaled * scaled;
+                    residuals += rest * rest;
+                }
+                prop_assert!((f64::from(measured.squares) - squares).abs() <= 1e-5 * squares + 1e-37);
+                prop_assert!((f64::from(measured.residual_squares) - residuals).abs() <= 1e-5 * residuals + 1e-37);
+                let most = largest(kernel, &padded);
+                prop_assert_eq!(most, values.iter().fold(0.0, |most: f32, value| most.max(value.abs())));
+                prop_assert!((f64::from(super::squares(kernel, &padded)) * f64::from(inverse).powi(2) - squares).abs() <= 1e-5 * squares + 1e-30);
+                all.push((upper, lower, measured.squares.to_bits(), measured.residual_squares.to_bits()));
+            }
+            prop_assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+        }
+
+        #[test]
+        fn a_value_outside_is_found_wherever_it_stands(
+            mut values in proptest::collection::vec(0.0_f32..=1.0, 0..70),
+            place: usize,
+            wrong in prop::sample::select(vec![-0.001_f32, 1.001, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX]),
+        ) {
+            for isa in Isa::ALL {
+                let Some(kernel) = Kernel::new(isa) else { continue };
+                prop_assert!(all_within(kernel, &values, 0.0, 1.0));
+            }
+            if values.is_empty() {
+                return Ok(());
+            }
+            let place = place % values.len();
+            values[place] = wrong;
+            for isa in Isa::ALL {
+                let Some(kernel) = Kernel::new(isa) else { continue };
+                prop_assert!(!all_within(kernel, &values, 0.0, 1.0));
+                prop_assert_eq!(all_within(kernel, &values, f32::NEG_INFINITY, f32::INFINITY), wrong.is_finite());
+            }
+        }
+    }
+}

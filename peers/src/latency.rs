@@ -14,7 +14,13 @@ pub struct Schedule {
     pub rounds: usize,
     /// Timed calls of a runtime in a turn; as many again, at most 1000, go before untimed.
     pub calls: usize,
+    /// Whether the caches are emptied of the model before each timed call, as they are in a sandbox that does other work
+    /// between its decisions.
+    pub cold: bool,
 }
+
+/// More than the last level of cache of the machines at hand.
+const EVICTING_BYTES: usize = 48 << 20;
 
 /// The times of one runtime, in nanoseconds, each with the cost of reading the clock in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,66 +33,124 @@ pub struct Latency {
     pub p99_ns: u64,
     /// 99.9th percentile.
     pub p999_ns: u64,
-    /// Its median over that of the native engine.
-    pub p50_ratio: f64,
-    /// Its 99th percentile over that of the native engine.
-    pub p99_ratio: f64,
+    /// Its times over those of the exact native engine.
+    pub over_exact: Ratio,
+    /// Its times over those of the certified native engine.
+    pub over_certified: Ratio,
 }
 
-/// Times the native engine and then its peers, round after round, over `states` in turn.
+/// How many times as long one takes as the other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Ratio {
+    /// Of the medians.
+    pub p50: f64,
+    /// The least and the largest ratio of medians in a round.
+    pub p50_of_rounds: [f64; 2],
+    /// Of the 99th percentiles.
+    pub p99: f64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measurement {
+    /// The exact native engine, the certified one, then the peers.
+    pub runtimes: Vec<Latency>,
+    /// Share of the certified engine's calls that were certified; its times hold those that were not as well.
+    pub certified: f64,
+}
+
+/// Times of one runtime: all in order of the calls, `calls` to a round.
+type Times = Vec<u64>;
+
+/// Times the exact native engine, the certified one and the peers, round after round, over `states` in turn.
 ///
-/// The native engine does all that a decision needs: it checks the state, computes, masks and ranks. The peers are timed
-/// on the q-values alone.
+/// The native engines do all that a decision needs: they check the state, compute, mask and rank. The peers are timed on the
+/// q-values alone.
 ///
 /// # Errors
 /// No states, or a failure of a runtime.
 pub fn measure(
-    native: &mut Native,
+    exact: &mut Native,
+    certified: &mut Native,
     peers: &mut [Box<dyn Runtime>],
     states: &[StateRecord],
     schedule: Schedule,
-) -> Result<Vec<Latency>, PeerError> {
+) -> Result<Measurement, PeerError> {
     let actions = states.first().ok_or(PeerError::NoStates)?.mask.len();
     let mut q_values = vec![0.0; actions];
-    let mut times = vec![Vec::with_capacity(schedule.rounds * schedule.calls); peers.len() + 1];
+    let mut evict = vec![0_u64; if schedule.cold { EVICTING_BYTES / size_of::<u64>() } else { 0 }];
+    let mut times: Vec<Times> = vec![Vec::with_capacity(schedule.rounds * schedule.calls); peers.len() + 2];
+    let (mut decided, mut count) = (0_u64, 0_u64);
     for _ in 0..schedule.rounds {
-        turn(states, schedule.calls, &mut times[0], |record| {
-            black_box(native.decision(black_box(&record.state), &record.mask)?);
+        let mut all = times.iter_mut();
+        let mut turn = |call: &mut dyn FnMut(&StateRecord) -> Result<(), PeerError>| match all.next() {
+            Some(times) => turn(states, schedule, &mut evict, times, call),
+            None => Ok(()),
+        };
+        turn(&mut |record| {
+            black_box(exact.decision(black_box(&record.state), &record.mask)?);
             Ok(())
         })?;
-        for (peer, times) in peers.iter_mut().zip(&mut times[1..]) {
-            turn(states, schedule.calls, times, |record| {
+        turn(&mut |record| {
+            let decision = black_box(certified.decision(black_box(&record.state), &record.mask)?);
+            decided += 1;
+            count += u64::from(decision.certified);
+            Ok(())
+        })?;
+        for peer in peers.iter_mut() {
+            turn(&mut |record| {
                 peer.q_values(black_box(&record.state), &mut q_values)?;
                 black_box(&q_values);
                 Ok(())
             })?;
         }
     }
-    for times in &mut times {
-        times.sort_unstable();
-    }
-    let names = std::iter::once(native.name()).chain(peers.iter().map(|peer| peer.name()));
-    let base = |percentile| quantile(&times[0], percentile).max(1) as f64;
-    Ok(names
-        .zip(&times)
-        .map(|(runtime, times)| {
-            let [p50_ns, p99_ns, p999_ns] = [0.5, 0.99, 0.999].map(|percentile| quantile(times, percentile));
-            let (p50_ratio, p99_ratio) = (p50_ns as f64 / base(0.5), p99_ns as f64 / base(0.99));
-            Latency { runtime, p50_ns, p99_ns, p999_ns, p50_ratio, p99_ratio }
+    let names = [exact.name(), certified.name()].into_iter().chain(peers.iter().map(|peer| peer.name()));
+    let sorted: Vec<Times> = times.iter().map(|times| sorted(times)).collect();
+    let runtimes = names
+        .enumerate()
+        .map(|(place, runtime)| {
+            let [p50_ns, p99_ns, p999_ns] = [0.5, 0.99, 0.999].map(|share| quantile(&sorted[place], share));
+            let over =
+                |base: usize| ratio((&times[place], &sorted[place]), (&times[base], &sorted[base]), schedule.calls);
+            Latency { runtime, p50_ns, p99_ns, p999_ns, over_exact: over(0), over_certified: over(1) }
         })
-        .collect())
+        .collect();
+    Ok(Measurement { runtimes, certified: count as f64 / decided.max(1) as f64 })
+}
+
+/// Both in order of the calls and sorted.
+fn ratio(one: (&Times, &Times), other: (&Times, &Times), calls: usize) -> Ratio {
+    let of = |one: &Times, other: &Times, share| quantile(one, share) as f64 / quantile(other, share).max(1) as f64;
+    let rounds = one.0.chunks(calls.max(1)).zip(other.0.chunks(calls.max(1)));
+    let (low, high) = rounds
+        .map(|(one, other)| of(&sorted(one), &sorted(other), 0.5))
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), ratio| (low.min(ratio), high.max(ratio)));
+    Ratio { p50: of(one.1, other.1, 0.5), p50_of_rounds: [low, high], p99: of(one.1, other.1, 0.99) }
+}
+
+fn sorted(times: &[u64]) -> Times {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times
 }
 
 fn turn(
     states: &[StateRecord],
-    calls: usize,
-    times: &mut Vec<u64>,
-    mut call: impl FnMut(&StateRecord) -> Result<(), PeerError>,
+    schedule: Schedule,
+    evict: &mut [u64],
+    times: &mut Times,
+    call: &mut dyn FnMut(&StateRecord) -> Result<(), PeerError>,
 ) -> Result<(), PeerError> {
-    for record in states.iter().cycle().take(calls.min(1_000)) {
+    for record in states.iter().cycle().take(schedule.calls.min(1_000)) {
         call(record)?;
     }
-    for record in states.iter().cycle().take(calls) {
+    for record in states.iter().cycle().take(schedule.calls) {
+        // One word of each line of cache, written, so that nothing else stays.
+        for line in evict.iter_mut().step_by(64 / size_of::<u64>()) {
+            *line = line.wrapping_add(1);
+        }
+        black_box(&*evict);
         let start = Instant::now();
         call(record)?;
         times.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -102,7 +166,7 @@ fn quantile(sorted: &[u64], share: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use bellwether_inference::Isa;
+    use bellwether_inference::{Isa, Precision};
 
     use super::*;
     use crate::{drawn, open};
@@ -115,15 +179,27 @@ mod tests {
     }
 
     #[test]
-    fn every_runtime_is_timed_beside_the_native_engine() {
+    fn every_runtime_is_timed_beside_both_native_engines() {
         let onnx = drawn::model(&[4, 8, 2], 1).unwrap();
-        let (_, _, mut native) = open(&onnx, Isa::best()).unwrap();
+        let (mlp, _, mut exact) = open(&onnx, Isa::best()).unwrap();
+        let mut certified = Native::with_precision(&mlp, Isa::best(), Precision::Certified).unwrap();
         let mut peers: Vec<Box<dyn Runtime>> = vec![Box::new(open(&onnx, Isa::Scalar).unwrap().2)];
         let states: Vec<StateRecord> = drawn::states(3, 4, 2, 1).collect();
-        let schedule = Schedule { rounds: 2, calls: 5 };
-        let found = measure(&mut native, &mut peers, &states, schedule).unwrap();
-        assert_eq!(found.len(), 2);
-        assert!((found[0].p50_ratio - 1.0).abs() < 1e-9 && found.iter().all(|row| row.p50_ns <= row.p99_ns));
-        assert!(matches!(measure(&mut native, &mut peers, &[], schedule), Err(PeerError::NoStates)));
+        for cold in [false, true] {
+            let schedule = Schedule { rounds: 2, calls: 5, cold };
+            let found = measure(&mut exact, &mut certified, &mut peers, &states, schedule).unwrap();
+            let names: Vec<_> = found.runtimes.iter().map(|row| row.runtime).collect();
+            assert_eq!(names, ["native", "native certified", "native"]);
+            assert!(found.runtimes.iter().all(|row| row.p50_ns <= row.p99_ns));
+            for row in &found.runtimes {
+                let [low, high] = row.over_exact.p50_of_rounds;
+                assert!(low <= high && low > 0.0 && row.over_certified.p50 > 0.0, "{row:?}");
+            }
+            let one = Ratio { p50: 1.0, p50_of_rounds: [1.0; 2], p99: 1.0 };
+            assert_eq!((found.runtimes[0].over_exact, found.runtimes[1].over_certified), (one, one));
+            assert!(found.certified > 0.0 && found.certified <= 1.0);
+            let none = measure(&mut exact, &mut certified, &mut peers, &[], schedule);
+            assert!(matches!(none, Err(PeerError::NoStates)));
+        }
     }
 }

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use bellwether_artifact::{durable, release};
-use bellwether_inference::Isa;
 use bellwether_inference::model::{Contract, limits};
+use bellwether_inference::{Isa, Precision};
 use bellwether_peers::latency::{Schedule, measure};
-use bellwether_peers::parity::compare;
-use bellwether_peers::{Roster, StateRecord, drawn, open, recorded, widths};
+use bellwether_peers::parity::{certificates, compare};
+use bellwether_peers::{Native, Roster, StateRecord, drawn, open, recorded, widths};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
@@ -28,9 +28,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Counts where the runtimes disagree on the same states; exit code 2 when they do.
+    /// Counts where the runtimes disagree on the same states, and how many decisions are certified; exit code 2 when they
+    /// disagree or a certificate is wrong.
     Parity(Subject),
-    /// Times single decisions, the runtimes taking turns.
+    /// Times single decisions, the runtimes taking turns, the native engine in both precisions.
     Latency {
         #[command(flatten)]
         subject: Subject,
@@ -40,6 +41,9 @@ enum Verb {
         /// Timed calls in a turn.
         #[arg(long, default_value_t = 5_000)]
         calls: usize,
+        /// Empty the caches before each timed call (some milliseconds each: ask for fewer calls).
+        #[arg(long)]
+        cold: bool,
     },
     /// Writes a model file with drawn weights.
     Draw {
@@ -89,7 +93,9 @@ fn main() -> ExitCode {
     };
     let result = match &cli.verb {
         Verb::Parity(subject) => parity(subject),
-        Verb::Latency { subject, rounds, calls } => latency(subject, Schedule { rounds: *rounds, calls: *calls }),
+        Verb::Latency { subject, rounds, calls, cold } => {
+            latency(subject, Schedule { rounds: *rounds, calls: *calls, cold: *cold })
+        }
         Verb::Draw { widths, seed, out } => draw(widths, *seed, out),
     };
     match result.and_then(|(report, code)| Ok((writeln!(std::io::stdout(), "{report:#}")?, code))) {
@@ -130,7 +136,9 @@ fn parity(subject: &Subject) -> anyhow::Result<(Value, ExitCode)> {
     let states = subject.states(&contract)?;
     let mut roster = subject.peers(&onnx)?;
     anyhow::ensure!(!roster.runtimes.is_empty(), "there is nothing to compare with: {}", json!(roster.skipped));
-    let mut agree = true;
+    let mut certified = Native::with_precision(&mlp, native.isa(), Precision::Certified)?;
+    let certified = certificates(&mut native, &mut certified, &states);
+    let mut agree = certified.hold();
     let mut rows = Vec::new();
     for peer in &mut roster.runtimes {
         let row = compare(&mut native, peer.as_mut(), &states)?;
@@ -138,7 +146,8 @@ fn parity(subject: &Subject) -> anyhow::Result<(Value, ExitCode)> {
         rows.push(row);
     }
     let report = json!({
-        "widths": widths(&mlp), "isa": native.isa().name(), "agree": agree, "runtimes": rows, "skipped": roster.skipped,
+        "widths": widths(&mlp), "isa": native.isa().name(), "agree": agree, "certified": certified, "runtimes": rows,
+        "skipped": roster.skipped,
     });
     Ok((report, if agree { ExitCode::SUCCESS } else { ExitCode::from(2) }))
 }
@@ -148,10 +157,11 @@ fn latency(subject: &Subject, schedule: Schedule) -> anyhow::Result<(Value, Exit
     let (mlp, contract, mut native) = open(&onnx, subject.isa.unwrap_or_else(Isa::best)).context("the model")?;
     let states = subject.states(&contract)?;
     let mut roster = subject.peers(&onnx)?;
-    let rows = measure(&mut native, &mut roster.runtimes, &states, schedule)?;
+    let mut certified = Native::with_precision(&mlp, native.isa(), Precision::Certified)?;
+    let measured = measure(&mut native, &mut certified, &mut roster.runtimes, &states, schedule)?;
     let report = json!({
         "widths": widths(&mlp), "isa": native.isa().name(), "rounds": schedule.rounds, "calls": schedule.calls,
-        "runtimes": rows, "skipped": roster.skipped,
+        "cold": schedule.cold, "certified": measured.certified, "runtimes": measured.runtimes, "skipped": roster.skipped,
     });
     Ok((report, ExitCode::SUCCESS))
 }

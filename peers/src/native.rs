@@ -1,7 +1,7 @@
 //! The native engine, as one of the runtimes.
 
 use bellwether_inference::model::Mlp;
-use bellwether_inference::{Decision, Engine, Isa, Scratch};
+use bellwether_inference::{Decision, Engine, Isa, Precision, Scratch};
 
 use crate::{PeerError, Runtime};
 
@@ -18,7 +18,15 @@ impl Native {
     /// # Errors
     /// An unsound network, or an instruction set that this processor lacks.
     pub fn new(mlp: &Mlp, isa: Isa) -> Result<Self, PeerError> {
-        let engine = Engine::new(mlp, isa)?;
+        Self::with_precision(mlp, isa, Precision::Exact)
+    }
+
+    /// The engine for `mlp` on `isa`, deciding with this precision.
+    ///
+    /// # Errors
+    /// As [`Native::new`].
+    pub fn with_precision(mlp: &Mlp, isa: Isa, precision: Precision) -> Result<Self, PeerError> {
+        let engine = Engine::new(mlp, isa)?.with_precision(precision);
         let scratch = engine.scratch();
         Ok(Native { engine, scratch })
     }
@@ -39,7 +47,10 @@ impl Native {
 
 impl Runtime for Native {
     fn name(&self) -> &'static str {
-        "native"
+        match self.engine.precision() {
+            Precision::Exact => "native",
+            Precision::Certified => "native certified",
+        }
     }
 
     fn decide(&mut self, state: &[f32], mask: &[bool], q_values: &mut [f32]) -> Result<usize, PeerError> {

@@ -90,9 +90,67 @@ pub fn compare<'a>(
     Ok(parity)
 }
 
+/// Certified decisions compared with exact ones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Certificates {
+    /// States compared.
+    pub states: u64,
+    /// Of these, certified.
+    pub certified: u64,
+    /// `certified / states`; 0 of none.
+    pub share: f64,
+    /// Largest bound of a certified q-value.
+    pub largest_bound: f32,
+    /// Largest difference of a certified q-value.
+    pub largest_difference: f32,
+    /// Certified q-values that are further from the exact ones than their bound.
+    pub beyond_bound: u64,
+    /// States in which the actions differ, or one was decided and the other refused.
+    pub other_action: u64,
+}
+
+impl Certificates {
+    /// Whether every certificate holds.
+    pub fn hold(&self) -> bool {
+        self.beyond_bound == 0 && self.other_action == 0
+    }
+}
+
+/// Holds the decisions of `certified` against those of `exact` on `states`.
+pub fn certificates<'a>(
+    exact: &mut Native,
+    certified: &mut Native,
+    states: impl IntoIterator<Item = &'a StateRecord>,
+) -> Certificates {
+    let mut found = Certificates::default();
+    for StateRecord { state, mask } in states {
+        found.states += 1;
+        let (expected, decision) = match (exact.decision(state, mask), certified.decision(state, mask)) {
+            (Ok(expected), Ok(decision)) => (expected, decision),
+            (Err(_), Err(_)) => continue,
+            _ => {
+                found.other_action += 1;
+                continue;
+            }
+        };
+        found.other_action += u64::from(decision.action != expected.action);
+        if decision.certified {
+            found.certified += 1;
+            found.largest_bound = found.largest_bound.max(decision.bound);
+        }
+        for (ours, theirs) in decision.q_values.iter().zip(expected.q_values) {
+            let difference = (ours - theirs).abs();
+            found.largest_difference = found.largest_difference.max(difference);
+            found.beyond_bound += u64::from(difference > decision.bound || difference.is_nan());
+        }
+    }
+    found.share = found.certified as f64 / found.states.max(1) as f64;
+    found
+}
+
 #[cfg(test)]
 mod tests {
-    use bellwether_inference::Isa;
+    use bellwether_inference::{Isa, Precision};
 
     use super::*;
     use crate::{drawn, open};
@@ -122,6 +180,23 @@ mod tests {
         let mut peer = Changed(open(&onnx, Isa::Scalar).unwrap().2, change);
         let states: Vec<StateRecord> = drawn::states(100, 8, 3, 2).collect();
         compare(&mut native, &mut peer, &states).unwrap()
+    }
+
+    #[test]
+    fn certificates_are_counted_and_broken_ones_too() {
+        let onnx = drawn::model(&[8, 16, 3], 1).unwrap();
+        let (mlp, _, mut exact) = open(&onnx, Isa::best()).unwrap();
+        let states: Vec<StateRecord> = drawn::states(100, 8, 3, 2).collect();
+        let mut certified = Native::with_precision(&mlp, Isa::best(), Precision::Certified).unwrap();
+        let found = certificates(&mut exact, &mut certified, &states);
+        assert!(found.hold() && found.states == 100 && found.certified > 90, "{found:?}");
+        assert!(found.largest_difference <= found.largest_bound && found.largest_bound > 0.0);
+        // Certificates of another network.
+        let mut other = mlp.clone();
+        other.layers[1].bias[0] += 100.0;
+        let mut certified = Native::with_precision(&other, Isa::best(), Precision::Certified).unwrap();
+        let found = certificates(&mut exact, &mut certified, &states);
+        assert!(!found.hold() && found.beyond_bound >= 100 && found.other_action > 0, "{found:?}");
     }
 
     #[test]

@@ -345,7 +345,7 @@ impl Engine {
     }
 
     fn widest_lanes(&self) -> usize {
-        let certified = self.certified.as_ref().map_or(0, Certified::widest_lanes);
+        let certified = self.certified.as_ref().map_or(0, Certified::lanes);
         self.slab.widest_lanes().max(certified)
     }
 

@@ -11,7 +11,7 @@ mod norms;
 
 use std::ops::RangeInclusive;
 
-use super::kernels::{Active, Kernel, Split, largest, products, squares};
+use super::kernels::{Active, Kernel, Split, directions, flat, largest, products, squares};
 use super::slab::{LANES, Lane, Slab};
 use layer::Hidden;
 use norms::euclidean;
@@ -31,6 +31,9 @@ const LARGEST_SUM: f64 = 1e30;
 /// More actions than this are left to the canonical kernel: the table of pairs would grow too large.
 const MOST_ACTIONS: usize = 64;
 
+/// A second look sharpens a bound some eight times at best, so it is not worth its time where that would not do.
+const HOPELESS: f64 = 16.0;
+
 /// States past this are left to the canonical kernel.
 const LARGEST_STATE: f32 = (1 << 20) as f32;
 
@@ -43,6 +46,8 @@ pub(super) struct Certified {
     step: f32,
     /// Per input: what turns it into steps, a power of two.
     steps_per_unit: Vec<f32>,
+    /// Lanes of the widest hidden layer.
+    widest: usize,
 }
 
 /// The last layer's rows.
@@ -60,6 +65,7 @@ struct Last {
 pub(super) struct Workspace {
     steps: Vec<f32>,
     split: Split,
+    direction: Vec<f32>,
 }
 
 /// A decision that the canonical kernel would take too.
@@ -78,6 +84,10 @@ struct Reach {
     size: f64,
     /// At least `|y - x|_2`, where `x` are the canonical activations.
     error: f64,
+    /// The part of the error that arose in the layer itself.
+    own: f64,
+    /// The error of the layer before; 0 for a state.
+    before: f64,
 }
 
 impl Certified {
@@ -99,12 +109,18 @@ impl Certified {
         let sound = hidden
             .iter()
             .all(|layer| layer.sigma < LARGEST_SUM && layer.delta < LARGEST_SUM && layer.bias < LARGEST_SUM);
-        sound.then_some(Certified { hidden, last, step, steps_per_unit })
+        let widest = hidden.iter().map(|layer| layer.integers.bias.len()).max().unwrap_or(0);
+        sound.then_some(Certified { hidden, last, step, steps_per_unit, widest })
     }
 
-    /// Lanes that the widest row takes.
-    pub(super) fn widest_lanes(&self) -> usize {
-        self.hidden.iter().map(|layer| layer.integers.bias.len()).max().unwrap_or(0)
+    /// Lanes that a pass takes: the sums of two hidden layers, and the q-values.
+    pub(super) fn lanes(&self) -> usize {
+        2 * self.widest + self.last.rows.len().div_ceil(LANES)
+    }
+
+    /// The first lane of the sums of a hidden layer.
+    fn place(&self, index: usize) -> usize {
+        index % 2 * self.widest
     }
 
     /// Decides among the allowed actions, if it can be certain. Writes the q-values of all actions in either case.
@@ -121,12 +137,64 @@ impl Certified {
         let (workspace, active, lanes, q_values) = memory;
         let reach = self.hidden_pass(kernel, workspace, active, lanes, state)?;
         let last = slab.layer(self.hidden.len());
+        let (sums, lanes) = lanes.split_at_mut(2 * self.widest);
         let lanes = &mut lanes[..last.bias.len()];
         kernel.interleaved(&last, active, lanes);
         for (slot, value) in q_values.iter_mut().zip(lanes.iter().flat_map(|lane| lane.0)) {
             *slot = value + 0.0;
         }
-        self.last.certify(&q_values[..self.last.rows.len()], mask, reach)
+        let sharper = |action, other| self.sharper(kernel, slab, (&mut *workspace, sums), reach, (action, other));
+        self.last.certify(q_values, mask, reach, sharper)
+    }
+
+    /// At least `|(w_a - w_b)(y - x)|`, better than the product of the norms: units that are off in both kernels have no part
+    /// in it, and the error of the layer before is followed back through the weights between.
+    fn sharper(
+        &self,
+        kernel: Kernel,
+        slab: &Slab,
+        (workspace, sums): (&mut Workspace, &[Lane]),
+        reach: Reach,
+        (action, other): (usize, usize),
+    ) -> f64 {
+        let index = self.hidden.len() - 1;
+        let (layer, last) = (&self.hidden[index], slab.layer(index + 1));
+        let units = layer.integers.outputs;
+        let z = &flat(&sums[self.place(index)..])[..units];
+        let row = last.bias.len();
+        let place = |action: usize| (action / LANES, action % LANES);
+        let ((lane_a, a), (lane_b, b)) = (place(action), place(other));
+        let d = &mut workspace.direction[..units.next_multiple_of(LANES)];
+        d.fill(0.0);
+        let (mut sure, mut unsure) = (0.0_f64, 0.0_f64);
+        for (k, (d, &z)) in d.iter_mut().zip(z).enumerate() {
+            let z = f64::from(z);
+            if z > -reach.error {
+                let difference = last.weights[k * row + lane_a].0[a] - last.weights[k * row + lane_b].0[b];
+                let square = f64::from(difference) * f64::from(difference);
+                sure += square;
+                // Its error counts in full, in part or not at all: what was not assumed is added below.
+                unsure += if z < reach.error { square } else { 0.0 };
+                *d = difference;
+            }
+        }
+        // The differences are rounded to f32.
+        let slack = 1.0 + 4.0 * U;
+        let (norm, unsure) = (sure.sqrt() * slack * SLACK, unsure.sqrt() * slack * SLACK);
+        let whole = norm * reach.error;
+        if index == 0 {
+            return whole;
+        }
+        let between = slab.layer(index);
+        let inputs = self.hidden[index - 1].integers.outputs;
+        let before = &flat(&sums[self.place(index - 1)..])[..inputs];
+        // The floor is rounded to f32, and must not cost a unit at the edge of what is off.
+        let squares = directions(kernel, between.weights, d, before, -(reach.before * 1.000_001) as f32);
+        let chain = U * (units as f64 + 8.0) * (units as f64).sqrt() * layer.sigma * norm;
+        // One chain sums the squares, so its terms round sixteen times as often as those of a sum in lanes.
+        let followed = (root(squares, (LANES * inputs) as f64) + chain + UNDERFLOW) * SLACK;
+        let sharp = followed * reach.before + norm * reach.own + unsure * reach.error;
+        whole.min(sharp * SLACK)
     }
 
     /// The activations before the last layer, in `active`. `None` where a sum is not finite.
@@ -138,11 +206,11 @@ impl Certified {
         lanes: &mut [Lane],
         state: &[f32],
     ) -> Option<Reach> {
-        let Workspace { steps, split } = workspace;
+        let Workspace { steps, split, .. } = workspace;
         let steps = &mut steps[..state.len()];
         products(kernel, state, &self.steps_per_unit, steps);
         active.gather(kernel, steps);
-        let mut reach = Reach { size: 0.0, error: 0.0 };
+        let mut reach = Reach { size: 0.0, error: 0.0, own: 0.0, before: 0.0 };
         for (index, layer) in self.hidden.iter().enumerate() {
             let (inverse, step) = if index == 0 {
                 (1.0, self.step)
@@ -156,8 +224,11 @@ impl Certified {
             let residual = f64::from(split.fine) * root(measured.residual_squares, terms) + UNDERFLOW;
             // In the first layer the canonical kernel has the same active inputs, unless the step made one vanish.
             let chain = if index == 0 && step <= 1.0 { terms } else { layer.inputs as f64 };
-            reach.error = layer.error(reach, residual, f64::from(step) * terms.sqrt(), chain)?;
-            let lanes = &mut lanes[..layer.integers.bias.len()];
+            let own = layer.error(reach, residual, f64::from(step) * terms.sqrt(), chain)?;
+            let error = (layer.sigma * reach.error + own) * SLACK;
+            reach = Reach { size: 0.0, error, own, before: reach.error };
+            // Sums stay until the layer after the next: a second look wants them.
+            let lanes = &mut lanes[self.place(index)..][..layer.integers.bias.len()];
             kernel.integer(&layer.integers, active, split, lanes);
             if !active.gather_rectified(kernel, lanes, layer.integers.outputs) {
                 return None;
@@ -169,16 +240,16 @@ impl Certified {
 }
 
 impl Hidden {
-    /// At least `|z - z*|_2`: `z` the outputs of this layer as computed here from `y`, `z*` those of the canonical kernel from
-    /// its own `x`. `residual` is at least `|y' - y|_2`, `y'` being what the integers stand for; `step_norm` at least the
+    /// At least `|z - z*|_2 - |W|_2 |y - x|_2`: `z` the outputs of this layer as computed here from `y`, `z*` those of the
+    /// canonical kernel from its own `x`. `residual` is at least `|y' - y|_2`, `y'` being what the integers stand for; `step_norm` at least the
     /// step times the root of the number of active inputs; `chain` at least the number of inputs that are not zero in the
     /// canonical kernel. `None` where a sum might overflow there.
     fn error(&self, reach: Reach, residual: f64, step_norm: f64, chain: f64) -> Option<f64> {
-        let Reach { size, error } = reach;
+        let Reach { size, error, .. } = reach;
         let canonical_sum = self.bias + self.sigma * (size + error);
         let integer_sum = self.bias + (self.sigma + self.delta) * (size + residual + step_norm);
-        let carried = self.sigma * (error + residual) + self.delta * (size + residual);
-        let total = (carried + chain_rounding(chain, canonical_sum) + 4.0 * U * integer_sum + UNDERFLOW) * SLACK;
+        let integers = self.sigma * residual + self.delta * (size + residual);
+        let total = (integers + chain_rounding(chain, canonical_sum) + 4.0 * U * integer_sum + UNDERFLOW) * SLACK;
         (canonical_sum < LARGEST_SUM && integer_sum < LARGEST_SUM && total < LARGEST_SUM).then_some(total)
     }
 }
@@ -201,7 +272,14 @@ impl Last {
     }
 
     /// The best allowed action, if it is the canonical kernel's.
-    fn certify(&self, q_values: &[f32], mask: &[bool], reach: Reach) -> Option<Certificate> {
+    /// `sharper` gives another bound of what the activations' error can do to the difference of two actions, for more work.
+    fn certify(
+        &self,
+        q_values: &[f32],
+        mask: &[bool],
+        reach: Reach,
+        mut sharper: impl FnMut(usize, usize) -> f64,
+    ) -> Option<Certificate> {
         let allowed = |action: &usize| mask[*action];
         let actions = || (0..q_values.len()).filter(allowed);
         let action = actions().reduce(|best, next| if q_values[next] > q_values[best] { next } else { best })?;
@@ -214,11 +292,11 @@ impl Last {
         }
         let differences = &self.differences[action * q_values.len()..];
         for other in actions().filter(|other| *other != action) {
-            let bound = differences[other] * reach.error + own[action] + own[other];
             let difference = f64::from(q_values[action]) - f64::from(q_values[other]);
             // Whatever is NaN fails the comparison.
-            let separate = difference > bound * SLACK;
-            if !separate {
+            let separates = |bound: f64| difference > (bound + own[action] + own[other]) * SLACK;
+            let bound = differences[other] * reach.error;
+            if !separates(bound) && (!separates(bound / HOPELESS) || !separates(sharper(action, other))) {
                 return None;
             }
         }
@@ -235,11 +313,15 @@ impl Workspace {
             self.steps.resize(width, 0.0);
         }
         self.split.grow(widest_input);
+        let direction = widest_input.next_multiple_of(LANES);
+        if self.direction.len() < direction {
+            self.direction.resize(direction, 0.0);
+        }
     }
 
     /// Whether there is room for a network.
     pub(super) fn fits(&self, width: usize, widest_input: usize) -> bool {
-        self.steps.len() >= width && self.split.room() >= widest_input
+        self.steps.len() >= width && self.split.room() >= widest_input && self.direction.len() >= widest_input
     }
 }
 

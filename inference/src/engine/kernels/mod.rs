@@ -12,14 +12,14 @@ mod x86_integer;
 
 pub(super) use active::Active;
 pub(super) use integer::{IntegerLayer, Words};
-pub(super) use split::{Split, all_within, largest, products, squares};
+pub(super) use split::{Split, all_within, directions, largest, products, squares};
 
 use super::isa::Isa;
 use super::slab::{LANES, Lane, Layer};
 
 /// The values of `lanes`, one after the other.
 #[allow(unsafe_code)]
-fn flat(lanes: &[Lane]) -> &[f32] {
+pub(super) fn flat(lanes: &[Lane]) -> &[f32] {
     // SAFETY: a lane is `LANES` values and nothing else: its size is that of the array, so an array of lanes has no gaps.
     unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
 }

@@ -5,7 +5,7 @@
 
 use super::{Active, Kernel};
 use crate::engine::isa::Isa;
-use crate::engine::slab::LANES;
+use crate::engine::slab::{LANES, Lane};
 
 /// Added to and taken from a number of less than 2^22, it rounds to an integer, ties to even; before it is taken, the low bits
 /// of the sum are that integer.
@@ -194,6 +194,29 @@ for_each_isa! {
         for ((out, value), factor) in out.iter_mut().zip(values).zip(factors) {
             *out = value * factor;
         }
+    }
+}
+
+for_each_isa! {
+    /// The sum of squares of `weights[k] . direction` over the rows `k` whose `sum` is above `floor`, each product a chain of at
+    /// most `direction / 16 + 5` roundings of each term.
+    fn directions(weights: &[Lane], direction: &[f32], sums: &[f32], floor: f32) -> f32 {
+        let row = direction.len() / LANES;
+        let directions = direction.as_chunks::<LANES>().0;
+        let mut squares = 0.0_f32;
+        for (weights, &sum) in weights.chunks_exact(row).zip(sums) {
+            if sum > floor {
+                let mut products = [0.0_f32; LANES];
+                for (weights, direction) in weights.iter().zip(directions) {
+                    for lane in 0..LANES {
+                        products[lane] = weights.0[lane].mul_add(direction[lane], products[lane]);
+                    }
+                }
+                let product = tree(products);
+                squares = product.mul_add(product, squares);
+            }
+        }
+        squares
     }
 }
 

@@ -72,7 +72,10 @@ pub struct TrainerConfig {
     pub huber: f32,
     /// Discount per window. Recordings end, so 1 is sound.
     pub gamma: f32,
-    /// Gradient steps between copies into the target network.
+    /// Share of the way to the online parameters that the target network goes after every gradient step (Polyak
+    /// averaging); the target network is what judges and what is released. 1 copies.
+    pub tau: f32,
+    /// Gradient steps after which the fold networks judge anew.
     pub target_update_interval: u64,
     /// Euclidean norm that a gradient is scaled down to.
     pub max_gradient_norm: f32,
@@ -109,6 +112,7 @@ impl Default for TrainerConfig {
             isolation: false,
             huber: 0.0,
             gamma: 1.0,
+            tau: 0.002,
             target_update_interval: 50,
             max_gradient_norm: 10.0,
             metrics_interval: 100,
@@ -227,6 +231,10 @@ impl TrainConfig {
                 "it goes with drop-out on the input: set the first rate of `trainer.dropout` above 0",
             ));
         }
+        if !(t.tau > 0.0 && t.tau <= 1.0) {
+            let value = t.tau;
+            return Err(ConfigError::new("trainer.tau", value, "a rate lies above 0 and at most at 1"));
+        }
         if t.target_update_interval == 0 {
             return Err(ConfigError::new("trainer.target_update_interval", 0, "the target must follow: 1 or more"));
         }
@@ -310,13 +318,15 @@ mod tests {
     #[test]
     fn what_contradicts_itself_is_refused_by_key() {
         type Change = fn(&mut TrainConfig);
-        let cases: [(&str, Change); 10] = [
+        let cases: [(&str, Change); 12] = [
             ("trainer.call_dropout", |c| c.trainer.dropout = vec![]),
             ("network.hidden", |c| c.network.hidden = vec![64, 0]),
             ("trainer.updates", |c| c.trainer.updates = 0),
             ("trainer.learning_rate", |c| c.trainer.learning_rate = f32::NAN),
             ("trainer.gamma", |c| c.trainer.gamma = 1.5),
             ("trainer.dropout", |c| c.trainer.dropout = vec![1.0]),
+            ("trainer.tau", |c| c.trainer.tau = 0.0),
+            ("trainer.tau", |c| c.trainer.tau = f32::NAN),
             ("trainer.target_update_interval", |c| c.trainer.target_update_interval = 0),
             ("cost.minimum", |c| c.cost.minimum = 1e5),
             ("calibration.folds", |c| c.calibration.folds = 1),

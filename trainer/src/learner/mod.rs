@@ -244,6 +244,8 @@ pub trait Learner: Send {
     fn shape(&self) -> &NetworkShape;
     /// Online parameters in canonical layout.
     fn parameters(&self) -> &[f32];
+    /// Target parameters in canonical layout.
+    fn target(&self) -> &[f32];
     /// The whole state, for a checkpoint.
     fn state(&self) -> LearnerState;
     /// Goes on from a checkpoint.

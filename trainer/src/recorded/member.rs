@@ -35,6 +35,15 @@ pub struct Member {
     scratch: Scratch,
 }
 
+/// How far one update goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Step size of the optimiser.
+    pub learning: f32,
+    /// Share of the way to the online parameters that the target network goes.
+    pub target: f32,
+}
+
 /// What a member is between two updates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberState {
@@ -92,9 +101,9 @@ impl Member {
         })
     }
 
-    /// Online parameters, in canonical layout.
+    /// Parameters of the target network, in canonical layout: the running average of the online ones.
     pub fn parameters(&self) -> &[f32] {
-        self.learner.parameters()
+        self.learner.target()
     }
 
     /// The state for a checkpoint.
@@ -117,7 +126,7 @@ impl Member {
         Ok(())
     }
 
-    /// One gradient step at this learning rate.
+    /// One gradient step, after which the target network follows.
     ///
     /// # Errors
     /// On divergence; the parameters are then those before the step.
@@ -126,7 +135,7 @@ impl Member {
         model: &AnswerModel<'_>,
         judges: &Judges<'_>,
         config: &TrainConfig,
-        learning_rate: f32,
+        rates: Rates,
     ) -> Result<UpdateReport, TrainingError> {
         self.draw(model, judges, config);
         self.judge(model, judges, config.trainer.gamma)?;
@@ -135,13 +144,13 @@ impl Member {
         let update = UpdateSpec {
             double: false,
             loss: if trainer.huber > 0.0 { Loss::Huber(trainer.huber) } else { Loss::Mse },
-            learning_rate,
+            learning_rate: rates.learning,
             weight_decay: trainer.weight_decay,
             l2: trainer.l2,
             max_gradient_norm: trainer.max_gradient_norm,
             dropout: trainer.dropout_rates(config.network.hidden.len() + 1),
             normaliser: answers.len() as f32,
-            target_sync: TargetSync::Keep,
+            target_sync: TargetSync::Soft(rates.target),
             ..UpdateSpec::default()
         };
         draw_keep(&mut self.dropout, &update, self.learner.shape(), drawn.len(), kept);

@@ -5,7 +5,7 @@ use bellwether_replay::EpisodeSampler;
 use rayon::prelude::*;
 
 use super::answers::AnswerModel;
-use super::member::{Judges, Member, MemberState};
+use super::member::{Judges, Member, MemberState, Rates};
 use super::recordings::Recordings;
 use super::{TrainingError, folds_of};
 use crate::config::TrainConfig;
@@ -86,29 +86,30 @@ impl<'a> Training<'a> {
         let judges = Judges { parameters: &self.judges, folds: &self.folds };
         let (model, config) = (&self.model, self.config);
         let members = &mut self.members;
-        let run = |member: &mut Member| {
-            let mut lines = Vec::new();
-            for update in range.clone() {
-                let learning_rate = learning_rate(config, update);
-                let report = member.update(model, &judges, config, learning_rate).map_err(|error| {
-                    TrainingError::Update { network: member.name.clone(), update, source: Box::new(error) }
-                })?;
-                // The last update is always told, so that a short run says something too.
-                if update % trainer.metrics_interval == 0 || update == trainer.updates {
-                    lines.push(UpdateMetrics {
-                        network: member.name.clone(),
-                        update,
-                        loss: report.loss,
-                        mean_q: report.mean_q,
-                        mean_target: report.mean_target,
-                        max_error: report.max_error,
-                        gradient_norm: report.gradient_norm,
-                        learning_rate,
-                    });
+        let run =
+            |member: &mut Member| {
+                let mut lines = Vec::new();
+                for update in range.clone() {
+                    let rates = Rates::of(config, update);
+                    let report = member.update(model, &judges, config, rates).map_err(|error| {
+                        TrainingError::Update { network: member.name.clone(), update, source: Box::new(error) }
+                    })?;
+                    // The last update is always told, so that a short run says something too.
+                    if update % trainer.metrics_interval == 0 || update == trainer.updates {
+                        lines.push(UpdateMetrics {
+                            network: member.name.clone(),
+                            update,
+                            loss: report.loss,
+                            mean_q: report.mean_q,
+                            mean_target: report.mean_target,
+                            max_error: report.max_error,
+                            gradient_norm: report.gradient_norm,
+                            learning_rate: rates.learning,
+                        });
+                    }
                 }
-            }
-            Ok(lines)
-        };
+                Ok(lines)
+            };
         let lines: Result<Vec<Vec<UpdateMetrics>>, TrainingError> =
             self.pool.install(|| members.par_iter_mut().map(run).collect());
         let mut lines: Vec<UpdateMetrics> = lines?.into_iter().flatten().collect();
@@ -188,9 +189,33 @@ fn judges_of(members: &[Member]) -> Vec<Vec<f32>> {
     members[..members.len() - 1].iter().map(|member| member.parameters().to_vec()).collect()
 }
 
-/// The step size of an update, from 1: a cosine from the configured value to a tenth of it.
-fn learning_rate(config: &TrainConfig, update: u64) -> f32 {
-    let progress = update as f64 / config.trainer.updates as f64;
-    let share = 0.1 + 0.9 * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress));
-    (f64::from(config.trainer.learning_rate) * share) as f32
+impl Rates {
+    /// The rates of an update, from 1. The step size is a cosine from the configured value to a tenth of it; the average of
+    /// the target network reaches over a fifth of the updates so far until it is as long as configured.
+    fn of(config: &TrainConfig, update: u64) -> Rates {
+        let progress = update as f64 / config.trainer.updates as f64;
+        let share = 0.1 + 0.9 * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress));
+        let early = 1.0 / (1.0 + update as f32 / 5.0);
+        Rates {
+            learning: (f64::from(config.trainer.learning_rate) * share) as f32,
+            target: config.trainer.tau.max(early),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_go_from_the_first_update_to_what_is_configured() {
+        let config = TrainConfig::default();
+        let (first, last) = (Rates::of(&config, 1), Rates::of(&config, config.trainer.updates));
+        assert!((first.learning - config.trainer.learning_rate).abs() < 1e-3 * config.trainer.learning_rate);
+        assert!((last.learning - 0.1 * config.trainer.learning_rate).abs() < 1e-3 * config.trainer.learning_rate);
+        assert!(first.target > 0.8, "an early average would be one of first values: {first:?}");
+        assert_eq!(last.target, config.trainer.tau);
+        let targets: Vec<f32> = (1..=config.trainer.updates).map(|update| Rates::of(&config, update).target).collect();
+        assert!(targets.is_sorted_by(|a, b| a >= b));
+    }
 }

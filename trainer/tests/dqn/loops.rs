@@ -78,6 +78,9 @@ impl Learner for Noted {
     fn parameters(&self) -> &[f32] {
         self.inner.parameters()
     }
+    fn target(&self) -> &[f32] {
+        self.inner.target()
+    }
     fn state(&self) -> LearnerState {
         self.inner.state()
     }

@@ -383,6 +383,10 @@ impl Learner for FusedLearner {
         &self.online
     }
 
+    fn target(&self) -> &[f32] {
+        &self.target
+    }
+
     fn state(&self) -> LearnerState {
         LearnerState {
             online: self.online.to_vec(),

@@ -6,7 +6,9 @@ mod cases;
 
 use bellwether_env_adapter::recorded::Collector;
 use bellwether_env_adapter::{Action, Windower};
+use bellwether_trainer::evaluate::{Stop, Verdict};
 use bellwether_trainer::recorded::answers::{AnswerModel, Place};
+use bellwether_trainer::recorded::playback::stop_at;
 use cases::{config, record, recorded, tell};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -47,6 +49,32 @@ proptest! {
                         prop_assert_eq!(ours.reward, ours.parts.at(z));
                     }
                 }
+            }
+        }
+    }
+    #[test]
+    fn a_rule_stops_where_it_says_in_either_stage(
+        episodes in vec(recorded(), 1..8), share in 0.0_f64..1.0, verdict in prop_oneof![Just(Verdict::Benign), Just(Verdict::Malicious)],
+    ) {
+        let config = config(false);
+        let recordings = record(&episodes, &config);
+        let model = AnswerModel::new(&recordings, &config.reward, false);
+        for episode in recordings.episodes() {
+            let stored = recordings.store().episode(episode);
+            let Some(last) = stored.len.checked_sub(1) else { continue };
+            let window = (share * f64::from(stored.len)) as u32;
+            let outcome = stop_at(&model, episode, Stop { window, verdict }, Action::Terminate, 0.5);
+            prop_assert_eq!(outcome.verdict, verdict);
+            let released_before = |row: u32| recordings.window(row).costs.stage < recordings.window(stored.first_row + last).costs.stage;
+            let row = stored.first_row + window;
+            // What is released in the first stage is released again in the first window of the second.
+            let expected = match verdict {
+                Verdict::Benign if released_before(row) => outcome.windows,
+                _ => window + 1,
+            };
+            prop_assert_eq!(outcome.windows, expected);
+            if expected == window + 1 {
+                prop_assert_eq!(outcome.events, recordings.window(row).events_seen);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Behaviour cloning: two classifiers that imitate when a fixed rule stops, and what it then says.
 
 use super::classifier::{BoostedTrees, ClassifierConfig, PrefixRow, Weighting};
+use super::scorer::{FoldPart, in_order};
 use super::tune::ScoreSequences;
 use super::{BaselineError, PrefixScorer, Recordings, read_state};
 use crate::evaluate::{Stop, Verdict};
@@ -87,6 +88,13 @@ pub struct ClonedScores {
 }
 
 impl ClonedScores {
+    /// The scores of all folds, in the order of the episodes.
+    pub(super) fn of_folds(parts: Vec<FoldPart<ClonedScores>>) -> Self {
+        let (convict, stop): (Vec<_>, Vec<_>) =
+            parts.into_iter().map(|(episodes, part)| ((episodes.clone(), part.convict), (episodes, part.stop))).unzip();
+        ClonedScores { convict: ScoreSequences::of_folds(convict), stop: in_order(stop) }
+    }
+
     /// The scores of the verdict up to the first window whose score for stopping is at least `threshold`, or the last: a rule
     /// that runs to the end of these sequences makes the clone whole. At 0 it stops where stopping is the likelier action.
     pub fn cut(&self, threshold: f32) -> ScoreSequences {

@@ -13,7 +13,7 @@ mod scorer;
 mod suite;
 mod tune;
 
-use bellwether_env_adapter::Label;
+use bellwether_env_adapter::{Action, Label};
 
 use crate::evaluate::{EvaluationError, Outcome, Stop};
 
@@ -45,9 +45,9 @@ pub trait Recordings: Sync {
     /// Writes the state at the close of window `window` into `out`, `width()` finite values, with the context elements
     /// that depend on play (cost, isolation) at 0.
     fn state(&self, episode: usize, window: u32, out: &mut [f32]);
-    /// What becomes of the episode if it is stopped so, with returns at this cost of a false positive. The same code must
-    /// judge the policy.
-    fn outcome(&self, episode: usize, stop: Stop, cost: f32) -> Outcome;
+    /// What becomes of the episode if it is stopped so and convicted by the action `conviction`, with returns at this cost
+    /// of a false positive. The same code must judge the policy.
+    fn outcome(&self, episode: usize, stop: Stop, conviction: Action, cost: f32) -> Outcome;
 }
 
 /// Scores a state: the higher, the more malicious.
@@ -195,15 +195,18 @@ pub(crate) mod tests {
         fn state(&self, episode: usize, window: u32, out: &mut [f32]) {
             out.copy_from_slice(&self.episodes[episode].1[window as usize]);
         }
-        fn outcome(&self, episode: usize, stop: Stop, cost: f32) -> Outcome {
+        fn outcome(&self, episode: usize, stop: Stop, conviction: Action, cost: f32) -> Outcome {
+            // Quarantine is worth more when right and costs more when wrong.
+            let extra = if conviction == Action::Quarantine { 1.2 } else { 1.0 };
             let windows = self.windows(episode);
             let label = self.label(episode);
             let malicious = label == Label::Malicious;
             let seen = if stop.verdict == Verdict::Malicious { stop.window + 1 } else { windows };
             let ret = match (malicious, stop.verdict) {
-                (true, Verdict::Malicious) | (false, Verdict::Benign) => 1.0,
+                (true, Verdict::Malicious) => extra,
+                (false, Verdict::Benign) => 1.0,
                 (true, Verdict::Benign) => -1.0,
-                (false, Verdict::Malicious) => -f64::from(cost),
+                (false, Verdict::Malicious) => -extra * f64::from(cost),
             };
             Outcome {
                 episode: episode as u32,

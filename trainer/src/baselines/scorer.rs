@@ -1,6 +1,9 @@
 //! The kinds of scorer that baselines use, and scores of training episodes that the scorer has not seen.
 
-use bellwether_env_adapter::Label;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bellwether_env_adapter::{Action, Label};
+use rayon::prelude::*;
 
 use super::classifier::{BoostedTrees, ClassifierConfig};
 use super::percentile::PercentileDetector;
@@ -39,46 +42,65 @@ impl ScorerKind {
         })
     }
 
-    /// Scores of the training episodes by scorers that did not see them: each half of every class is scored by what was
-    /// trained on the other. Without this a classifier is sure of what it learned by heart, and a rule stops too early.
+    /// Scores of all episodes, those of each fold by a scorer that was trained on the other folds. Without this a classifier
+    /// is sure of what it learned by heart, and a rule stops too early. `folds` has the fold of each episode.
     ///
     /// # Errors
-    /// As [`ScorerKind::fit`]; a class with a single episode cannot be halved ([`BaselineError::OneClass`]).
+    /// As [`ScorerKind::fit`] on the episodes that are left without a fold.
     pub fn cross_fitted(
         self,
         recordings: &dyn Recordings,
+        folds: &[u32],
         config: &ClassifierConfig,
     ) -> Result<ScoreSequences, BaselineError> {
-        let mut halves = [Vec::new(), Vec::new()];
-        let mut seen = [0usize; 2];
-        for episode in 0..recordings.len() {
-            let class = usize::from(recordings.label(episode) == Label::Malicious);
-            halves[seen[class] % 2].push(episode);
-            seen[class] += 1;
-        }
-        let mut by_episode: Vec<Option<(Vec<f32>, Vec<u64>)>> = vec![None; recordings.len()];
-        for (trained, scored) in [(0, 1), (1, 0)] {
-            let [train, held_out] = [trained, scored].map(|half| Subset { all: recordings, episodes: &halves[half] });
-            let scorer = self.fit(&train, config)?;
-            let sequences = ScoreSequences::of(&held_out, scorer.as_ref())?;
-            for ((episode, scores), events) in halves[scored].iter().zip(sequences.scores).zip(sequences.events) {
-                by_episode[*episode] = Some((scores, events));
-            }
-        }
-        let mut out = ScoreSequences::default();
-        for (episode, (scores, events)) in by_episode.into_iter().flatten().enumerate() {
-            out.labels.push(recordings.label(episode));
-            out.scores.push(scores);
-            out.events.push(events);
-        }
-        Ok(out)
+        let parts =
+            by_fold(recordings, folds, |known, blind| ScoreSequences::of(blind, self.fit(known, config)?.as_ref()))?;
+        Ok(ScoreSequences::of_folds(parts))
     }
 }
 
+/// What was made of one fold, and the numbers of its episodes.
+pub(super) type FoldPart<T> = (Vec<usize>, T);
+
+/// Calls `make` once per fold, with the episodes of all other folds and with those of the fold, in parallel.
+///
+/// # Errors
+/// The first error of `make`, by fold.
+pub(super) fn by_fold<T: Send>(
+    recordings: &dyn Recordings,
+    folds: &[u32],
+    make: impl Fn(&Subset<'_>, &Subset<'_>) -> Result<T, BaselineError> + Sync,
+) -> Result<Vec<FoldPart<T>>, BaselineError> {
+    let numbers: BTreeSet<u32> = folds.iter().copied().collect();
+    let numbers: Vec<u32> = numbers.into_iter().collect();
+    let part = |fold: &u32| {
+        let (blind, known): (Vec<usize>, Vec<usize>) =
+            (0..recordings.len()).partition(|episode| folds.get(*episode) == Some(fold));
+        let subset = |episodes| Subset { all: recordings, episodes };
+        let made = make(&subset(&known), &subset(&blind))?;
+        Ok((blind, made))
+    };
+    numbers.par_iter().map(part).collect()
+}
+
+/// What belongs to each episode of each fold, in the order of the episodes.
+pub(super) fn in_order<T>(parts: impl IntoIterator<Item = FoldPart<Vec<T>>>) -> Vec<T> {
+    let pairs = parts.into_iter().flat_map(|(episodes, list)| episodes.into_iter().zip(list));
+    let by_episode: BTreeMap<usize, T> = pairs.collect();
+    by_episode.into_values().collect()
+}
+
 /// Some of the episodes.
-struct Subset<'a> {
+pub(super) struct Subset<'a> {
     all: &'a dyn Recordings,
     episodes: &'a [usize],
+}
+
+impl Subset<'_> {
+    /// Picks what belongs to these episodes out of a list over all of them.
+    pub(super) fn pick<T: Copy>(&self, list: &[T]) -> Vec<T> {
+        self.episodes.iter().map(|episode| list[*episode]).collect()
+    }
 }
 
 impl Recordings for Subset<'_> {
@@ -100,8 +122,8 @@ impl Recordings for Subset<'_> {
     fn state(&self, episode: usize, window: u32, out: &mut [f32]) {
         self.all.state(self.episodes[episode], window, out);
     }
-    fn outcome(&self, episode: usize, stop: Stop, cost: f32) -> Outcome {
-        self.all.outcome(self.episodes[episode], stop, cost)
+    fn outcome(&self, episode: usize, stop: Stop, conviction: Action, cost: f32) -> Outcome {
+        self.all.outcome(self.episodes[episode], stop, conviction, cost)
     }
 }
 
@@ -120,7 +142,8 @@ mod tests {
         }
         let scorer = ScorerKind::Prefixes.fit(&toy, &config).unwrap();
         let by_heart = ScoreSequences::of(&toy, scorer.as_ref()).unwrap();
-        let held_out = ScorerKind::Prefixes.cross_fitted(&toy, &config).unwrap();
+        let folds: Vec<u32> = (0..60).map(|episode| episode % 4).collect();
+        let held_out = ScorerKind::Prefixes.cross_fitted(&toy, &folds, &config).unwrap();
         assert_eq!((&held_out.labels, &held_out.events), (&by_heart.labels, &by_heart.events));
         let margin = |list: &ScoreSequences| -> f32 {
             let signed = list.labels.iter().zip(&list.scores).flat_map(|(label, scores)| {

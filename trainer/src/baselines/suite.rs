@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use bellwether_env_adapter::Action;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classifier::ClassifierConfig;
-use super::clone::ClonedRule;
-use super::rule::{Evidence, Shape, StoppingRule};
-use super::scorer::ScorerKind;
+use super::clone::{ClonedRule, ClonedScores};
+use super::rule::{Evidence, Shape};
+use super::scorer::{ScorerKind, by_fold};
 use super::tune::{ScoreSequences, Tuned, tune};
 use super::{BaselineError, Recordings, require_both_classes};
-use crate::evaluate::Outcome;
 use crate::evaluate::report::{BaselineOutcomes, PolicyOutcomes};
+use crate::evaluate::{Outcome, Stop};
 
 /// Prefix lengths in windows that are tried.
 const PREFIXES: [u32; 20] = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 256, 512, u32::MAX];
@@ -45,7 +46,10 @@ pub struct BaselineConfig {
     pub classifier: ClassifierConfig,
 }
 
-/// Trains every baseline on `train`, tunes it on `calibration` for each target, and replays it on `test`.
+/// Trains every baseline on `train`, tunes it for each target, and replays it on `test`.
+///
+/// As for the policy, every training episode calibrates: its scores come from a classifier that was trained without its
+/// fold (`folds`, one number per training episode), and what is replayed was trained on all of them.
 ///
 /// - `run_to_end`: the classifier on all windows, without regard to events.
 /// - `fixed_prefix`: the classifier on the first N windows; N and the choice between a classifier of all prefixes and one of
@@ -56,22 +60,26 @@ pub struct BaselineConfig {
 ///   early enough to keep the mean events.
 ///
 /// # Errors
-/// [`BaselineError::NoEpisodes`] and [`BaselineError::OneClass`] where `train` or `calibration` lacks a class,
+/// [`BaselineError::NoEpisodes`] and [`BaselineError::OneClass`] where `train` lacks a class, all folds or all but one;
 /// [`BaselineError::Width`] where states differ, [`BaselineError::Parameter`] without a target; and as training and tuning.
 pub fn evaluate_baselines(
     train: &dyn Recordings,
-    calibration: &dyn Recordings,
+    folds: &[u32],
     test: &dyn Recordings,
     targets: &[BaselineTarget],
     config: &BaselineConfig,
 ) -> Result<Vec<BaselineOutcomes>, BaselineError> {
     config.classifier.validate()?;
     require_both_classes(train)?;
-    require_both_classes(calibration)?;
-    for other in [calibration, test] {
-        if other.width() != train.width() {
-            return Err(BaselineError::Width { expected: train.width(), found: other.width() });
-        }
+    if folds.len() != train.len() {
+        return Err(BaselineError::Parameter {
+            key: "folds",
+            value: format!("{} numbers", folds.len()),
+            expected: "one number per training episode",
+        });
+    }
+    if test.width() != train.width() {
+        return Err(BaselineError::Width { expected: train.width(), found: test.width() });
     }
     let &[first, ..] = targets else {
         return Err(BaselineError::Parameter {
@@ -80,7 +88,7 @@ pub fn evaluate_baselines(
             expected: "at least one target false-positive rate",
         });
     };
-    let mut suite = Suite { train, calibration, test, config, scorers: Vec::new() };
+    let mut suite = Suite { train, folds, test, config, scorers: Vec::new() };
     let run_to_end = suite.run_to_end(targets)?;
     let fixed_prefix = suite.fixed_prefix(targets)?;
     let sprt = suite.sprt(targets)?;
@@ -112,13 +120,14 @@ fn teaches_better(a: &Tuned, b: &Tuned) -> bool {
 /// A trained scorer's scores.
 struct Scored {
     kind: ScorerKind,
+    /// Of the training episodes, each by what was trained without its fold.
     calibration: ScoreSequences,
     test: ScoreSequences,
 }
 
 struct Suite<'a> {
     train: &'a dyn Recordings,
-    calibration: &'a dyn Recordings,
+    folds: &'a [u32],
     test: &'a dyn Recordings,
     config: &'a BaselineConfig,
     scorers: Vec<Scored>,
@@ -133,7 +142,7 @@ impl Suite<'_> {
         let scorer = kind.fit(self.train, &self.config.classifier)?;
         self.scorers.push(Scored {
             kind,
-            calibration: ScoreSequences::of(self.calibration, scorer.as_ref())?,
+            calibration: kind.cross_fitted(self.train, self.folds, &self.config.classifier)?,
             test: ScoreSequences::of(self.test, scorer.as_ref())?,
         });
         Ok(self.scorers.len() - 1)
@@ -156,13 +165,10 @@ impl Suite<'_> {
     /// Mean events of the calibration episodes at each prefix length.
     fn prefix_events(&self) -> BTreeMap<u32, f64> {
         let mean = |windows: u32| {
-            let sum: u64 = (0..self.calibration.len())
-                .map(|episode| {
-                    let last = windows.min(self.calibration.windows(episode)).max(1) - 1;
-                    self.calibration.events(episode, last)
-                })
+            let sum: u64 = (0..self.train.len())
+                .map(|episode| self.train.events(episode, windows.min(self.train.windows(episode)).max(1) - 1))
                 .sum();
-            sum as f64 / self.calibration.len() as f64
+            sum as f64 / self.train.len() as f64
         };
         PREFIXES.into_iter().map(|windows| (windows, mean(windows))).collect()
     }
@@ -224,8 +230,11 @@ impl Suite<'_> {
             .zip(tuned)
             .map(|(target, tuned)| format!("at {} % FPR: {}", 100.0 * target.target_fpr, describe(tuned)))
             .collect();
-        let sequences: Vec<&ScoreSequences> = tuned.iter().map(|tuned| &self.scorers[tuned.scorer].test).collect();
-        self.outcomes(name, by_target.join("; "), &sequences, tuned, targets)
+        let scores = tuned.iter().map(|tuned| {
+            let Scored { calibration, test, .. } = &self.scorers[tuned.scorer];
+            (calibration, test)
+        });
+        self.outcomes(name, by_target.join("; "), &scores.collect::<Vec<_>>(), tuned, targets)
     }
 
     fn clone_of(
@@ -235,13 +244,14 @@ impl Suite<'_> {
         targets: &[BaselineTarget],
     ) -> Result<BaselineOutcomes, BaselineError> {
         let kind = self.scorers[teacher.scorer].kind;
-        let stops = kind.cross_fitted(self.train, &self.config.classifier)?.stops(&teacher.rule);
-        let clone = ClonedRule::learn(self.train, &stops, &self.config.classifier)?;
-        let cut = |recordings| -> Result<Vec<ScoreSequences>, BaselineError> {
-            let scores = clone.scores(recordings)?;
-            Ok(CLONE_STOPS.iter().map(|&threshold| scores.cut(threshold)).collect())
-        };
-        let (calibration, test) = (cut(self.calibration)?, cut(self.test)?);
+        let stops = self.scorers[teacher.scorer].calibration.stops(&teacher.rule);
+        let config = &self.config.classifier;
+        let cut = |scores: ClonedScores| CLONE_STOPS.map(|threshold| scores.cut(threshold));
+        let test = cut(ClonedRule::learn(self.train, &stops, config)?.scores(self.test)?);
+        let parts = by_fold(self.train, self.folds, |known, blind| {
+            ClonedRule::learn(known, &known.pick(&stops), config)?.scores(blind)
+        })?;
+        let calibration = cut(ClonedScores::of_folds(parts));
         let calibration: Vec<&ScoreSequences> = calibration.iter().collect();
         let candidates: Vec<(usize, Shape)> =
             (0..CLONE_STOPS.len()).map(|position| (position, Shape::Prefix { windows: u32::MAX })).collect();
@@ -249,42 +259,65 @@ impl Suite<'_> {
             .iter()
             .map(|target| tune(&calibration, &candidates, target.target_fpr, Some(target.mean_events)))
             .collect::<Result<_, _>>()?;
-        let test: Vec<&ScoreSequences> = tuned.iter().map(|tuned| &test[tuned.scorer]).collect();
+        let scores = tuned.iter().map(|tuned| (calibration[tuned.scorer], &test[tuned.scorer]));
         let description = format!(
             "imitates the best fixed rule at {} % FPR ({})",
             100.0 * first.target_fpr,
             describe(kind, &teacher.shape)
         );
-        Ok(self.outcomes("clone", description, &test, &tuned, targets))
+        Ok(self.outcomes("clone", description, &scores.collect::<Vec<_>>(), &tuned, targets))
     }
 
+    /// Replays each tuned rule on the test episodes; `scores` holds those of the training and of the test episodes by target.
     fn outcomes(
         &self,
         name: &str,
         description: String,
-        sequences: &[&ScoreSequences],
+        scores: &[(&ScoreSequences, &ScoreSequences)],
         tuned: &[Tuned],
         targets: &[BaselineTarget],
     ) -> BaselineOutcomes {
-        let replay = |sequences: &ScoreSequences, rule: &StoppingRule, cost: f32| -> Vec<Outcome> {
-            let stops = sequences.stops(rule);
-            stops.into_iter().enumerate().map(|(episode, stop)| self.test.outcome(episode, stop, cost)).collect()
-        };
-        let operating = targets
+        let convictions: Vec<Action> = targets
             .iter()
             .zip(tuned)
-            .zip(sequences)
-            .map(|((target, tuned), sequences)| (tuned.point, replay(sequences, &tuned.rule, target.cost)))
+            .zip(scores)
+            .map(|((target, tuned), (calibration, _))| self.conviction(&calibration.stops(&tuned.rule), target.cost))
+            .collect();
+        let operating = (0..targets.len())
+            .map(|i| {
+                let stops = scores[i].1.stops(&tuned[i].rule);
+                (tuned[i].point, replay(self.test, &stops, convictions[i], targets[i].cost))
+            })
             .collect();
         // In hindsight: thresholds between the test episodes' own scores, for the rule of the first target.
-        let (shape, cost, sequences) = (&tuned[0].shape, targets[0].cost, sequences[0]);
-        let curve = sequences
+        let (shape, (_, test)) = (&tuned[0].shape, scores[0]);
+        let curve = test
             .thresholds(shape)
             .into_iter()
-            .map(|threshold| (threshold, replay(sequences, &shape.rule(threshold), cost)))
+            .map(|threshold| {
+                let stops = test.stops(&shape.rule(threshold));
+                (threshold, replay(self.test, &stops, convictions[0], targets[0].cost))
+            })
             .collect();
+        let actions: Vec<&str> = convictions.iter().map(|action| action.name()).collect();
+        let description = format!("{description}; convicts by {}", actions.join(", "));
         BaselineOutcomes { name: name.to_owned(), description, outcomes: PolicyOutcomes { operating, curve } }
     }
+
+    /// The conviction that earns more where the training episodes are stopped so.
+    fn conviction(&self, stops: &[Stop], cost: f32) -> Action {
+        let earned =
+            |action: Action| -> f64 { replay(self.train, stops, action, cost).iter().map(|outcome| outcome.ret).sum() };
+        match earned(Action::Quarantine) >= earned(Action::Terminate) {
+            true => Action::Quarantine,
+            false => Action::Terminate,
+        }
+    }
+}
+
+/// What becomes of each episode where it is stopped.
+fn replay(recordings: &dyn Recordings, stops: &[Stop], conviction: Action, cost: f32) -> Vec<Outcome> {
+    stops.iter().enumerate().map(|(episode, stop)| recordings.outcome(episode, *stop, conviction, cost)).collect()
 }
 
 /// What a tuned rule does, in words.
@@ -325,11 +358,15 @@ mod tests {
         BaselineTarget { target_fpr, cost: 0.5, mean_events }
     }
 
+    fn folds(episodes: u32) -> Vec<u32> {
+        (0..episodes).map(|episode| episode % 4).collect()
+    }
+
     #[test]
     fn every_baseline_is_tuned_and_replayed() {
-        let (train, calibration, test) = (Toy::new(60, 60, 1), Toy::new(300, 40, 2), Toy::new(300, 40, 3));
+        let (train, folds, test) = (Toy::new(300, 100, 1), folds(400), Toy::new(300, 40, 3));
         let targets = [target(0.1, 60.0), target(0.05, 70.0)];
-        let baselines = evaluate_baselines(&train, &calibration, &test, &targets, &config()).unwrap();
+        let baselines = evaluate_baselines(&train, &folds, &test, &targets, &config()).unwrap();
         let names: Vec<&str> = baselines.iter().map(|baseline| baseline.name.as_str()).collect();
         assert_eq!(names, ["run_to_end", "fixed_prefix", "sprt", "percentile", "clone"]);
         for baseline in &baselines {
@@ -358,19 +395,23 @@ mod tests {
         assert!(report.oracle.auc.unwrap() > 0.95, "{:?}", report.oracle);
         assert_eq!(report.baselines.len(), 4);
         // The same data and seed give the same outcomes.
-        assert_eq!(evaluate_baselines(&train, &calibration, &test, &targets, &config()).unwrap(), baselines);
+        assert_eq!(evaluate_baselines(&train, &folds, &test, &targets, &config()).unwrap(), baselines);
     }
 
     #[test]
     fn refusals() {
         let toy = Toy::new(10, 10, 1);
-        let run = |train: &Toy, calibration: &Toy, targets: &[BaselineTarget]| {
-            evaluate_baselines(train, calibration, &toy, targets, &config()).unwrap_err()
+        let run = |train: &Toy, folds: &[u32], targets: &[BaselineTarget]| {
+            evaluate_baselines(train, folds, &toy, targets, &config()).unwrap_err()
         };
         let targets = [target(0.05, 50.0)];
-        assert!(matches!(run(&toy, &toy, &[]), BaselineError::Parameter { key: "targets", .. }));
-        assert!(matches!(run(&Toy::new(0, 0, 1), &toy, &targets), BaselineError::NoEpisodes));
-        let no_malicious = run(&toy, &Toy::new(5, 0, 1), &targets);
+        assert!(matches!(run(&toy, &folds(20), &[]), BaselineError::Parameter { key: "targets", .. }));
+        assert!(matches!(run(&toy, &folds(19), &targets), BaselineError::Parameter { key: "folds", .. }));
+        assert!(matches!(run(&Toy::new(0, 0, 1), &[], &targets), BaselineError::NoEpisodes));
+        let no_malicious = run(&Toy::new(5, 0, 1), &folds(5), &targets);
         assert!(matches!(no_malicious, BaselineError::OneClass { missing: "malicious" }));
+        // The classifier of the first fold would see no malicious episode.
+        let apart: Vec<u32> = (0..20).map(|episode| u32::from(episode < 10)).collect();
+        assert!(matches!(run(&toy, &apart, &targets), BaselineError::OneClass { .. }));
     }
 }

@@ -3,6 +3,7 @@
 use bellwether_env_adapter::Label;
 
 use super::rule::{Shape, StoppingRule};
+use super::scorer::{FoldPart, in_order};
 use super::{BaselineError, PrefixScorer, Recordings, read_state};
 use crate::evaluate::{Calibration, OperatingPoint, Stop, Verdict};
 
@@ -40,6 +41,21 @@ impl ScoreSequences {
             out.events.push((0..windows).map(|window| recordings.events(episode, window)).collect());
         }
         Ok(out)
+    }
+
+    /// The sequences of all folds, in the order of the episodes.
+    pub(super) fn of_folds(parts: Vec<FoldPart<ScoreSequences>>) -> Self {
+        let mut out = ScoreSequences::default();
+        let sequences = parts.into_iter().map(|(episodes, part)| {
+            let of_episode = part.labels.into_iter().zip(part.scores).zip(part.events);
+            (episodes, of_episode.collect())
+        });
+        for ((label, scores), events) in in_order(sequences) {
+            out.labels.push(label);
+            out.scores.push(scores);
+            out.events.push(events);
+        }
+        out
     }
 
     /// Where a rule stops each episode.

@@ -18,7 +18,7 @@ pub use error::EvaluationError;
 pub use folds::{FoldItem, grouped_folds};
 pub use operating_point::{Calibration, OperatingPoint, isotonic_decreasing, rate_supported};
 pub use outcome::{Groups, Outcome, Stop, Verdict};
-pub use report::{Evaluation, OperatingPointReport, PolicyOutcomes};
+pub use report::{BaselineOutcomes, Evaluation, OperatingPointReport, PolicyOutcomes};
 pub use roc::{Roc, RocPoint, Scored};
 pub use summary::{Metrics, Summary, summarise};
 pub use table::render_table;

@@ -30,6 +30,30 @@ pub struct PolicyOutcomes {
     pub curve: Vec<(f32, Vec<Outcome>)>,
 }
 
+impl PolicyOutcomes {
+    /// Adds the outcomes of other episodes at the same targets and settings. A target keeps the setting that it had first.
+    pub fn join(&mut self, other: PolicyOutcomes) {
+        if self.operating.is_empty() {
+            *self = other;
+            return;
+        }
+        for ((_, outcomes), (_, more)) in self.operating.iter_mut().zip(other.operating) {
+            outcomes.extend(more);
+        }
+        for ((_, outcomes), (_, more)) in self.curve.iter_mut().zip(other.curve) {
+            outcomes.extend(more);
+        }
+    }
+
+    /// Puts the outcomes in the order of the episodes.
+    pub fn sort(&mut self) {
+        let lists = self.operating.iter_mut().map(|(_, outcomes)| outcomes);
+        lists.chain(self.curve.iter_mut().map(|(_, outcomes)| outcomes)).for_each(|outcomes| {
+            outcomes.sort_by_key(|outcome| outcome.episode);
+        });
+    }
+}
+
 /// A baseline's outcomes, with what to call it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BaselineOutcomes {

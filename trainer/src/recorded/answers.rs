@@ -105,8 +105,25 @@ impl<'a> AnswerModel<'a> {
     }
 }
 
-/// The best allowed action; ties go to the lowest number.
+/// The best allowed action; ties go to the lowest number, and so does what cannot be compared.
 pub fn greedy(q: &[f32], mask: &[bool]) -> usize {
-    let allowed = q.iter().zip(mask).enumerate().filter(|(_, (_, allowed))| **allowed);
-    allowed.fold((0, f32::NEG_INFINITY), |best, (i, (q, _))| if *q > best.1 { (i, *q) } else { best }).0
+    let allowed = q.iter().zip(mask).enumerate().filter(|(_, (_, allowed))| **allowed).map(|(i, (q, _))| (i, *q));
+    allowed.reduce(|best, other| if other.1 > best.1 { other } else { best }).map_or(0, |(action, _)| action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::greedy;
+
+    #[test]
+    fn the_best_action_is_an_allowed_one() {
+        for (q, mask, best) in [
+            ([1.0, 3.0, 3.0], [true, true, true], 1),
+            ([1.0, 3.0, 2.0], [true, false, true], 2),
+            ([f32::NAN, f32::NAN, f32::NAN], [false, true, true], 1),
+            ([0.0, f32::NEG_INFINITY, f32::NEG_INFINITY], [false, false, true], 2),
+        ] {
+            assert_eq!(greedy(&q, &mask), best, "{q:?} {mask:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The evaluation of a policy on held-out recordings, beside its baselines.
 
-use bellwether_env_adapter::Label;
+use bellwether_env_adapter::{Action, Label};
 use bellwether_replay::StateRows;
 
 use super::answers::AnswerModel;
@@ -8,9 +8,11 @@ use super::calibration::play_grid;
 use super::playback::{Policy, play, stop_at};
 use super::recordings::Recordings;
 use super::{OVERLAY, TrainingError, folds_of};
-use crate::baselines::{self, BaselineConfig, BaselineTarget, evaluate_baselines};
+use crate::baselines::{BaselineConfig, BaselineTarget, evaluate_baselines};
 use crate::config::TrainConfig;
-use crate::evaluate::{Bootstrap, Evaluation, OperatingPoint, Outcome, PolicyOutcomes, Stop, summarise};
+use crate::evaluate::{
+    BaselineOutcomes, Bootstrap, Evaluation, OperatingPoint, Outcome, PolicyOutcomes, Stop, summarise,
+};
 
 /// A policy under test.
 #[derive(Clone, Copy)]
@@ -55,22 +57,27 @@ pub fn evaluate(tested: &Tested<'_>) -> Result<Evaluation, TrainingError> {
     let outcomes = PolicyOutcomes { operating, curve: play_grid(&model, policy, &episodes, config)? };
     let baselines = match tested.background {
         None => Vec::new(),
-        Some(background) => {
-            let folds = folds_of(background.recordings, background.episodes, config.calibration.folds, config.seed)?;
-            let of_fold = |calibration: bool| {
-                let kept = seen(background.recordings, background.episodes);
-                kept.into_iter().filter(|episode| (folds[*episode as usize] == 0) == calibration).collect::<Vec<u32>>()
-            };
-            let known = AnswerModel::new(background.recordings, &config.reward, false);
-            let (train, calibration) = (Part { model: known, episodes: of_fold(false) }, of_fold(true));
-            let calibration = Part { model: known, episodes: calibration };
-            let test = Part { model, episodes: episodes.clone() };
-            let targets = targets(&outcomes);
-            evaluate_baselines(&train, &calibration, &test, &targets, &BaselineConfig::default())?
-        }
+        Some(background) => baselines(background, model, &episodes, &outcomes, config)?,
     };
     let bootstrap = Bootstrap { seed: config.seed, ..Bootstrap::default() };
     Ok(Evaluation::build(&outcomes, &baselines, recordings.groups(), &bootstrap)?)
+}
+
+/// What baselines reach on these test episodes that were fitted to the background, and tuned on it in the folds that
+/// calibrated the policy.
+pub(super) fn baselines(
+    background: Background<'_>,
+    test: AnswerModel<'_>,
+    episodes: &[u32],
+    policy: &PolicyOutcomes,
+    config: &TrainConfig,
+) -> Result<Vec<BaselineOutcomes>, TrainingError> {
+    let known = seen(background.recordings, background.episodes);
+    let by_number = folds_of(background.recordings, &known, config.calibration.folds, config.seed)?;
+    let folds: Vec<u32> = known.iter().map(|episode| by_number[*episode as usize]).collect();
+    let model = AnswerModel::new(background.recordings, &config.reward, false);
+    let (train, test) = (Part { model, episodes: known }, Part { model: test, episodes: episodes.to_vec() });
+    Ok(evaluate_baselines(&train, &folds, &test, &targets(policy), &BaselineConfig::default())?)
 }
 
 /// The episodes that have a window.
@@ -100,7 +107,7 @@ impl Part<'_> {
     }
 }
 
-impl baselines::Recordings for Part<'_> {
+impl crate::baselines::Recordings for Part<'_> {
     fn len(&self) -> usize {
         self.episodes.len()
     }
@@ -128,7 +135,7 @@ impl baselines::Recordings for Part<'_> {
         }
     }
 
-    fn outcome(&self, episode: usize, stop: Stop, cost: f32) -> Outcome {
-        stop_at(&self.model, self.episodes[episode], stop, cost)
+    fn outcome(&self, episode: usize, stop: Stop, conviction: Action, cost: f32) -> Outcome {
+        stop_at(&self.model, self.episodes[episode], stop, conviction, cost)
     }
 }

@@ -126,16 +126,21 @@ pub(super) fn play_together(
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// What a stopping rule reaches that gives its verdict at a window of its own choice, at this cost `z`.
-pub fn stop_at(model: &AnswerModel<'_>, episode: u32, stop: Stop, z: f32) -> Outcome {
+/// What a stopping rule reaches that gives its verdict at a window of its own choice, and convicts by the action
+/// `conviction`, at this cost `z`.
+pub fn stop_at(model: &AnswerModel<'_>, episode: u32, stop: Stop, conviction: Action, z: f32) -> Outcome {
     let Some(start) = model.start(episode) else { return unseen(model, episode) };
     let mut walk = Walk::new(model, start);
     loop {
-        let last = !model.mask(walk.place)[Action::Continue.index()];
-        let choice = match stop.verdict {
-            _ if walk.windows <= stop.window && !last => Action::Continue,
-            Verdict::Benign => Action::Release,
-            Verdict::Malicious => Action::Quarantine,
+        let goes_on = |action: Action| {
+            model.mask(walk.place)[action.index()] && model.outcome(walk.place, action.index(), z).next.is_some()
+        };
+        // Before the rule's window an episode goes on, at the end of the first stage by its release.
+        let onwards = [Action::Continue, Action::Release].into_iter().find(|action| goes_on(*action));
+        let choice = match (onwards, stop.verdict) {
+            (Some(onwards), _) if walk.windows <= stop.window => onwards,
+            (_, Verdict::Benign) => Action::Release,
+            (_, Verdict::Malicious) => conviction,
         };
         let outcome = model.outcome(walk.place, choice.index(), z);
         if let Some(outcome) = walk.act(model, choice.index(), outcome) {

@@ -5,18 +5,19 @@ use bellwether_env_adapter::ACTION_COUNT;
 
 use super::answers::AnswerModel;
 use super::calibration::{calibrate, play_grid};
+use super::evaluation::{Background, baselines};
 use super::playback::{Policy, play};
 use super::recordings::Recordings;
 use super::training::Training;
 use super::{TrainingError, folds_of};
 use crate::config::TrainConfig;
-use crate::evaluate::{Bootstrap, Evaluation, OperatingPoint, Outcome, PolicyOutcomes};
+use crate::evaluate::{BaselineOutcomes, Bootstrap, Evaluation, OperatingPoint, PolicyOutcomes};
 use crate::learner::fused::Isa;
 use crate::run::RunObserver;
 
 /// Trains and calibrates once per fold on the other folds, and evaluates all held-out outcomes together.
 ///
-/// The setting of an operating point differs from fold to fold; the report shows the first fold's.
+/// The baselines are fitted, tuned and replayed fold by fold as in an evaluation. The setting of an operating point differs from fold to fold; the report shows the first fold's.
 ///
 /// # Errors
 /// If training fails, or a class has fewer groups than folds.
@@ -29,10 +30,9 @@ pub fn cross_validate(
 ) -> Result<Evaluation, TrainingError> {
     let all: Vec<u32> = recordings.episodes().filter(|episode| recordings.store().episode(*episode).len > 0).collect();
     let fold_of = folds_of(recordings, &all, folds, config.seed)?;
-    let shape = config.network.shape(recordings.width(), ACTION_COUNT)?;
     let model = AnswerModel::new(recordings, &config.reward, config.trainer.isolation);
-    let mut operating: Vec<(OperatingPoint, Vec<Outcome>)> = Vec::new();
-    let mut curve: Vec<(f32, Vec<Outcome>)> = config.cost.grid().map(|z| (z, Vec::new())).collect();
+    let mut policy = PolicyOutcomes::default();
+    let mut beside: Vec<BaselineOutcomes> = Vec::new();
     for fold in 0..folds as u32 {
         observer.phase(&format!("fold {} of {folds}", fold + 1));
         let (held_out, known): (Vec<u32>, Vec<u32>) =
@@ -42,22 +42,40 @@ pub fn cross_validate(
             let lines = training.round()?;
             observer.progress(training.updates(), config.trainer.updates, &lines);
         }
+        let shape = config.network.shape(recordings.width(), ACTION_COUNT)?;
         let calibrated = calibrate(&training, &shape, config, isa)?;
-        let policy = Policy { shape: &shape, parameters: training.released(), isa };
-        if operating.is_empty() {
-            operating = calibrated.operating_points.iter().map(|point| (*point, Vec::new())).collect();
-        }
-        for ((_, outcomes), point) in operating.iter_mut().zip(&calibrated.operating_points) {
-            outcomes.extend(training.pool().install(|| play(&model, policy, &held_out, point.setting))?);
-        }
-        let played = training.pool().install(|| play_grid(&model, policy, &held_out, config))?;
-        for ((_, outcomes), (_, more)) in curve.iter_mut().zip(played) {
-            outcomes.extend(more);
-        }
+        let trained = Policy { shape: &shape, parameters: training.released(), isa };
+        observer.phase(&format!("evaluating fold {} of {folds}", fold + 1));
+        let played = training.pool().install(|| -> Result<_, TrainingError> {
+            let at = |point: &OperatingPoint| Ok((*point, play(&model, trained, &held_out, point.setting)?));
+            let operating: Result<_, TrainingError> = calibrated.operating_points.iter().map(at).collect();
+            let curve = play_grid(&model, trained, &held_out, config)?;
+            let outcomes = PolicyOutcomes { operating: operating?, curve };
+            let background = Background { recordings, episodes: &known };
+            let baselines = baselines(background, model, &held_out, &outcomes, config)?;
+            Ok((outcomes, baselines))
+        });
+        let (outcomes, baselines) = played?;
+        policy.join(outcomes);
+        join_baselines(&mut beside, baselines);
     }
-    for outcomes in operating.iter_mut().map(|(_, o)| o).chain(curve.iter_mut().map(|(_, o)| o)) {
-        outcomes.sort_by_key(|outcome| outcome.episode);
-    }
+    policy.sort();
+    beside.iter_mut().for_each(|baseline| baseline.outcomes.sort());
     let bootstrap = Bootstrap { seed: config.seed, ..Bootstrap::default() };
-    Ok(Evaluation::build(&PolicyOutcomes { operating, curve }, &[], recordings.groups(), &bootstrap)?)
+    Ok(Evaluation::build(&policy, &beside, recordings.groups(), &bootstrap)?)
+}
+
+/// Adds the outcomes of one fold. Thresholds of different folds are on different scales, so there is no curve in hindsight
+/// over all of them.
+fn join_baselines(all: &mut Vec<BaselineOutcomes>, fold: Vec<BaselineOutcomes>) {
+    for mut baseline in fold {
+        baseline.outcomes.curve.clear();
+        match all.iter_mut().find(|known| known.name == baseline.name) {
+            Some(known) => known.outcomes.join(baseline.outcomes),
+            None => {
+                baseline.description = format!("in the first fold: {}", baseline.description);
+                all.push(baseline);
+            }
+        }
+    }
 }

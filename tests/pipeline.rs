@@ -132,6 +132,11 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
         }
     }
 
+    // What a model was trained on is not held out.
+    let evaluate = ["evaluate", "--json", "--model", "model", "--data", "quickstart/data/train.parquet"];
+    let known = bellwether(at, &evaluate).expect(0);
+    assert!(known.stderr.contains("train.parquet is what the model was trained on"), "{}", known.stderr);
+
     // A released file that is no longer what it was is found.
     let released = at.join("quickstart/releases/versions/000001/model.onnx");
     let mut bytes = std::fs::read(&released).unwrap();
@@ -310,6 +315,17 @@ fn cross_validation_plays_every_episode_once_and_writes_nothing() {
     assert_eq!(evaluation["episodes"], recordings["files"][0]["report"]["episodes"]);
     let families = evaluation["per_family"].as_object().unwrap();
     assert_eq!(families.len(), bellwether_corpus::jobs().lines().count() - 1);
+    let baselines = evaluation["baselines"].as_object().unwrap();
+    let names: Vec<&String> = baselines.keys().collect();
+    assert_eq!(names, ["clone", "fixed_prefix", "percentile", "run_to_end", "sprt"]);
+    for baseline in baselines.values() {
+        // Every episode is in the comparison: the policy's return less the difference is the baseline's.
+        for (i, paired) in baseline["policy_minus_baseline"].as_array().unwrap().iter().enumerate() {
+            let of = |report: &serde_json::Value| report["operating_points"][i]["mean_return"].as_f64().unwrap();
+            let difference = paired["mean_return"]["difference"].as_f64().unwrap();
+            assert!((of(&evaluation) - of(baseline) - difference).abs() < 1e-9, "{paired}");
+        }
+    }
     assert_eq!(files(at), ["reduced.parquet"]);
 }
 

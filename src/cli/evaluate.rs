@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
+use bellwether_artifact::durable;
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::{Evaluation, OperatingPoint, render_table};
 use bellwether_trainer::network::NetworkShape;
@@ -29,7 +30,7 @@ pub(crate) struct Arguments {
     /// Telemetry that the model was trained on: baselines are fitted to it and stand beside the policy.
     #[arg(long, value_name = "FILE")]
     train: Option<PathBuf>,
-    /// Grouped cross-validation of a configuration in this many folds, instead of a model.
+    /// Grouped cross-validation of a configuration in this many folds, beside its baselines, instead of a model.
     #[arg(long, value_name = "K", conflicts_with_all = ["model", "train"])]
     cv: Option<usize>,
     #[command(flatten)]
@@ -74,6 +75,13 @@ impl Arguments {
                 let inputs = [Some(&self.data), self.train.as_ref()];
                 self.played.keep(inputs.into_iter().flatten().map(PathBuf::as_path))?;
                 let release = model::load(folder)?;
+                let (data, _) = durable::hash_file(&self.data)?;
+                if release.manifest.data.iter().any(|known| known.role == "train" && known.sha256 == data) {
+                    tracing::warn!(
+                        "{} is what the model was trained on: its rates say nothing about samples that it has not seen",
+                        self.data.display()
+                    );
+                }
                 let config: TrainConfig = serde_json::from_value(release.manifest.training.clone())
                     .context("the model's training configuration is of another version of this program")?;
                 let episode_file = self.played.start(&release)?;

@@ -176,15 +176,9 @@ for_each_isa! {
     fn all_within(values: &[f32], low: f32, high: f32) -> bool {
         // Limits may be infinite. A comparison with NaN is false, and no branch stops the pass.
         let (low, high) = (low.max(f32::MIN), high.min(f32::MAX));
-        let (lanes, rest) = values.as_chunks::<LANES>();
-        let mut outside = [0_u32; LANES];
-        for values in lanes {
-            for lane in 0..LANES {
-                outside[lane] |= u32::from(!((values[lane] >= low) & (values[lane] <= high)));
-            }
-        }
-        let rest = rest.iter().all(|value| (*value >= low) & (*value <= high));
-        rest & outside.into_iter().all(|outside| outside == 0)
+        // One flat sum of flags: a loop over lanes within would be turned inside out by the compiler, into gathers.
+        let outside = |value: f32| u32::from(!((value >= low) & (value <= high)));
+        values.iter().fold(0, |any, &value| any | outside(value)) == 0
     }
 }
 

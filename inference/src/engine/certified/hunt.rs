@@ -145,11 +145,17 @@ fn check(seed: u64, largest: usize, states: usize, seen: &mut Seen) {
     let (mlp, mut draw) = network(seed, largest);
     let isa = Isa::ALL[draw.below(Isa::ALL.len())];
     let isa = if isa.is_available() { isa } else { Isa::Scalar };
-    let engine = Engine::new(&mlp, isa).unwrap().with_precision(Precision::Certified);
+    // The range of the feature specification, or one that is not a power of two and has both signs.
+    let span = [1.0, 1.0, 4.8, 700.0][draw.below(4)];
+    let range = if span == 1.0 { 0.0..=1.0 } else { -span..=span };
+    let engine = Engine::new(&mlp, isa).unwrap().with_precision(Precision::Certified).with_state_range(range);
     let Some(certified) = &engine.certified else { return };
     let mut scratch = engine.scratch();
     for _ in 0..states {
-        let state = state(&mut draw, mlp.inputs());
+        let mut state = state(&mut draw, mlp.inputs());
+        if span != 1.0 {
+            state.iter_mut().for_each(|x| *x *= if draw.below(2) == 0 { span } else { -span });
+        }
         let ((x, q), (x_exact, q_exact)) = (canonical(&mlp, &state), reference(&mlp, &state));
         let mask: Vec<bool> = (0..q.len()).map(|_| draw.below(4) > 0).collect();
         let Scratch { lanes, active, workspace, .. } = &mut scratch;

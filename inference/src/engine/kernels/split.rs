@@ -57,11 +57,13 @@ impl Split {
     }
 
     /// Pairs of neighbours; the last one is filled up with zero.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn upper_pairs(&self) -> &[[i16; 2]] {
         self.upper[..self.len.next_multiple_of(2)].as_chunks().0
     }
 
     /// As [`Split::upper_pairs`].
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn lower_pairs(&self) -> &[[i16; 2]] {
         self.lower[..self.len.next_multiple_of(2)].as_chunks().0
     }
@@ -116,7 +118,9 @@ macro_rules! for_each_isa {
                 #[allow(unsafe_code)]
                 // SAFETY: as for AVX2.
                 Isa::Avx512 => unsafe { avx512($($argument),*) },
-                _ => body($($argument),*),
+                #[cfg(not(target_arch = "x86_64"))]
+                Isa::Avx2 | Isa::Avx512 => body($($argument),*),
+                Isa::Scalar => body($($argument),*),
             }
         }
     };

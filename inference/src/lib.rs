@@ -1,12 +1,15 @@
 //! The policy runtime: the model file format and the engines that decide.
 //!
 //! [`model`] turns an [`model::Mlp`] into ONNX bytes and back, strictly. [`engine`] evaluates it, allocating nothing per
-//! decision. [`release`] opens a released model and checks it against its own metadata. With default features this is the native engine alone: the crate never sees Parquet, Arrow or the trainer.
+//! decision. [`release`] opens a released model and checks it against its own metadata. [`policy`] serves one to many threads
+//! and swaps it for another while they decide. With default features this is the native engine alone: the crate never sees Parquet, Arrow or the trainer.
 #![deny(unsafe_code)]
 
 pub mod engine;
 pub mod model;
+pub mod policy;
 pub mod release;
 
 pub use engine::{DecideError, Decision, Engine, EngineError, Isa, Precision, Scratch};
+pub use policy::{Answer, Decider, Policy, PolicyError};
 pub use release::{LoadedRelease, ReleaseError, load_release};

@@ -1,19 +1,16 @@
 //! A release is opened when all its parts agree, and refused for the part that does not.
 #![allow(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+mod manifests;
 mod nets;
 
-use std::collections::BTreeMap;
-
 use bellwether_artifact::release::{Companions, ONNX_FILE, publish};
-use bellwether_artifact::{
-    ActionBinding, ArtifactError, FORMAT_VERSION, FeatureBinding, ModelManifest, ModelVersion, OnnxFile, Sha256,
-    SourceRevision, WindowLimits,
-};
+use bellwether_artifact::{ArtifactError, ModelManifest, Sha256};
 use bellwether_inference::model::{Contract, Expectation, Mlp, ModelError, encode};
-use bellwether_inference::release::{check_release, golden_vector};
-use bellwether_inference::{Engine, Isa, LoadedRelease, ReleaseError, load_release};
-use nets::{Draw, state_for};
+use bellwether_inference::release::check_release;
+use bellwether_inference::{Isa, LoadedRelease, ReleaseError, load_release};
+use manifests::sealed;
+use nets::Draw;
 
 fn contract() -> Contract {
     Contract::sandbox(12, Sha256::of(b"spec"))
@@ -25,35 +22,7 @@ fn mlp() -> Mlp {
 
 /// The manifest and the network of a sound release.
 fn sound() -> (ModelManifest, Vec<u8>) {
-    let (mlp, contract) = (mlp(), contract());
-    let onnx = encode(&mlp, &contract).unwrap();
-    let engine = Engine::new(&mlp, Isa::Scalar).unwrap();
-    let mut scratch = engine.scratch();
-    let mut golden = |seed| {
-        let mask: Vec<bool> = (0..5).map(|action| action != seed % 5).collect();
-        golden_vector(&engine, &mut scratch, &state_for(&mlp, seed), &mask).unwrap()
-    };
-    let manifest = ModelManifest {
-        format_version: FORMAT_VERSION,
-        name: "policy".to_owned(),
-        version: ModelVersion::UNSEALED,
-        onnx: OnnxFile { sha256: Sha256::of(&onnx), bytes: onnx.len() as u64 },
-        widths: vec![12, 20, 5],
-        features: FeatureBinding {
-            spec_version: 1,
-            spec_sha256: contract.feature_spec,
-            width: 12,
-            window: WindowLimits { max_events: 64, max_ns: 100_000_000, max_windows: 0 },
-        },
-        actions: ActionBinding { set_version: contract.action_set, names: contract.actions },
-        operating_points: Vec::new(),
-        training: serde_json::json!({}),
-        metrics: BTreeMap::new(),
-        data: Vec::new(),
-        golden: (0..4).map(&mut golden).collect(),
-        source: SourceRevision { package: "0.1.0".to_owned(), revision: None, modified: None },
-    };
-    (manifest.sealed().unwrap(), onnx)
+    sealed(&mlp(), &contract(), |_| {})
 }
 
 /// Checks a release whose manifest was changed and sealed again.

@@ -1,0 +1,228 @@
+//! What stands behind a policy's lock: everything but decisions.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::metrics::{Layout, Metrics, SLOTS, Shard, Tally};
+use super::served::{Canary, Model, Serving, Share};
+use super::{ModelId, PolicyError, Status};
+use crate::engine::Engine;
+
+/// Models whose counts are kept one by one after they are gone.
+const REMEMBERED: usize = 32;
+
+/// The one owner of what is served, kept and retired.
+#[derive(Debug)]
+pub(super) struct Control {
+    champion: Arc<Model>,
+    previous: Option<Arc<Model>>,
+    canary: Option<Canary>,
+    pinned: bool,
+    swaps: u64,
+    rollbacks: u64,
+    /// No longer served, but a decision that began before may still read it.
+    retired: Vec<Arc<Serving>>,
+    /// All models in memory, by age. This reference is the last one to go.
+    models: Vec<Arc<Model>>,
+    /// By slot: the sums of all shards when its model came.
+    bases: [Vec<u64>; SLOTS],
+    layout: Layout,
+    shards: Vec<Arc<Shard>>,
+    /// Counts of the deciders that are gone.
+    departed: Vec<u64>,
+    gone: VecDeque<(ModelId, Tally)>,
+    earlier: Tally,
+}
+
+impl Control {
+    /// Serves a first model.
+    pub(super) fn new(engine: Engine, id: ModelId) -> (Self, ArcSwap<Serving>) {
+        let layout = Layout::new(engine.actions());
+        let zeros = vec![0; layout.cells()];
+        let champion = Arc::new(Model { engine, id, slot: 0 });
+        let serving = Serving { champion: Arc::clone(&champion), canary: None };
+        let control = Control {
+            models: vec![Arc::clone(&champion)],
+            champion,
+            previous: None,
+            canary: None,
+            pinned: false,
+            swaps: 0,
+            rollbacks: 0,
+            retired: Vec::new(),
+            bases: std::array::from_fn(|_| zeros.clone()),
+            layout,
+            shards: Vec::new(),
+            earlier: layout.tally(&zeros, 0),
+            departed: zeros,
+            gone: VecDeque::new(),
+        };
+        (control, ArcSwap::from_pointee(serving))
+    }
+
+    /// Serves what the fields say, and retires what was served. No decision that begins later sees the old.
+    fn publish(&mut self, current: &ArcSwap<Serving>) {
+        let serving = Serving { champion: Arc::clone(&self.champion), canary: self.canary.clone() };
+        self.retired.push(current.swap(Arc::new(serving)));
+    }
+
+    /// A slot that no model in memory has.
+    pub(super) fn free_slot(&self) -> Option<usize> {
+        (0..SLOTS).find(|slot| self.models.iter().all(|model| model.slot != *slot))
+    }
+
+    /// Takes a model into memory, with the counters of a free slot.
+    fn install(&mut self, model: Model) -> Arc<Model> {
+        self.bases[model.slot] = self.sums();
+        let model = Arc::new(model);
+        self.models.push(Arc::clone(&model));
+        model
+    }
+
+    /// Makes a model the champion and keeps the one before it.
+    pub(super) fn swap(&mut self, current: &ArcSwap<Serving>, model: Model) -> Result<ModelId, PolicyError> {
+        self.check_unpinned()?;
+        let model = self.install(model);
+        let before = mem::replace(&mut self.champion, model);
+        let id = before.id;
+        self.previous = Some(before);
+        self.swaps += 1;
+        self.publish(current);
+        Ok(id)
+    }
+
+    /// Serves a model to a share of the episodes, in the place of the canary before.
+    pub(super) fn try_out(&mut self, current: &ArcSwap<Serving>, model: Model, share: Share) {
+        let model = self.install(model);
+        self.canary = Some(Canary { model, share });
+        self.publish(current);
+    }
+
+    pub(super) fn set_share(&mut self, current: &ArcSwap<Serving>, share: Share) -> Result<(), PolicyError> {
+        self.canary.as_mut().ok_or(PolicyError::NoCanary)?.share = share;
+        self.publish(current);
+        Ok(())
+    }
+
+    pub(super) fn withdraw(&mut self, current: &ArcSwap<Serving>) -> Result<ModelId, PolicyError> {
+        let canary = self.canary.take().ok_or(PolicyError::NoCanary)?;
+        self.publish(current);
+        Ok(canary.model.id)
+    }
+
+    pub(super) fn promote(&mut self, current: &ArcSwap<Serving>) -> Result<ModelId, PolicyError> {
+        self.check_unpinned()?;
+        let canary = self.canary.take().ok_or(PolicyError::NoCanary)?;
+        let id = canary.model.id;
+        self.previous = Some(mem::replace(&mut self.champion, canary.model));
+        self.swaps += 1;
+        self.publish(current);
+        Ok(id)
+    }
+
+    pub(super) fn roll_back(&mut self, current: &ArcSwap<Serving>) -> Result<ModelId, PolicyError> {
+        self.check_unpinned()?;
+        self.champion = self.previous.take().ok_or(PolicyError::NoPrevious)?;
+        self.rollbacks += 1;
+        self.publish(current);
+        Ok(self.champion.id)
+    }
+
+    pub(super) fn pin(&mut self, pinned: bool) {
+        self.pinned = pinned;
+    }
+
+    pub(super) fn check_unpinned(&self) -> Result<(), PolicyError> {
+        if self.pinned { Err(PolicyError::Pinned) } else { Ok(()) }
+    }
+
+    /// Takes out every model that nothing reads any more, to be dropped by the caller, after the lock.
+    #[must_use]
+    pub(super) fn reap(&mut self) -> Vec<Model> {
+        // A guard that was out when its set was retired counts as a reference since, and no new one can be had. So a set
+        // with one reference is nobody's, and its last reference is dropped here and not in a decision.
+        self.retired = mem::take(&mut self.retired).into_iter().filter_map(|set| Arc::try_unwrap(set).err()).collect();
+        let mut dead = Vec::new();
+        for model in mem::take(&mut self.models) {
+            match Arc::try_unwrap(model) {
+                Ok(model) => dead.push(model),
+                Err(model) => self.models.push(model),
+            }
+        }
+        if !dead.is_empty() {
+            let sums = self.sums();
+            for model in &dead {
+                let tally = self.layout.since(&sums, &self.bases[model.slot], model.slot);
+                self.remember(model.id, tally);
+            }
+        }
+        dead
+    }
+
+    fn remember(&mut self, id: ModelId, tally: Tally) {
+        // The same model can come again, and goes on counting.
+        match self.gone.iter_mut().find(|(gone, _)| *gone == id) {
+            Some((_, sum)) => sum.add(&tally),
+            None => self.gone.push_back((id, tally)),
+        }
+        if self.gone.len() > REMEMBERED
+            && let Some((_, tally)) = self.gone.pop_front()
+        {
+            self.earlier.add(&tally);
+        }
+    }
+
+    pub(super) fn arrive(&mut self) -> Arc<Shard> {
+        let shard = Arc::new(Shard::new(self.layout));
+        self.shards.push(Arc::clone(&shard));
+        shard
+    }
+
+    /// Keeps the counts of a decider that ends.
+    pub(super) fn depart(&mut self, shard: &Arc<Shard>) {
+        if let Some(index) = self.shards.iter().position(|known| Arc::ptr_eq(known, shard)) {
+            self.shards.swap_remove(index).add_to(&mut self.departed);
+        }
+    }
+
+    fn sums(&self) -> Vec<u64> {
+        let mut sums = self.departed.clone();
+        self.shards.iter().for_each(|shard| shard.add_to(&mut sums));
+        sums
+    }
+
+    pub(super) fn metrics(&self) -> Metrics {
+        let sums = self.sums();
+        let mut models: Vec<(ModelId, Tally)> = self.gone.iter().cloned().collect();
+        for model in &self.models {
+            let tally = self.layout.since(&sums, &self.bases[model.slot], model.slot);
+            match models.iter_mut().find(|(id, _)| *id == model.id) {
+                Some((_, sum)) => sum.add(&tally),
+                None => models.push((model.id, tally)),
+            }
+        }
+        Metrics {
+            models,
+            earlier: self.earlier.clone(),
+            refusals: self.layout.refusal_counts(&sums),
+            latency: self.layout.latency_of(&sums),
+            models_resident: self.models.len(),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        Status {
+            champion: self.champion.id,
+            previous: self.previous.as_ref().map(|model| model.id),
+            canary: self.canary.as_ref().map(|canary| (canary.model.id, canary.share.get())),
+            pinned: self.pinned,
+            swaps: self.swaps,
+            rollbacks: self.rollbacks,
+            models_resident: self.models.len(),
+            deciders: self.shards.len(),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Why a policy refuses to change.
+
+use thiserror::Error;
+
+use crate::engine::DecideError;
+
+/// Why a policy was not made, or was not changed: what was served goes on being served.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The model reads other states or chooses among other actions than what is served.
+    #[error("{field} is {found}, what is served has {expected}: start another policy for this model")]
+    Contract {
+        /// The field of the manifest.
+        field: &'static str,
+        /// What the model has.
+        found: String,
+        /// What is served.
+        expected: String,
+    },
+    /// The manifest does not describe the network that came with it.
+    #[error("the manifest has {field} {found}, the network {expected}: the two are of different models")]
+    Binding {
+        /// What differs.
+        field: &'static str,
+        /// What the manifest says.
+        found: usize,
+        /// What the network has.
+        expected: usize,
+    },
+    /// A hidden layer is wider than deciders have memory for.
+    #[error("hidden layer {layer} is {width} wide, the limit is {limit}: raise Limits::hidden_width")]
+    TooWide {
+        /// Number of the layer, from 0.
+        layer: usize,
+        /// Its width.
+        width: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Limits that no network can have.
+    #[error("Limits::hidden_width is {hidden_width}; give 1 to 65536")]
+    Limits {
+        /// What was given.
+        hidden_width: usize,
+    },
+    /// Without a golden vector nothing shows that the model computes what its exporter did.
+    #[error("the manifest has no golden vectors: export the model again")]
+    NoGoldenVectors,
+    /// The engine refuses the state of a golden vector.
+    #[error("golden vector {index}: {cause}")]
+    GoldenRefused {
+        /// Position in the manifest.
+        index: usize,
+        /// Why.
+        cause: DecideError,
+    },
+    /// The engine's q-values or its action are not those of the golden vector.
+    #[error("golden vector {index} does not come out: do not serve this model")]
+    GoldenMismatch {
+        /// Position in the manifest.
+        index: usize,
+    },
+    /// The champion is pinned.
+    #[error("the champion is pinned; unpin it first")]
+    Pinned,
+    /// There is no model to return to.
+    #[error("no previous model is kept: nothing was swapped, or it was rolled back already")]
+    NoPrevious,
+    /// There is no canary.
+    #[error("no canary is served")]
+    NoCanary,
+    /// A share that is no share.
+    #[error("a share of {0} is not above 0 and at most 1")]
+    Share(f64),
+    /// So many retired models are still in use by a decision or a batch that there is no room for another.
+    #[error("{resident} models are still in use; let the decisions and batches under way end, then try again")]
+    Crowded {
+        /// Models in memory.
+        resident: usize,
+    },
+}

@@ -1,0 +1,298 @@
+//! The handle: what is served now, swapped while threads decide.
+//!
+//! A [`Policy`] is shared; each thread decides through a [`Decider`] of its own. One pointer says what is served: a decision
+//! reads it once, so it is made by one model from end to end, and a swap replaces it whole. What was replaced waits in
+//! a queue until no decision reads it, and is dropped by whoever calls [`Policy::reap`], which every change does at its end:
+//! never by a decision.
+
+mod control;
+mod decider;
+mod error;
+mod metrics;
+mod served;
+
+pub use decider::{Answer, Decider};
+pub use error::PolicyError;
+pub use metrics::{Latency, Metrics, Refusal, Tally};
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bellwether_artifact::ModelVersion;
+
+use crate::engine::Precision;
+use crate::release::LoadedRelease;
+use control::Control;
+use metrics::Shard;
+use served::{Model, Serving, Share, Terms};
+
+/// What is served, and the right to change it. Clones are handles on the same policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<Serving>,
+    terms: Terms,
+    time_every: u32,
+    /// Never taken by a decision.
+    control: Mutex<Control>,
+}
+
+/// Which model: its version, and the number that a registry gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ModelId {
+    /// Derived from its content.
+    pub version: ModelVersion,
+    /// Its number in the registry that it came from; `None` for a model from elsewhere.
+    pub number: Option<u32>,
+}
+
+/// Why a model decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It is what is served.
+    Champion,
+    /// It is on trial in a share of the episodes.
+    Canary,
+}
+
+/// How a policy decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How decisions are computed.
+    pub precision: Precision,
+    /// The largest network that deciders have memory for.
+    pub limits: Limits,
+    /// Each decider times one single decision of so many; 0 for none. Reading the clock twice takes some 50 ns.
+    pub time_every: u32,
+}
+
+/// The largest network that deciders have memory for. Larger ones are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest width of a hidden layer, at least 1. A decider takes some 24 bytes for each unit.
+    pub hidden_width: usize,
+}
+
+/// What is served, as an operator wants to see it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Status {
+    /// Decides by default.
+    pub champion: ModelId,
+    /// What [`Policy::roll_back`] returns to.
+    pub previous: Option<ModelId>,
+    /// On trial, with its share of the episodes.
+    pub canary: Option<(ModelId, f64)>,
+    /// Whether the champion stays until it is unpinned.
+    pub pinned: bool,
+    /// How often another model became the champion, rollbacks left out.
+    pub swaps: u64,
+    /// How often the previous model came back.
+    pub rollbacks: u64,
+    /// Models in memory: those above, and those that a decision still reads or nobody has reaped.
+    pub models_resident: usize,
+    /// Deciders that exist.
+    pub deciders: usize,
+}
+
+impl Default for Options {
+    /// Certified decisions, hidden layers of up to 1,024 units, one decision of 16 timed.
+    fn default() -> Self {
+        let limits = Limits { hidden_width: 1_024 };
+        Options { precision: Precision::Certified, limits, time_every: 16 }
+    }
+}
+
+impl Policy {
+    /// How long a change waits for a decision to let go of a retired model when there is no room for another, before it is
+    /// refused.
+    pub const PATIENCE: Duration = Duration::from_secs(2);
+
+    /// Serves a first model, which sets the terms for all that follow: features, windows and actions.
+    ///
+    /// `number` is what the registry calls it.
+    ///
+    /// # Errors
+    /// Limits that no network can have, a network beyond them, or one that does not reproduce its golden vectors.
+    pub fn new(release: LoadedRelease, number: Option<u32>, options: Options) -> Result<Self, PolicyError> {
+        let Options { precision, limits, time_every } = options;
+        let terms = Terms::new(&release.manifest, &release.engine, limits, precision)?;
+        let id = ModelId { version: release.manifest.version, number };
+        let (control, current) = Control::new(terms.admit(release)?, id);
+        Ok(Policy { shared: Arc::new(Shared { current, terms, time_every, control: Mutex::new(control) }) })
+    }
+
+    /// A decider, ready for this thread.
+    pub fn decider(&self) -> Decider {
+        let shard = self.control().arrive();
+        Decider::new(self.clone(), self.shared.terms.scratch.clone(), shard)
+    }
+
+    /// Makes the calling thread ready to decide, with any decider of any policy: its first decision would otherwise
+    /// allocate once, for the list in which a thread says what it reads.
+    pub fn warm_thread(&self) {
+        drop(self.shared.current.load());
+    }
+
+    /// Makes `release` the champion, after all checks and a warm-up on the calling thread; decisions go on meanwhile. The
+    /// champion before is kept for [`Policy::roll_back`]. Returns what was the champion.
+    ///
+    /// # Errors
+    /// A model of other terms, beyond the limits or with golden vectors that it does not reproduce, or a pinned champion. Then
+    /// nothing has changed.
+    pub fn swap(&self, release: LoadedRelease, number: Option<u32>) -> Result<ModelId, PolicyError> {
+        // Said again under the lock; here it saves the work.
+        self.control().check_unpinned()?;
+        self.install(release, number, |control, current, model| control.swap(current, model))
+    }
+
+    /// Serves `release` to a `share` of the episodes, above 0 and at most 1, in the place of the canary before.
+    ///
+    /// # Errors
+    /// As [`Policy::swap`], save that a pin does not matter, and a share out of range.
+    pub fn try_out(&self, release: LoadedRelease, number: Option<u32>, share: f64) -> Result<(), PolicyError> {
+        let share = Share::new(share)?;
+        self.install(release, number, |control, current, model| {
+            control.try_out(current, model, share);
+            Ok(())
+        })
+    }
+
+    /// Gives the canary another share of the episodes. A larger share keeps the episodes of the smaller.
+    ///
+    /// # Errors
+    /// No canary, or a share out of range.
+    pub fn set_share(&self, share: f64) -> Result<(), PolicyError> {
+        let share = Share::new(share)?;
+        self.change(|control, current| control.set_share(current, share))
+    }
+
+    /// Ends the trial: the champion decides everything again. Returns what was the canary.
+    ///
+    /// # Errors
+    /// No canary.
+    pub fn withdraw(&self) -> Result<ModelId, PolicyError> {
+        self.change(Control::withdraw)
+    }
+
+    /// Makes the canary the champion, as [`Policy::swap`] would. Returns it.
+    ///
+    /// # Errors
+    /// No canary, or a pinned champion.
+    pub fn promote(&self) -> Result<ModelId, PolicyError> {
+        self.change(Control::promote)
+    }
+
+    /// Makes the previous model the champion again, and keeps nothing to return to: what was rolled back does not come back
+    /// by a second call. Returns the champion.
+    ///
+    /// # Errors
+    /// No previous model, or a pinned champion.
+    pub fn roll_back(&self) -> Result<ModelId, PolicyError> {
+        self.change(Control::roll_back)
+    }
+
+    /// Keeps the champion until [`Policy::unpin`]: swaps, promotions and rollbacks are refused.
+    pub fn pin(&self) {
+        self.control().pin(true);
+    }
+
+    /// Lets the champion be replaced again.
+    pub fn unpin(&self) {
+        self.control().pin(false);
+    }
+
+    /// Drops, on the calling thread, the retired models that no decision reads. Returns how many; [`Status::models_resident`]
+    /// says how many are left. Every change does this at its end, so it is for those who want memory back at once.
+    pub fn reap(&self) -> usize {
+        let dead = self.control().reap();
+        // The lock is free by now: giving memory back can take long.
+        dead.len()
+    }
+
+    /// What is served.
+    pub fn status(&self) -> Status {
+        self.control().status()
+    }
+
+    /// What all deciders have counted, those that are gone too. Decisions go on meanwhile, and one that is under way may be
+    /// in one count and not yet in another.
+    pub fn metrics(&self) -> Metrics {
+        self.control().metrics()
+    }
+
+    /// Width of a state.
+    pub fn width(&self) -> usize {
+        self.shared.terms.features.width as usize
+    }
+
+    /// Names of the actions, by number.
+    pub fn actions(&self) -> &[String] {
+        &self.shared.terms.actions.names
+    }
+
+    fn install<T>(
+        &self,
+        release: LoadedRelease,
+        number: Option<u32>,
+        put: impl FnOnce(&mut Control, &ArcSwap<Serving>, Model) -> Result<T, PolicyError>,
+    ) -> Result<T, PolicyError> {
+        let id = ModelId { version: release.manifest.version, number };
+        let engine = self.shared.terms.admit(release)?;
+        let (mut control, slot) = self.room()?;
+        let done = put(&mut control, &self.shared.current, Model { engine, id, slot })?;
+        drop(control);
+        self.reap();
+        Ok(done)
+    }
+
+    /// The lock, and a slot for one more model; waits for it where a decision that was interrupted still reads a retired one.
+    fn room(&self) -> Result<(MutexGuard<'_, Control>, usize), PolicyError> {
+        const NAP: Duration = Duration::from_micros(200);
+        let mut waited = Duration::ZERO;
+        loop {
+            self.reap();
+            let control = self.control();
+            if let Some(slot) = control.free_slot() {
+                return Ok((control, slot));
+            }
+            if waited >= Self::PATIENCE {
+                return Err(PolicyError::Crowded { resident: control.status().models_resident });
+            }
+            drop(control);
+            thread::sleep(NAP);
+            waited += NAP;
+        }
+    }
+
+    fn change<T>(
+        &self,
+        make: impl FnOnce(&mut Control, &ArcSwap<Serving>) -> Result<T, PolicyError>,
+    ) -> Result<T, PolicyError> {
+        let done = make(&mut self.control(), &self.shared.current)?;
+        self.reap();
+        Ok(done)
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        // Nothing panics between two writes that belong together.
+        self.shared.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serving(&self) -> &ArcSwap<Serving> {
+        &self.shared.current
+    }
+
+    fn time_every(&self) -> u32 {
+        self.shared.time_every
+    }
+
+    fn depart(&self, shard: &Arc<Shard>) {
+        self.control().depart(shard);
+    }
+}

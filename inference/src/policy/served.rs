@@ -1,0 +1,210 @@
+//! What a policy serves, and what a model has to show before it is.
+
+use std::sync::Arc;
+
+use bellwether_artifact::{ActionBinding, FeatureBinding, GoldenVector, ModelManifest};
+
+use super::{Limits, ModelId, PolicyError, Role};
+use crate::engine::{DecideError, Engine, Isa, Precision, Scratch};
+use crate::model::limits::MAX_WIDTH;
+use crate::model::{Linear, Mlp};
+use crate::release::LoadedRelease;
+
+/// A model in memory.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub engine: Engine,
+    pub id: ModelId,
+    /// Its row in every shard, its own until it is dropped.
+    pub slot: usize,
+}
+
+/// One consistent set of models. A decision reads it once.
+#[derive(Debug)]
+pub(super) struct Serving {
+    pub champion: Arc<Model>,
+    pub canary: Option<Canary>,
+}
+
+/// A model on trial.
+#[derive(Clone, Debug)]
+pub(super) struct Canary {
+    pub model: Arc<Model>,
+    pub share: Share,
+}
+
+/// Part of the episodes: those whose mixed hash, of 53 bits, is below this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Share(u64);
+
+/// What every model of a policy has in common.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub features: FeatureBinding,
+    pub actions: ActionBinding,
+    pub limits: Limits,
+    pub precision: Precision,
+    /// What deciders copy: large enough for every model within the limits.
+    pub scratch: Scratch,
+}
+
+impl Serving {
+    pub(super) fn choose(&self, episode: Option<u64>) -> (&Model, Role) {
+        match (&self.canary, episode) {
+            (Some(canary), Some(episode)) if canary.share.contains(episode) => (&canary.model, Role::Canary),
+            _ => (&self.champion, Role::Champion),
+        }
+    }
+}
+
+impl Share {
+    const BITS: u32 = 53;
+
+    /// A number above 0 and at most 1.
+    pub(super) fn new(share: f64) -> Result<Self, PolicyError> {
+        if share > 0.0 && share <= 1.0 {
+            // Exact but for the part of a unit that is rounded up, so that no share is empty.
+            Ok(Share((share * (1_u64 << Self::BITS) as f64).ceil() as u64))
+        } else {
+            Err(PolicyError::Share(share))
+        }
+    }
+
+    pub(super) fn get(self) -> f64 {
+        self.0 as f64 / (1_u64 << Self::BITS) as f64
+    }
+
+    /// Whether an episode is in. The mixing function is the finaliser of `SplitMix64` (Steele, Lea and Flood, 2014), so that
+    /// numbers in sequence are as good as hashes.
+    fn contains(self, episode: u64) -> bool {
+        let mut z = episode.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) >> (u64::BITS - Self::BITS) < self.0
+    }
+}
+
+impl Terms {
+    /// The terms that a first model sets.
+    pub(super) fn new(
+        manifest: &ModelManifest,
+        engine: &Engine,
+        limits: Limits,
+        precision: Precision,
+    ) -> Result<Self, PolicyError> {
+        let scratch = largest_scratch(engine, limits, precision)?;
+        let (features, actions) = (manifest.features, manifest.actions.clone());
+        Ok(Terms { features, actions, limits, precision, scratch })
+    }
+
+    /// Checks a model against the terms, prepares its engine and warms it up. Nothing that is served takes part in it.
+    pub(super) fn admit(&self, release: LoadedRelease) -> Result<Engine, PolicyError> {
+        let LoadedRelease { manifest, mlp, engine } = release;
+        self.check_contract(&manifest)?;
+        let bindings = [
+            ("a width of", manifest.features.width as usize, engine.width()),
+            ("a number of actions of", manifest.actions.names.len(), engine.actions()),
+        ];
+        for (field, found, expected) in bindings {
+            if found != expected {
+                return Err(PolicyError::Binding { field, found, expected });
+            }
+        }
+        let limit = self.limits.hidden_width;
+        let hidden = &mlp.layers[..mlp.layers.len().saturating_sub(1)];
+        for (layer, width) in hidden.iter().map(|layer| layer.outputs).enumerate() {
+            if width > limit {
+                return Err(PolicyError::TooWide { layer, width, limit });
+            }
+        }
+        let engine = engine.with_precision(self.precision);
+        self.warm_up(&engine, &manifest.golden)?;
+        Ok(engine)
+    }
+
+    fn check_contract(&self, manifest: &ModelManifest) -> Result<(), PolicyError> {
+        let (features, actions) = (&manifest.features, &manifest.actions);
+        let facts = [
+            ("features.spec_version", features.spec_version.to_string(), self.features.spec_version.to_string()),
+            ("features.spec_sha256", features.spec_sha256.to_string(), self.features.spec_sha256.to_string()),
+            ("features.width", features.width.to_string(), self.features.width.to_string()),
+            // Who is served cuts windows one way; a model of other windows would read states it never saw.
+            ("features.window", format!("{:?}", features.window), format!("{:?}", self.features.window)),
+            ("actions.set_version", actions.set_version.to_string(), self.actions.set_version.to_string()),
+            ("actions.names", actions.names.join(","), self.actions.names.join(",")),
+        ];
+        for (field, found, expected) in facts {
+            if found != expected {
+                return Err(PolicyError::Contract { field, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the golden vectors in memory like a decider's, so that whatever fits here fits there: exactly, which must give
+    /// the manifest's bytes, and as decisions will be made.
+    fn warm_up(&self, engine: &Engine, golden: &[GoldenVector]) -> Result<(), PolicyError> {
+        if golden.is_empty() {
+            return Err(PolicyError::NoGoldenVectors);
+        }
+        let mut scratch = self.scratch.clone();
+        for (index, vector) in golden.iter().enumerate() {
+            let refused = |cause: DecideError| PolicyError::GoldenRefused { index, cause };
+            let state = vector.dense_state(engine.width());
+            let exact = engine.decide_exactly(&mut scratch, &state, &vector.mask).map_err(refused)?;
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let same = bits(exact.q_values) == bits(&vector.q_values);
+            let action = engine.decide(&mut scratch, &state, &vector.mask).map_err(refused)?.action;
+            if !same || action != vector.action as usize {
+                return Err(PolicyError::GoldenMismatch { index });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Working memory for every network between these ends whose hidden layers keep the limits.
+///
+/// Memory grows with the largest of each width alone, so two networks that are narrow elsewhere stand for all.
+fn largest_scratch(engine: &Engine, limits: Limits, precision: Precision) -> Result<Scratch, PolicyError> {
+    let (width, actions, hidden) = (engine.width(), engine.actions(), limits.hidden_width);
+    let refused = || PolicyError::Limits { hidden_width: hidden };
+    if hidden == 0 || hidden > MAX_WIDTH {
+        return Err(refused());
+    }
+    let mut scratch = engine.scratch();
+    for widths in [[width, 1, actions], [1, hidden, actions]] {
+        let layers = widths.windows(2).map(|pair| Linear {
+            inputs: pair[0],
+            outputs: pair[1],
+            weights: vec![1.0; pair[0] * pair[1]],
+            bias: vec![0.0; pair[1]],
+        });
+        let mlp = Mlp { layers: layers.collect() };
+        let engine = Engine::new(&mlp, Isa::Scalar).map_err(|_| refused())?;
+        scratch.grow(&engine.with_precision(precision));
+    }
+    Ok(scratch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_holds_its_part_of_the_episodes_and_grows_by_adding() {
+        for share in [0.001, 0.01, 0.1, 0.5, 0.9, 1.0] {
+            let (small, large) = (Share::new(share * 0.5).unwrap(), Share::new(share).unwrap());
+            let episodes = 100_000_u64;
+            let count = (0..episodes).filter(|episode| large.contains(*episode)).count() as f64;
+            let (mean, spread) = (share * 1e5, (share * (1.0 - share) * 1e5).sqrt());
+            assert!((count - mean).abs() <= 5.0 * spread, "{share}: {count}");
+            assert!((0..episodes).all(|episode| large.contains(episode) || !small.contains(episode)));
+            assert!(large.get() >= share);
+        }
+        assert!(Share::new(f64::MIN_POSITIVE).is_ok_and(|share| share.get() > 0.0));
+        for share in [0.0, -0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert!(Share::new(share).is_err());
+        }
+    }
+}

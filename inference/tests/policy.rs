@@ -194,6 +194,14 @@ fn another_contract_is_refused_by_name_and_changes_nothing() {
 }
 
 #[test]
+fn a_policy_states_the_contract_that_its_models_keep() {
+    let policy = policy(1);
+    let contract = policy.contract();
+    assert_eq!(contract, Contract::sandbox(WIDTH, Sha256::of(b"spec")));
+    assert_eq!((policy.width(), policy.actions()), (WIDTH, contract.actions.as_slice()));
+}
+
+#[test]
 fn a_model_that_is_not_what_it_says_is_refused() {
     let policy = policy(1);
     let refused = |change: &dyn Fn(&mut LoadedRelease)| {

@@ -11,7 +11,7 @@ use std::thread;
 use bellwether_artifact::ModelVersion;
 use bellwether_inference::model::Mlp;
 use bellwether_inference::policy::{Limits, ModelId, Options, Role};
-use bellwether_inference::{Engine, Isa, Policy, Precision};
+use bellwether_inference::{Decider, Engine, Isa, Policy, PolicyError, Precision};
 use manifests::release;
 use nets::{Draw, state_for};
 
@@ -66,6 +66,7 @@ fn a_thousand_swaps_give_no_wrong_answer_and_leave_no_model_behind() {
                     })
                 })
                 .collect();
+            scope.spawn(|| scrape(&policy, &done));
             for number in 1..=SWAPS {
                 let mlp = &networks[number as usize % networks.len()];
                 match number % 10 {
@@ -89,6 +90,18 @@ fn a_thousand_swaps_give_no_wrong_answer_and_leave_no_model_behind() {
         assert_eq!(counted + metrics.earlier.total(), decisions);
         assert!(metrics.refusals.iter().all(|(_, count)| *count == 0), "{metrics:?}");
         assert!(seen > 1, "no thread saw a swap");
+    }
+}
+
+/// Reads the metrics over and over: no count goes back, whatever comes and goes.
+fn scrape(policy: &Policy, done: &AtomicBool) {
+    let mut last = 0;
+    while !done.load(Ordering::Relaxed) {
+        let metrics = policy.metrics();
+        let total = metrics.models.iter().map(|(_, tally)| tally.total()).sum::<u64>() + metrics.earlier.total();
+        assert!(total >= last, "{total} after {last}");
+        last = total;
+        thread::yield_now();
     }
 }
 
@@ -129,4 +142,39 @@ fn a_swap_is_seen_by_the_next_decision_and_an_idle_decider_keeps_no_model() {
     for decider in &mut deciders {
         assert_eq!(decider.decide(&state, &MASK).unwrap().model.number, Some(49));
     }
+}
+
+/// Holds what is served now in a batch, swaps, and goes on with the other deciders in the midst of it.
+fn hold_and_swap(policy: &Policy, deciders: &mut [Decider], networks: &[Mlp], state: &[f32]) -> Option<PolicyError> {
+    let (decider, others) = deciders.split_first_mut()?;
+    let number = others.len() as u32;
+    let mut refused = None;
+    let batch = decider.decide_batch(state, &MASK, |_, before| {
+        let before = before.unwrap();
+        refused = match policy.swap(release(&networks[others.len() % networks.len()]), Some(number)) {
+            Ok(replaced) => {
+                assert_eq!(replaced, before.model);
+                hold_and_swap(policy, others, networks, state)
+            }
+            Err(error) => Some(error),
+        };
+    });
+    batch.unwrap();
+    refused
+}
+
+#[test]
+fn a_policy_whose_models_are_all_in_use_refuses_another_and_recovers() {
+    let networks = networks();
+    let policy = Policy::new(release(&networks[0]), None, Options::default()).unwrap();
+    let state = state_for(&networks[0], 1);
+    // One thread with many batches under way stands for many threads with one.
+    let mut deciders: Vec<_> = (0..20).map(|_| policy.decider()).collect();
+    let refused = hold_and_swap(&policy, &mut deciders, &networks, &state);
+    assert_eq!(refused, Some(PolicyError::Crowded { resident: 8 }));
+    // The batches are over, and none of them dropped a model: that is the reaper's.
+    assert_eq!((policy.status().models_resident, policy.reap()), (8, 6));
+    assert_eq!(policy.status().models_resident, 2);
+    policy.swap(release(&networks[1]), Some(100)).unwrap();
+    assert_eq!(deciders[0].decide(&state, &MASK).unwrap().model.number, Some(100));
 }

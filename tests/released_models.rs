@@ -33,3 +33,20 @@ fn every_model_passes_the_gates_of_a_release_and_has_a_card() {
         assert!(card.contains(version), "the card of {path} speaks of another model than {version}");
     }
 }
+
+#[test]
+fn a_model_that_was_changed_since_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = models().remove(0);
+    std::fs::create_dir(at.join("model")).unwrap();
+    for entry in std::fs::read_dir(&model).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, at.join("model").join(path.file_name().unwrap())).unwrap();
+    }
+    let mut network = std::fs::read(at.join("model/model.onnx")).unwrap();
+    let middle = network.len() / 2;
+    network[middle] ^= 1;
+    std::fs::write(at.join("model/model.onnx"), network).unwrap();
+    bellwether(at, &["release", "promote", "model"]).complains(1, &["model.onnx"]);
+}

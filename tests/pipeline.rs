@@ -166,6 +166,18 @@ fn decides_its_golden_vectors(at: &Path) {
         assert_eq!(bits(&answer["q_values"]), bits(&golden["q_values"]));
     }
     answers.iter().for_each(|answer| keeps_schema("decision.schema.json", answer));
+    assert!(answers.iter().all(|answer| answer["certified"] == false && answer["bound"] == 0.0));
+    let certified = ["decide", "--model", "model", "--precision", "certified"];
+    let certified = bellwether_with(at, &certified, &lines.join("\n")).expect(0);
+    let certified: Vec<Value> = certified.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    certified.iter().for_each(|answer| keeps_schema("decision.schema.json", answer));
+    let actions = |answers: &[Value]| answers.iter().map(|answer| answer["action"].clone()).collect::<Vec<_>>();
+    assert_eq!(actions(&certified), actions(&answers));
+    for (near, exact) in certified.iter().zip(&answers) {
+        let of = |answer: &Value, i: usize| answer["q_values"][i].as_f64().unwrap();
+        let bound = near["bound"].as_f64().unwrap();
+        assert!((0..5).all(|i| (of(near, i) - of(exact, i)).abs() <= bound), "{near} {exact}");
+    }
     answers_before_it_is_asked_again(at, &lines);
     unread(at, &["decide", "--model", "model"]).expect(0);
     let served = bellwether_with(at, &["decide", "--model", "model", "--target-fpr", "0.05"], &lines[0]).expect(0);

@@ -5,6 +5,7 @@ mod program;
 
 use std::path::{Path, PathBuf};
 
+use bellwether_artifact::durable;
 use program::bellwether;
 
 /// The folders of the models.
@@ -47,6 +48,6 @@ fn a_model_that_was_changed_since_is_refused() {
     let mut network = std::fs::read(at.join("model/model.onnx")).unwrap();
     let middle = network.len() / 2;
     network[middle] ^= 1;
-    std::fs::write(at.join("model/model.onnx"), network).unwrap();
+    durable::write_bytes(at.join("model/model.onnx"), &network).unwrap();
     bellwether(at, &["release", "promote", "model"]).complains(1, &["model.onnx"]);
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use bellwether_env_adapter::spec::{element, encode_cost};
-use bellwether_inference::LoadedRelease;
+use bellwether_inference::{LoadedRelease, Precision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,18 @@ pub(crate) struct Arguments {
     /// False-positive rate to serve: its cost is written into every state. Without it a state's own cost counts.
     #[arg(long, value_name = "RATE")]
     target_fpr: Option<f64>,
+    /// How decisions are computed; the action is the same.
+    #[arg(long, value_enum, default_value_t = Computed::Exact)]
+    precision: Computed,
+}
+
+/// How decisions are computed.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Computed {
+    /// By the canonical f32 kernel.
+    Exact,
+    /// In 16-bit integers where they prove that the canonical kernel would choose the same, by that kernel elsewhere.
+    Certified,
 }
 
 /// One line of input.
@@ -55,15 +67,21 @@ pub(crate) struct Answer<'a> {
     q_values: &'a [f32],
     /// Lead over the next best allowed action; null where nothing else is allowed.
     margin: Option<f32>,
-    /// Whether the q-values are those of the canonical f32 kernel.
+    /// Whether 16-bit integers decided, under a certificate that the canonical f32 kernel chooses the same action.
     certified: bool,
+    /// How far each q-value can be from the canonical one: 0 where that kernel decided.
+    bound: f32,
     /// Version of the model that decided.
     model_version: &'a str,
 }
 
 impl Arguments {
     pub(crate) fn run(self, _: &Output) -> Result<(), Failure> {
-        let release = model::load(&self.model)?;
+        let mut release = model::load(&self.model)?;
+        release.engine = release.engine.with_precision(match self.precision {
+            Computed::Exact => Precision::Exact,
+            Computed::Certified => Precision::Certified,
+        });
         let z = self.target_fpr.map(|target| model::cost_of(&release.manifest, target)).transpose()?;
         let version = release.manifest.version.to_string();
         let mut scratch = release.engine.scratch();
@@ -90,7 +108,8 @@ impl Arguments {
                 action: &release.manifest.actions.names[decision.action],
                 q_values: decision.q_values,
                 margin: decision.margin,
-                certified: true,
+                certified: decision.certified,
+                bound: decision.bound,
                 model_version: &version,
             };
             let written = serde_json::to_writer(&mut out, &answer).map_err(io::Error::from);

@@ -160,7 +160,12 @@ fn read_header(reader: &mut impl Read) -> Result<Header, DqnError> {
 }
 
 impl SavedSeat {
+    /// Of an episode that has ended nothing is needed, and nothing is saved: a restored run does not know it any more, and its
+    /// bytes would differ.
     fn of<E>(seat: &Seat<E>) -> SavedSeat {
+        if !seat.playing {
+            return SavedSeat { playing: false, seed: 0, actions: Vec::new(), observation: Vec::new() };
+        }
         SavedSeat {
             playing: seat.playing,
             seed: seat.seed,

@@ -29,20 +29,32 @@ fn run(total_steps: u64) -> (Vec<DqnEvent>, Vec<u8>) {
     (events, bytes)
 }
 
+/// Compares a run with one that was stopped after `first` steps and went on for `more`.
+fn goes_on_exactly(first: u64, more: u64) -> Result<(), TestCaseError> {
+    let (expected, last) = run(first + more);
+    let (mut seen, bytes) = run(first);
+    let mut restored = restore(&bytes, config(first + more)).unwrap();
+    seen.extend(events(&mut restored));
+    prop_assert_eq!(seen, expected);
+    let mut again = Vec::new();
+    restored.save(&mut again).unwrap();
+    prop_assert!(again == last, "the bytes differ");
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_restored_run_goes_on_exactly(first in 1..200u64, more in 1..100u64) {
-        let (expected, last) = run(first + more);
-        let (mut seen, bytes) = run(first);
-        let mut restored = restore(&bytes, config(first + more)).unwrap();
-        seen.extend(events(&mut restored));
-        prop_assert_eq!(seen, expected);
-        let mut again = Vec::new();
-        restored.save(&mut again).unwrap();
-        prop_assert!(again == last, "the bytes differ");
+        goes_on_exactly(first, more)?;
     }
+}
+
+/// An episode of one environment has ended after 22 steps, and the other one takes the next step.
+#[test]
+fn an_episode_that_has_ended_leaves_nothing_behind() {
+    goes_on_exactly(22, 1).unwrap();
 }
 
 #[test]

@@ -429,6 +429,23 @@ fn on_mount(at: &Path, options: &str, arguments: &[&str]) -> program::Ran {
     shell(at, &["unshare", "--mount"], &script, arguments)
 }
 
+/// Verbs that write into `target/`, where `input.jsonl` and `data.parquet` lie beside it.
+const INTO_TARGET: [&[&str]; 3] = [
+    &["ingest", "--format", "jsonl", "input.jsonl", "--out", "target/out.parquet"],
+    &["split", "data.parquet", "--by", "family", "--out", "target/parts"],
+    &[
+        "train",
+        "--data",
+        "data.parquet",
+        "--runs",
+        "target/runs",
+        "--set",
+        "trainer.updates=2",
+        "--set",
+        "calibration.folds=2",
+    ],
+];
+
 #[test]
 fn a_full_disk_leaves_nothing_under_a_final_name() {
     if !mounts_allowed("a_full_disk_leaves_nothing_under_a_final_name") {
@@ -438,23 +455,9 @@ fn a_full_disk_leaves_nothing_under_a_final_name() {
     let at = folder.path();
     std::fs::write(at.join("input.jsonl"), recordings(&["benign", "malicious"], 300)).unwrap();
     bellwether(at, &["ingest", "--format", "jsonl", "input.jsonl", "--out", "data.parquet"]).expect(0);
-    let cases: [&[&str]; 4] = [
-        &["ingest", "--format", "jsonl", "input.jsonl", "--out", "target/out.parquet"],
-        &["split", "data.parquet", "--by", "family", "--out", "target/parts"],
-        &[
-            "train",
-            "--data",
-            "data.parquet",
-            "--runs",
-            "target/runs",
-            "--set",
-            "trainer.updates=2",
-            "--set",
-            "calibration.folds=2",
-        ],
-        &["quickstart", "--data", "data.parquet", "--out", "target/quick", "--set", "calibration.folds=2"],
-    ];
-    for arguments in cases {
+    let quickstart: &[&str] =
+        &["quickstart", "--data", "data.parquet", "--out", "target/quick", "--set", "calibration.folds=2"];
+    for arguments in INTO_TARGET.into_iter().chain([quickstart]) {
         println!("bellwether {}", arguments.join(" "));
         let ran = on_mount(at, "size=8k", arguments).complains(1, &["No space left"]);
         let (_, left) = ran.stdout.rsplit_once("--").unwrap();
@@ -475,23 +478,8 @@ fn an_unwritable_folder_is_an_error_that_names_it() {
     let at = folder.path();
     std::fs::write(at.join("input.jsonl"), recordings(&["benign", "malicious"], 5)).unwrap();
     bellwether(at, &["ingest", "--format", "jsonl", "input.jsonl", "--out", "data.parquet"]).expect(0);
-    let cases: [&[&str]; 4] = [
-        &["ingest", "--format", "jsonl", "input.jsonl", "--out", "target/out.parquet"],
-        &["split", "data.parquet", "--by", "family", "--out", "target/parts"],
-        &[
-            "train",
-            "--data",
-            "data.parquet",
-            "--runs",
-            "target/runs",
-            "--set",
-            "trainer.updates=2",
-            "--set",
-            "calibration.folds=2",
-        ],
-        &["quickstart", "--out", "target/quick"],
-    ];
-    for arguments in cases {
+    let quickstart: &[&str] = &["quickstart", "--out", "target/quick"];
+    for arguments in INTO_TARGET.into_iter().chain([quickstart]) {
         println!("bellwether {}", arguments.join(" "));
         let ran = on_mount(at, "ro", arguments).complains(1, &["target"]);
         assert!(ran.stdout.ends_with("--\n"), "{}", ran.stdout);

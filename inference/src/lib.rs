@@ -12,4 +12,4 @@ pub mod release;
 
 pub use engine::{DecideError, Decision, Engine, EngineError, Isa, Precision, Scratch};
 pub use policy::{Answer, Decider, Policy, PolicyError};
-pub use release::{LoadedRelease, ReleaseError, load_release};
+pub use release::{GoldenError, LoadedRelease, ReleaseError, load_release};

@@ -42,22 +42,31 @@ pub enum ReleaseError {
         /// What was expected.
         expected: String,
     },
-    /// Without a golden vector nothing shows that this engine computes what the exporter did.
+    /// The golden vectors do not come out.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
+}
+
+/// Why golden vectors do not show that an engine computes what the exporter did.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum GoldenError {
+    /// There is none.
     #[error("model.json has no golden vectors: export the model again")]
-    NoGoldenVectors,
-    /// The engine refuses the state of a golden vector.
+    Missing,
+    /// The engine refuses the state of one.
     #[error("golden vector {index}: {cause}")]
-    GoldenRefused {
+    Refused {
         /// Position in the manifest.
         index: usize,
         /// Why.
         cause: DecideError,
     },
-    /// The engine's q-values are not those of the golden vector, to the last bit.
+    /// The engine's q-values are not those of the vector, to the last bit.
     #[error(
         "golden vector {index}: the q-value of action {action} is {found}, expected {expected}: do not serve this model"
     )]
-    GoldenMismatch {
+    Values {
         /// Position in the manifest.
         index: usize,
         /// The first action that differs.
@@ -66,6 +75,16 @@ pub enum ReleaseError {
         found: f32,
         /// What the manifest says.
         expected: f32,
+    },
+    /// The engine decides otherwise, in the precision that it will decide with.
+    #[error("golden vector {index}: the engine chooses action {found}, expected {expected}: do not serve this model")]
+    Action {
+        /// Position in the manifest.
+        index: usize,
+        /// What the engine chooses.
+        found: usize,
+        /// What the manifest says.
+        expected: usize,
     },
 }
 
@@ -100,7 +119,7 @@ pub fn check_release(
     let mlp = load(onnx, expectation)?;
     check_binding(&manifest, onnx.len(), expectation, &mlp)?;
     let engine = Engine::new(&mlp, isa)?;
-    check_golden(&manifest.golden, &engine)?;
+    check_golden(&manifest.golden, &engine, &mut engine.scratch())?;
     Ok(LoadedRelease { manifest, mlp, engine })
 }
 
@@ -150,21 +169,24 @@ fn check_binding(
     Ok(())
 }
 
-fn check_golden(golden: &[GoldenVector], engine: &Engine) -> Result<(), ReleaseError> {
+/// Runs the golden vectors in `scratch`: exactly, which must give the manifest's bytes, and as the engine decides.
+pub(crate) fn check_golden(golden: &[GoldenVector], engine: &Engine, scratch: &mut Scratch) -> Result<(), GoldenError> {
     if golden.is_empty() {
-        return Err(ReleaseError::NoGoldenVectors);
+        return Err(GoldenError::Missing);
     }
-    let mut scratch = engine.scratch();
     for (index, vector) in golden.iter().enumerate() {
+        let refused = |cause: DecideError| GoldenError::Refused { index, cause };
         let state = vector.dense_state(engine.width());
-        let decision = engine
-            .decide_exactly(&mut scratch, &state, &vector.mask)
-            .map_err(|cause| ReleaseError::GoldenRefused { index, cause })?;
-        // The manifest's own rules tie its action to its q-values, so these are enough.
-        for (action, (&found, &expected)) in decision.q_values.iter().zip(&vector.q_values).enumerate() {
+        let exact = engine.decide_exactly(scratch, &state, &vector.mask).map_err(refused)?;
+        for (action, (&found, &expected)) in exact.q_values.iter().zip(&vector.q_values).enumerate() {
             if found.to_bits() != expected.to_bits() {
-                return Err(ReleaseError::GoldenMismatch { index, action, found, expected });
+                return Err(GoldenError::Values { index, action, found, expected });
             }
+        }
+        let (found, expected) =
+            (engine.decide(scratch, &state, &vector.mask).map_err(refused)?.action, vector.action as usize);
+        if found != expected {
+            return Err(GoldenError::Action { index, found, expected });
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use bellwether_artifact::Sha256;
 use bellwether_inference::model::{Contract, Expectation, Mlp};
 use bellwether_inference::policy::{Latency, Limits, ModelId, Options, Refusal, Role};
 use bellwether_inference::release::check_release;
-use bellwether_inference::{DecideError, Decider, Isa, LoadedRelease, Policy, PolicyError, Precision};
+use bellwether_inference::{DecideError, Decider, GoldenError, Isa, LoadedRelease, Policy, PolicyError, Precision};
 use manifests::{release, sealed};
 use nets::{Draw, state_for};
 use proptest::prelude::*;
@@ -212,16 +212,18 @@ fn a_model_that_is_not_what_it_says_is_refused() {
         assert_eq!(policy.status(), before);
         error
     };
-    assert_eq!(refused(&|release| release.manifest.golden.clear()), PolicyError::NoGoldenVectors);
+    assert_eq!(refused(&|release| release.manifest.golden.clear()), PolicyError::Golden(GoldenError::Missing));
     let nudge = |release: &mut LoadedRelease| {
         let value = &mut release.manifest.golden[3].q_values[0];
         *value = value.next_up();
     };
-    assert_eq!(refused(&nudge), PolicyError::GoldenMismatch { index: 3 });
+    let error = refused(&nudge);
+    assert!(matches!(error, PolicyError::Golden(GoldenError::Values { index: 3, action: 0, .. })), "{error}");
     let relabel = |release: &mut LoadedRelease| release.manifest.golden[0].action ^= 1;
-    assert_eq!(refused(&relabel), PolicyError::GoldenMismatch { index: 0 });
+    let error = refused(&relabel);
+    assert!(matches!(error, PolicyError::Golden(GoldenError::Action { index: 0, .. })), "{error}");
     let error = refused(&|release| release.manifest.golden[1].mask = vec![false; 5]);
-    assert_eq!(error, PolicyError::GoldenRefused { index: 1, cause: DecideError::EmptyMask });
+    assert_eq!(error, PolicyError::Golden(GoldenError::Refused { index: 1, cause: DecideError::EmptyMask }));
     let error = refused(&|other| other.engine = release(&Draw(3).mlp(&[WIDTH + 1, 4, 5])).engine);
     assert!(matches!(error, PolicyError::Binding { found: 12, expected: 13, .. }), "{error}");
 }

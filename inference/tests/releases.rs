@@ -8,7 +8,7 @@ use bellwether_artifact::release::{Companions, ONNX_FILE, publish};
 use bellwether_artifact::{ArtifactError, ModelManifest, Sha256};
 use bellwether_inference::model::{Contract, Expectation, Mlp, ModelError, encode};
 use bellwether_inference::release::check_release;
-use bellwether_inference::{Isa, LoadedRelease, ReleaseError, load_release};
+use bellwether_inference::{GoldenError, Isa, LoadedRelease, ReleaseError, load_release};
 use manifests::sealed;
 use nets::Draw;
 
@@ -92,14 +92,14 @@ fn metadata_of_another_model_is_refused() {
 #[test]
 fn golden_vectors_must_come_out_to_the_last_bit() {
     assert!(changed(|_| {}).is_ok());
-    assert!(matches!(changed(|manifest| manifest.golden.clear()), Err(ReleaseError::NoGoldenVectors)));
+    assert!(matches!(changed(|manifest| manifest.golden.clear()), Err(ReleaseError::Golden(GoldenError::Missing))));
     let error = changed(|manifest| {
         let vector = &mut manifest.golden[2];
         // Not the best action, so that the manifest stays consistent in itself.
         let other = (0..5).find(|&action| action != vector.action as usize).unwrap();
         vector.q_values[other] = vector.q_values[other].next_down();
     });
-    assert!(matches!(error, Err(ReleaseError::GoldenMismatch { index: 2, .. })), "{error:?}");
+    assert!(matches!(error, Err(ReleaseError::Golden(GoldenError::Values { index: 2, .. }))), "{error:?}");
     let error = changed(|manifest| manifest.golden[1].state = vec![(3, 0.25)]);
-    assert!(matches!(error, Err(ReleaseError::GoldenMismatch { index: 1, .. })), "{error:?}");
+    assert!(matches!(error, Err(ReleaseError::Golden(GoldenError::Values { index: 1, .. }))), "{error:?}");
 }

@@ -123,7 +123,7 @@ fn network(graph: &GraphProto) -> Result<Mlp, ModelError> {
     let mut layers = Vec::new();
     let mut flow = values::STATE;
     loop {
-        let (index, node) = nodes.expect("Gemm", 3)?;
+        let (index, node) = nodes.take("Gemm", 3)?;
         attributes(index, node, &[])?;
         nodes.reads(index, 0, flow)?;
         if layers.len() == limits::MAX_LAYERS {
@@ -134,18 +134,18 @@ fn network(graph: &GraphProto) -> Result<Mlp, ModelError> {
         if flow == values::Q_VALUES {
             break;
         }
-        let (index, node) = nodes.expect("Relu", 1)?;
+        let (index, node) = nodes.take("Relu", 1)?;
         attributes(index, node, &[])?;
         nodes.reads(index, 0, flow)?;
         flow = &node.output[0];
     }
-    let (index, node) = nodes.expect("Where", 3)?;
+    let (index, node) = nodes.take("Where", 3)?;
     attributes(index, node, &[])?;
     nodes.reads(index, 0, values::ACTION_MASK)?;
     nodes.reads(index, 1, flow)?;
     tensors.masked_value(index, &node.input[2])?;
     flow = &node.output[0];
-    let (index, node) = nodes.expect("ArgMax", 1)?;
+    let (index, node) = nodes.take("ArgMax", 1)?;
     attributes(index, node, &ARGMAX)?;
     nodes.reads(index, 0, flow)?;
     if node.output[0] != values::ACTION {
@@ -265,7 +265,7 @@ struct Nodes<'a> {
 
 impl<'a> Nodes<'a> {
     /// The next node, which must be `operator` with so many inputs and one output.
-    fn expect(&mut self, operator: &str, inputs: usize) -> Result<(usize, &'a NodeProto), ModelError> {
+    fn take(&mut self, operator: &str, inputs: usize) -> Result<(usize, &'a NodeProto), ModelError> {
         let index = self.next;
         let node = self.graph.node.get(index).ok_or_else(|| structure(index, format!("{operator} is missing")))?;
         let found = node.op_type.as_deref().unwrap_or("");

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::engine::DecideError;
+use crate::release::GoldenError;
 
 /// Why a policy was not made, or was not changed: what was served goes on being served.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -44,23 +44,9 @@ pub enum PolicyError {
         /// What was given.
         hidden_width: usize,
     },
-    /// Without a golden vector nothing shows that the model computes what its exporter did.
-    #[error("the manifest has no golden vectors: export the model again")]
-    NoGoldenVectors,
-    /// The engine refuses the state of a golden vector.
-    #[error("golden vector {index}: {cause}")]
-    GoldenRefused {
-        /// Position in the manifest.
-        index: usize,
-        /// Why.
-        cause: DecideError,
-    },
-    /// The engine's q-values or its action are not those of the golden vector.
-    #[error("golden vector {index} does not come out: do not serve this model")]
-    GoldenMismatch {
-        /// Position in the manifest.
-        index: usize,
-    },
+    /// The golden vectors do not come out.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
     /// The champion is pinned.
     #[error("the champion is pinned; unpin it first")]
     Pinned,

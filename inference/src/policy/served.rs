@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use bellwether_artifact::{ActionBinding, FeatureBinding, GoldenVector, ModelManifest};
+use bellwether_artifact::{ActionBinding, FeatureBinding, ModelManifest};
 
 use super::{Limits, ModelId, PolicyError, Role};
-use crate::engine::{DecideError, Engine, Isa, Precision, Scratch};
+use crate::engine::{Engine, Isa, Precision, Scratch};
 use crate::model::limits::MAX_WIDTH;
 use crate::model::{Linear, Mlp};
-use crate::release::LoadedRelease;
+use crate::release::{LoadedRelease, check_golden};
 
 /// A model in memory.
 #[derive(Debug)]
@@ -118,7 +118,8 @@ impl Terms {
             }
         }
         let engine = engine.with_precision(self.precision);
-        self.warm_up(&engine, &manifest.golden)?;
+        // In memory like a decider's: whatever fits here fits there.
+        check_golden(&manifest.golden, &engine, &mut self.scratch.clone())?;
         Ok(engine)
     }
 
@@ -136,27 +137,6 @@ impl Terms {
         for (field, found, expected) in facts {
             if found != expected {
                 return Err(PolicyError::Contract { field, found, expected });
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs the golden vectors in memory like a decider's, so that whatever fits here fits there: exactly, which must give
-    /// the manifest's bytes, and as decisions will be made.
-    fn warm_up(&self, engine: &Engine, golden: &[GoldenVector]) -> Result<(), PolicyError> {
-        if golden.is_empty() {
-            return Err(PolicyError::NoGoldenVectors);
-        }
-        let mut scratch = self.scratch.clone();
-        for (index, vector) in golden.iter().enumerate() {
-            let refused = |cause: DecideError| PolicyError::GoldenRefused { index, cause };
-            let state = vector.dense_state(engine.width());
-            let exact = engine.decide_exactly(&mut scratch, &state, &vector.mask).map_err(refused)?;
-            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-            let same = bits(exact.q_values) == bits(&vector.q_values);
-            let action = engine.decide(&mut scratch, &state, &vector.mask).map_err(refused)?.action;
-            if !same || action != vector.action as usize {
-                return Err(PolicyError::GoldenMismatch { index });
             }
         }
         Ok(())

@@ -102,7 +102,7 @@ impl Member {
     }
 
     /// Parameters of the target network, in canonical layout: the running average of the online ones.
-    pub fn parameters(&self) -> &[f32] {
+    pub fn target(&self) -> &[f32] {
         self.learner.target()
     }
 

@@ -18,7 +18,7 @@ use crate::streams::stream;
 pub const RELEASED: &str = "released";
 
 /// A training run between two rounds. A round is `trainer.target_update_interval` updates of every network, after which the
-/// fold networks' parameters become the judges of the next round.
+/// averages of the fold networks become the judges of the next round.
 pub struct Training<'a> {
     config: &'a TrainConfig,
     model: AnswerModel<'a>,
@@ -137,9 +137,9 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Parameters of the network that is released.
+    /// Parameters of the network that is released: the average of the one that learns from all folds.
     pub fn released(&self) -> &[f32] {
-        self.members.last().map_or(&[], Member::parameters)
+        self.members.last().map_or(&[], Member::target)
     }
 
     /// The state of every network, for a checkpoint.
@@ -184,9 +184,9 @@ fn member(
     Member::new(name, config.seed, Box::new(learner), sampler, isa)
 }
 
-/// The parameters of the fold networks.
+/// The averages of the fold networks.
 fn judges_of(members: &[Member]) -> Vec<Vec<f32>> {
-    members[..members.len() - 1].iter().map(|member| member.parameters().to_vec()).collect()
+    members[..members.len() - 1].iter().map(|member| member.target().to_vec()).collect()
 }
 
 impl Rates {

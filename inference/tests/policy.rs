@@ -6,7 +6,7 @@ mod nets;
 
 use std::collections::BTreeMap;
 
-use bellwether_artifact::Sha256;
+use bellwether_artifact::{OperatingPoint, Sha256};
 use bellwether_inference::model::{Contract, Expectation, Mlp};
 use bellwether_inference::policy::{Latency, Limits, ModelId, Options, Refusal, Role};
 use bellwether_inference::release::check_release;
@@ -317,4 +317,29 @@ fn counts_of_many_models_are_kept_in_bounded_memory() {
     assert_eq!((metrics.models.len(), metrics.models_resident), (34, 2));
     let named: u64 = metrics.models.iter().map(|(_, tally)| tally.total()).sum();
     assert_eq!((named, metrics.earlier.total()), (33, 67));
+}
+
+#[test]
+fn a_held_model_answers_throughout_a_swap_and_shows_its_own_table() {
+    let table = |target_fpr: f64| {
+        let contract = Contract::sandbox(WIDTH, Sha256::of(b"spec"));
+        let point =
+            OperatingPoint { target_fpr, cost: 0.5, calibration_fpr: Some(target_fpr), calibration_tpr: Some(0.9) };
+        let (manifest, onnx) = sealed(&network(1), &contract, |manifest| manifest.operating_points = vec![point]);
+        check_release(manifest, &onnx, &Expectation::new(contract), Isa::best()).unwrap()
+    };
+    let policy = Policy::new(table(0.01), Some(1), Options::default()).unwrap();
+    let mut decider = policy.decider();
+    let state = state_for(&network(1), 3);
+    let first = decider.decide(&state, &ALL).unwrap().model;
+    decider.hold(None, |held| {
+        policy.swap(table(0.05), Some(2)).unwrap();
+        assert_eq!((held.id(), held.role()), (first, Role::Champion));
+        assert_eq!(held.operating_points()[0].target_fpr, 0.01);
+        assert_eq!(held.decide(&state, &ALL).unwrap().model, first);
+    });
+    let after = decider.hold(None, |held| (held.id().number, held.operating_points()[0].target_fpr));
+    assert_eq!(after, (Some(2), 0.05));
+    let decided = policy.metrics().models.iter().map(|(_, tally)| tally.total()).sum::<u64>();
+    assert_eq!(decided, 2);
 }

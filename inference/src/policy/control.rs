@@ -7,9 +7,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::metrics::{Layout, Metrics, SLOTS, Shard, Tally};
-use super::served::{Canary, Model, Serving, Share};
+use super::served::{Admitted, Canary, Model, Serving, Share};
 use super::{ModelId, PolicyError, Status};
-use crate::engine::Engine;
 
 /// Models whose counts are kept one by one after they are gone.
 const REMEMBERED: usize = 32;
@@ -39,10 +38,10 @@ pub(super) struct Control {
 
 impl Control {
     /// Serves a first model.
-    pub(super) fn new(engine: Engine, id: ModelId) -> (Self, ArcSwap<Serving>) {
-        let layout = Layout::new(engine.actions());
+    pub(super) fn new(admitted: Admitted, id: ModelId) -> (Self, ArcSwap<Serving>) {
+        let layout = Layout::new(admitted.engine.actions());
         let zeros = vec![0; layout.cells()];
-        let champion = Arc::new(Model { engine, id, slot: 0 });
+        let champion = Arc::new(admitted.into_model(id, 0));
         let serving = Serving { champion: Arc::clone(&champion), canary: None };
         let control = Control {
             models: vec![Arc::clone(&champion)],

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::held::Held;
 use super::metrics::Shard;
 use super::served::Model;
 use super::{ModelId, Policy, Role};
@@ -20,8 +21,16 @@ pub struct Decider {
     policy: Policy,
     scratch: Scratch,
     shard: Arc<Shard>,
+    timing: Timing,
+}
+
+/// Which decisions are timed.
+#[derive(Debug)]
+pub(super) struct Timing {
+    /// One of so many; 0 for none.
+    every: u32,
     /// Decisions until one is timed.
-    until_timed: u32,
+    until: u32,
 }
 
 /// A decision, and whose it is.
@@ -37,9 +46,9 @@ pub struct Answer<'a> {
 
 impl Decider {
     pub(super) fn new(policy: Policy, scratch: Scratch, shard: Arc<Shard>) -> Self {
-        let until_timed = policy.time_every();
+        let every = policy.time_every();
         policy.warm_thread();
-        Decider { policy, scratch, shard, until_timed }
+        Decider { policy, scratch, shard, timing: Timing { every, until: every } }
     }
 
     /// The champion's action for `state` among those that `mask` allows, as [`Engine::decide`](crate::Engine::decide).
@@ -82,35 +91,59 @@ impl Decider {
         result.inspect_err(|error| shard.refused(model.slot, error))
     }
 
+    /// Holds the model that decides for `episode`, or the champion without one, while `work` runs: whatever `work` asks is
+    /// answered by that model, and until it ends the model stays in memory.
+    pub fn hold<R>(&mut self, episode: Option<u64>, work: impl FnOnce(&mut Held<'_>) -> R) -> R {
+        let serving = self.policy.serving().load();
+        let (model, role) = serving.choose(episode);
+        work(&mut Held::new(model, role, &mut self.scratch, &self.shard, &mut self.timing))
+    }
+
     fn single(&mut self, episode: Option<u64>, state: &[f32], mask: &[bool]) -> Result<Answer<'_>, DecideError> {
-        let start = self.is_timed().then(Instant::now);
+        let start = self.timing.start();
         // The guard ends with this function; until then the reaper leaves the model alone.
         let serving = self.policy.serving().load();
         let (model, role) = serving.choose(episode);
-        let result = model.engine.decide(&mut self.scratch, state, mask);
-        // Counted before the guard ends, so that a slot has its last count when it is given to another model.
-        count(&self.shard, model, &result);
-        let decision = result?;
-        if let Some(start) = start {
-            self.shard.timed(start.elapsed());
-        }
-        Ok(Answer { decision, model: model.id, role })
+        single(model, role, &mut self.scratch, &self.shard, start, state, mask)
     }
+}
 
-    /// Whether this decision is one of those that are timed.
-    fn is_timed(&mut self) -> bool {
-        match self.until_timed {
-            0 => false,
+impl Timing {
+    /// The time, where this decision is one of those that are timed.
+    pub(super) fn start(&mut self) -> Option<Instant> {
+        match self.until {
+            0 => None,
             1 => {
-                self.until_timed = self.policy.time_every();
-                true
+                self.until = self.every;
+                Some(Instant::now())
             }
             _ => {
-                self.until_timed -= 1;
-                false
+                self.until -= 1;
+                None
             }
         }
     }
+}
+
+/// One decision by one model, counted, and timed where it has a start.
+#[inline]
+pub(super) fn single<'s>(
+    model: &Model,
+    role: Role,
+    scratch: &'s mut Scratch,
+    shard: &Shard,
+    start: Option<Instant>,
+    state: &[f32],
+    mask: &[bool],
+) -> Result<Answer<'s>, DecideError> {
+    let result = model.engine.decide(scratch, state, mask);
+    // Counted before the caller lets go of the model, so that a slot has its last count when it is given to another.
+    count(shard, model, &result);
+    let decision = result?;
+    if let Some(start) = start {
+        shard.timed(start.elapsed());
+    }
+    Ok(Answer { decision, model: model.id, role })
 }
 
 impl Drop for Decider {

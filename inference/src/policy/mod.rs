@@ -8,11 +8,13 @@
 mod control;
 mod decider;
 mod error;
+mod held;
 mod metrics;
 mod served;
 
 pub use decider::{Answer, Decider};
 pub use error::PolicyError;
+pub use held::Held;
 pub use metrics::{Latency, Metrics, Refusal, Tally};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bellwether_artifact::ModelVersion;
+use bellwether_artifact::{ModelVersion, WindowLimits};
 
 use crate::engine::Precision;
 use crate::model::Contract;
@@ -253,6 +255,11 @@ impl Policy {
         self.shared.terms.features.width as usize
     }
 
+    /// How events are cut into windows for every model that may be served here.
+    pub fn window(&self) -> WindowLimits {
+        self.shared.terms.features.window
+    }
+
     /// Names of the actions, by number.
     pub fn actions(&self) -> &[String] {
         &self.shared.terms.actions.names
@@ -265,9 +272,9 @@ impl Policy {
         put: impl FnOnce(&mut Control, &ArcSwap<Serving>, Model) -> Result<T, PolicyError>,
     ) -> Result<T, PolicyError> {
         let id = ModelId { version: release.manifest.version, number };
-        let engine = self.shared.terms.admit(release)?;
+        let admitted = self.shared.terms.admit(release)?;
         let (mut control, slot) = self.room()?;
-        let done = put(&mut control, &self.shared.read.current, Model { engine, id, slot })?;
+        let done = put(&mut control, &self.shared.read.current, admitted.into_model(id, slot))?;
         drop(control);
         self.reap();
         Ok(done)

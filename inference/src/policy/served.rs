@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bellwether_artifact::{ActionBinding, FeatureBinding, ModelManifest};
+use bellwether_artifact::{ActionBinding, FeatureBinding, ModelManifest, OperatingPoint};
 
 use super::{Limits, ModelId, PolicyError, Role};
 use crate::engine::{Engine, Isa, Precision, Scratch};
@@ -14,9 +14,26 @@ use crate::release::{LoadedRelease, check_golden};
 #[derive(Debug)]
 pub(super) struct Model {
     pub engine: Engine,
+    /// From a target false-positive rate to the cost in the state.
+    pub operating_points: Vec<OperatingPoint>,
     pub id: ModelId,
     /// Its row in every shard, its own until it is dropped.
     pub slot: usize,
+}
+
+/// What a model brings that was checked against the terms.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub engine: Engine,
+    pub operating_points: Vec<OperatingPoint>,
+}
+
+impl Admitted {
+    /// The model, under its name and with its row of counters.
+    pub(super) fn into_model(self, id: ModelId, slot: usize) -> Model {
+        let Admitted { engine, operating_points } = self;
+        Model { engine, operating_points, id, slot }
+    }
 }
 
 /// One consistent set of models. A decision reads it once.
@@ -98,7 +115,7 @@ impl Terms {
     }
 
     /// Checks a model against the terms, prepares its engine and warms it up. Nothing that is served takes part in it.
-    pub(super) fn admit(&self, release: LoadedRelease) -> Result<Engine, PolicyError> {
+    pub(super) fn admit(&self, release: LoadedRelease) -> Result<Admitted, PolicyError> {
         let LoadedRelease { manifest, mlp, engine } = release;
         self.check_contract(&manifest)?;
         let bindings = [
@@ -120,7 +137,7 @@ impl Terms {
         let engine = engine.with_precision(self.precision);
         // In memory like a decider's: whatever fits here fits there.
         check_golden(&manifest.golden, &engine, &mut self.scratch.clone())?;
-        Ok(engine)
+        Ok(Admitted { engine, operating_points: manifest.operating_points })
     }
 
     fn check_contract(&self, manifest: &ModelManifest) -> Result<(), PolicyError> {

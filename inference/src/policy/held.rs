@@ -1,0 +1,55 @@
+//! One model, held while several things are asked of it.
+
+use bellwether_artifact::OperatingPoint;
+
+use super::decider::{Timing, single};
+use super::metrics::Shard;
+use super::served::Model;
+use super::{Answer, ModelId, Role};
+use crate::engine::{DecideError, Scratch};
+
+/// The model that decides for one request: see [`Decider::hold`](super::Decider::hold).
+#[derive(Debug)]
+pub struct Held<'a> {
+    model: &'a Model,
+    role: Role,
+    scratch: &'a mut Scratch,
+    shard: &'a Shard,
+    timing: &'a mut Timing,
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn new(
+        model: &'a Model,
+        role: Role,
+        scratch: &'a mut Scratch,
+        shard: &'a Shard,
+        timing: &'a mut Timing,
+    ) -> Self {
+        Held { model, role, scratch, shard, timing }
+    }
+
+    /// Which model it is.
+    pub fn id(&self) -> ModelId {
+        self.model.id
+    }
+
+    /// Why it decides.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The rows of its table of operating points, by ascending target.
+    pub fn operating_points(&self) -> &[OperatingPoint] {
+        &self.model.operating_points
+    }
+
+    /// Its action for `state` among those that `mask` allows, as [`Decider::decide`](super::Decider::decide).
+    ///
+    /// # Errors
+    /// As that one. Refusals are counted.
+    pub fn decide(&mut self, state: &[f32], mask: &[bool]) -> Result<Answer<'_>, DecideError> {
+        let start = self.timing.start();
+        single(self.model, self.role, self.scratch, self.shard, start, state, mask)
+    }
+}

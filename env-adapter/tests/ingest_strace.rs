@@ -340,3 +340,13 @@ proptest! {
         prop_assert!(events.iter().all(|event| event.pid == Some(1)));
     }
 }
+
+#[test]
+fn arguments_are_cut_after_redaction_so_that_no_half_of_an_address_stays() {
+    for blanks in 980..1_030 {
+        let text = format!("1 execve(\"/bin/mail\", [\"{}ada.lovelace@example.org\"], 0x1) = 0\n", " ".repeat(blanks));
+        let (events, _) = log(&text);
+        let args = events[0].args.as_deref().unwrap();
+        assert!(args.len() <= 1_024 && !args.contains("lovelace"), "{blanks}: {args}");
+    }
+}

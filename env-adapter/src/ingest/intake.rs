@@ -11,6 +11,7 @@ pub(crate) struct Intake<'a, S: ?Sized> {
     sink: &'a mut S,
     pub(crate) report: &'a mut QualityReport,
     redactor: Option<&'a Redactor>,
+    args_bytes: usize,
     hasher: ContentHasher,
     episode: Option<EpisodeAttributes>,
     last: Option<(u8, u64)>,
@@ -23,11 +24,17 @@ impl<'a, S: EventSink + ?Sized> Intake<'a, S> {
             sink,
             report,
             redactor,
+            args_bytes: usize::MAX,
             hasher: ContentHasher::new(),
             episode: None,
             last: None,
             texts: std::array::from_fn(|_| String::new()),
         }
+    }
+
+    /// Keeps at most so many bytes of `args`. They are cut after redaction: half an address is no address to it.
+    pub(crate) fn clipping_args(self, bytes: usize) -> Self {
+        Intake { args_bytes: bytes, ..self }
     }
 
     /// Begins an episode; false if its id was met before, and its events are to be left out.
@@ -63,10 +70,14 @@ impl<'a, S: EventSink + ?Sized> Intake<'a, S> {
                     let (text, into) = (text?, buffers.next()?);
                     Some(redactor.redact_with(text, into, |kind| tally.add(kind.name(), 1)))
                 });
+                let args = args.map(|args| clipped(args, self.args_bytes));
                 let redacted = Event { path, path2, args, peer_addr, ..*event };
                 self.sink.event(&redacted).map_err(IngestError::from_sink)?;
             }
-            _ => self.sink.event(event).map_err(IngestError::from_sink)?,
+            _ => {
+                let args = event.args.map(|args| clipped(args, self.args_bytes));
+                self.sink.event(&Event { args, ..*event }).map_err(IngestError::from_sink)?;
+            }
         }
         Ok(None)
     }
@@ -81,4 +92,9 @@ impl<'a, S: EventSink + ?Sized> Intake<'a, S> {
         self.report.observe(&EpisodeDigest { episode_id, label, family, events, complete, content });
         Ok(())
     }
+}
+
+/// The beginning of a text, of at most so many bytes, with no letter cut in two.
+fn clipped(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::process::{Birth, Descriptor, Thread, resolve};
 use super::sidecar::Decoys;
 use super::text::{CallText, Outcome, descriptor, field, has, number, sample, string};
-use super::values::{clipped, entropy, lossy, path_said, plain, said_open, string_list};
+use super::values::{entropy, lossy, path_said, plain, said_open, string_list};
 use crate::event::flags;
 
 /// Bytes of written data whose entropy is measured.
@@ -507,7 +507,7 @@ impl<'b> Reading<'_, 'b> {
 
     pub(super) fn args(&mut self, text: String) {
         if !text.is_empty() {
-            self.fields.args = Some(clipped(text));
+            self.fields.args = Some(text);
         }
     }
 

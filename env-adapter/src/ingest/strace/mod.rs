@@ -112,7 +112,7 @@ pub fn read_strace_log<S: EventSink + ?Sized>(
     report: &mut QualityReport,
 ) -> Result<(), IngestError> {
     report.files += 1;
-    let mut intake = Intake::new(sink, report, options.redactor.as_ref());
+    let mut intake = Intake::new(sink, report, options.redactor.as_ref()).clipping_args(MAX_ARGS_BYTES);
     if !intake.begin(&description.attributes)? {
         return Ok(());
     }
@@ -131,6 +131,9 @@ pub fn read_strace_log<S: EventSink + ?Sized>(
     }
     log.finish(source.lines.ended())
 }
+
+/// Bytes of arguments that are kept.
+const MAX_ARGS_BYTES: usize = 1_024;
 
 /// The lines of a log, with some read ahead.
 struct Source<R> {

@@ -5,18 +5,6 @@ use std::rc::Rc;
 use super::process::Descriptor;
 use super::text::{field, number, string, unescaped};
 
-/// Bytes of arguments that are kept.
-const MAX_ARGS_BYTES: usize = 1024;
-
-/// Bounds a text without cutting a letter.
-pub(super) fn clipped(mut text: String) -> String {
-    if text.len() > MAX_ARGS_BYTES {
-        let end = (0..=MAX_ARGS_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
-}
-
 /// Bytes as text.
 pub(super) fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
@@ -26,7 +14,7 @@ pub(super) fn lossy(bytes: Vec<u8>) -> String {
 pub(super) fn plain(arg: &[u8]) -> String {
     match string(arg) {
         Some(bytes) => lossy(bytes),
-        None => lossy(arg[..arg.len().min(MAX_ARGS_BYTES)].to_vec()),
+        None => lossy(arg.to_vec()),
     }
 }
 
@@ -48,9 +36,6 @@ pub(super) fn string_list(arg: &[u8]) -> Option<String> {
         list.push_str(&lossy(string(&inner[start..=end])?));
         list.push('"');
         at = end + 1;
-        if list.len() > MAX_ARGS_BYTES {
-            break;
-        }
     }
     list.push(']');
     Some(list)

@@ -1,14 +1,15 @@
 //! Files and folders that appear under their final name whole or not at all.
 //!
 //! The bytes go into a temporary file in the same folder, are forced to disk, renamed over the final name, and the
-//! folder is forced to disk too. A process that dies in between leaves the old content and perhaps a file whose name
-//! begins with [`TEMPORARY_PREFIX`], which every reader of the project ignores; an error leaves nothing.
+//! folder is forced to disk too. The temporary file has no name until the rename, where the system can do that, and is gone
+//! with its process. Elsewhere, and between naming and renaming, a process that dies leaves the old content and a file whose
+//! name begins with [`TEMPORARY_PREFIX`], which every reader of the project ignores; an error leaves nothing.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 pub use crate::folder::DurableFolder;
 use crate::{ArtifactError, Sha256};
@@ -18,7 +19,11 @@ pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// A file being written; it takes its final name on [`commit`](DurableFile::commit) and vanishes when dropped before.
 pub struct DurableFile {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<File>,
+    /// Its name until then, where it has one.
+    name: Option<TempPath>,
+    /// Where it is until then.
+    folder: PathBuf,
     path: PathBuf,
 }
 
@@ -44,15 +49,15 @@ impl DurableFile {
         if path.is_dir() {
             return Err(ArtifactError::io("write", &path, io::ErrorKind::IsADirectory.into()));
         }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(TEMPORARY_PREFIX);
-        // What readers may do is the umask's business; the temporary file would be private otherwise.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder
-            .tempfile_in(folder)
-            .map_err(|source| ArtifactError::io("create a file in", folder, cause_in(folder, source)))?;
-        Ok(DurableFile { file: BufWriter::with_capacity(64 * 1024, file), path })
+        let failed = |source| ArtifactError::io("create a file in", folder, cause_in(folder, source));
+        let (file, name) = match unnamed::create(folder) {
+            Some(file) => (file, None),
+            None => temporary_name().tempfile_in(folder).map_err(failed).map(|file| {
+                let (file, name) = file.into_parts();
+                (file, Some(name))
+            })?,
+        };
+        Ok(DurableFile { file: BufWriter::with_capacity(64 * 1024, file), name, folder: folder.to_path_buf(), path })
     }
 
     /// The name that the file will take.
@@ -71,7 +76,11 @@ impl DurableFile {
     /// [`ArtifactError::Io`] where writing or reading fails.
     pub fn hash_on_disk(&mut self) -> Result<(Sha256, u64), ArtifactError> {
         self.sync()?;
-        let hashed = self.file.get_ref().reopen().and_then(Sha256::of_reader);
+        // Reading ends where writing goes on.
+        let hashed = self.file.get_ref().try_clone().and_then(|mut file| {
+            file.rewind()?;
+            Sha256::of_reader(file)
+        });
         hashed.map_err(|source| ArtifactError::io("read back", &self.path, source))
     }
 
@@ -81,8 +90,17 @@ impl DurableFile {
     /// [`ArtifactError::Io`]; the old content stands then and the temporary file is gone, except where only the last
     /// step, forcing the folder to disk, failed: then the new content stands but may not survive a power cut.
     pub fn commit(self) -> Result<(), ArtifactError> {
-        let (temporary, path) = self.finished(false)?;
-        temporary.persist(&path).map_err(|error| ArtifactError::io("rename into place", &path, error.error))?;
+        let Finished { file, name, folder, path } = self.finished(false)?;
+        let failed = |source| ArtifactError::io("rename into place", &path, source);
+        // A link takes no name that is taken, so the file gets a temporary name first.
+        let name = match name {
+            Some(name) => name,
+            None => {
+                let named = temporary_name().make_in(&folder, |name| unnamed::link(&file, name));
+                named.map_err(failed)?.into_temp_path()
+            }
+        };
+        name.persist(&path).map_err(|error| failed(error.error))?;
         sync_folder(parent(&path)?)
     }
 
@@ -103,34 +121,99 @@ impl DurableFile {
     }
 
     fn persist_new(self, read_only: bool) -> Result<(), ArtifactError> {
-        let (temporary, path) = self.finished(read_only)?;
-        temporary.persist_noclobber(&path).map_err(|error| match error.error.kind() {
+        let Finished { file, name, path, .. } = self.finished(read_only)?;
+        let persisted = match name {
+            Some(name) => name.persist_noclobber(&path).map_err(|error| error.error),
+            None => unnamed::link(&file, &path),
+        };
+        persisted.map_err(|cause| match cause.kind() {
             io::ErrorKind::AlreadyExists => ArtifactError::Exists { path: path.clone() },
-            _ => ArtifactError::io("rename into place", &path, error.error),
+            _ => ArtifactError::io("rename into place", &path, cause),
         })?;
         sync_folder(parent(&path)?)
     }
 
     fn sync(&mut self) -> Result<(), ArtifactError> {
-        let synced = self.file.flush().and_then(|()| self.file.get_ref().as_file().sync_all());
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         synced.map_err(|source| ArtifactError::io("write", &self.path, source))
     }
 
-    fn finished(mut self, read_only: bool) -> Result<(NamedTempFile, PathBuf), ArtifactError> {
-        let failed = |path: &Path, source| ArtifactError::io("write", path, source);
-        self.file.flush().map_err(|source| failed(&self.path, source))?;
-        let path = self.path;
-        let temporary = self.file.into_inner().map_err(|error| failed(&path, error.into_error()))?;
+    fn finished(self, read_only: bool) -> Result<Finished, ArtifactError> {
+        let DurableFile { file, name, folder, path } = self;
+        let failed = |source| ArtifactError::io("write", &path, source);
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
         if read_only {
-            let sealed = temporary.as_file().metadata().and_then(|data| {
+            let sealed = file.metadata().and_then(|data| {
                 let mut permissions = data.permissions();
                 permissions.set_readonly(true);
-                temporary.as_file().set_permissions(permissions)
+                file.set_permissions(permissions)
             });
             sealed.map_err(|source| ArtifactError::io("make read-only", &path, source))?;
         }
-        temporary.as_file().sync_all().map_err(|source| failed(&path, source))?;
-        Ok((temporary, path))
+        file.sync_all().map_err(failed)?;
+        Ok(Finished { file, name, folder, path })
+    }
+}
+
+/// A file with all its bytes on disk.
+struct Finished {
+    file: File,
+    name: Option<TempPath>,
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+/// How temporary files are named.
+fn temporary_name() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY_PREFIX);
+    // What readers may do is the umask's business; the temporary file would be private otherwise.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
+}
+
+/// Files without a name: the system forgets them with the process that wrote them, however it ends.
+#[cfg(target_os = "linux")]
+mod unnamed {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::path::Path;
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+
+    /// A file in `folder`; none where the file system has no such files, or where they could not be named later.
+    pub(super) fn create(folder: &Path) -> Option<File> {
+        if !Path::new(DESCRIPTORS).is_dir() {
+            return None;
+        }
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        open(folder, flags, Mode::from_raw_mode(0o666)).ok().map(File::from)
+    }
+
+    /// Gives the file a name that is free.
+    pub(super) fn link(file: &File, name: &Path) -> io::Result<()> {
+        let at = format!("{DESCRIPTORS}/{}", file.as_raw_fd());
+        Ok(linkat(CWD, at, CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    const DESCRIPTORS: &str = "/proc/self/fd";
+}
+
+/// Other systems have names alone.
+#[cfg(not(target_os = "linux"))]
+mod unnamed {
+    use std::fs::File;
+    use std::io;
+    use std::path::Path;
+
+    pub(super) fn create(_: &Path) -> Option<File> {
+        None
+    }
+
+    pub(super) fn link(_: &File, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -321,6 +404,23 @@ mod tests {
         assert!(early.contains("a folder stands there"), "{early}");
         assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_being_written_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = DurableFile::create(folder.path().join("file")).unwrap();
+        file.write_all(&[7; 100_000]).unwrap();
+        file.hash_on_disk().unwrap();
+        // A file system that cannot do it would leave the temporary name here.
+        assert_eq!(names(folder.path()), [""; 0]);
+        file.write_all(&[8]).unwrap();
+        assert_eq!(file.hash_on_disk().unwrap().1, 100_001);
+        file.commit().unwrap();
+        assert_eq!(names(folder.path()), ["file"]);
+        let bytes = fs::read(folder.path().join("file")).unwrap();
+        assert_eq!((bytes.len(), bytes[100_000]), (100_001, 8));
     }
 
     #[test]

@@ -45,6 +45,7 @@ fn release(widths: &[usize], seed: u64) -> LoadedRelease {
         version: ModelVersion::UNSEALED,
         onnx: OnnxFile { sha256: Sha256::of(&seed.to_le_bytes()), bytes: 1 },
         widths: widths.iter().map(|width| *width as u32).collect(),
+        graph: None,
         features: FeatureBinding { spec_version: 1, spec_sha256: Sha256::of(b"bench"), width: width as u32, window },
         actions: ActionBinding {
             set_version: 1,

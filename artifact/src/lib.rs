@@ -23,8 +23,8 @@ pub use canonical::{CanonicalError, canonical_json, canonical_json_pretty};
 pub use error::ArtifactError;
 pub use json_lines::{JsonLines, JsonLinesReader, MAX_LINE_BYTES, TornTail};
 pub use manifest::{
-    ActionBinding, DataFingerprint, FORMAT_VERSION, FeatureBinding, GoldenVector, MAX_MANIFEST_BYTES, ManifestError,
-    Metric, ModelManifest, OnnxFile, OperatingPoint, SourceRevision, WindowLimits,
+    ActionBinding, DataFingerprint, FORMAT_VERSION, FORMAT_VERSION_WITH_GRAPH, FeatureBinding, GoldenVector, Graph,
+    MAX_MANIFEST_BYTES, ManifestError, Metric, ModelManifest, OnnxFile, OperatingPoint, SourceRevision, WindowLimits,
 };
 pub use name::is_plain_name;
 pub use sha256::{InvalidHash, Sha256};

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use bellwether_artifact::release::{self, Companions};
 use bellwether_artifact::{
-    ActionBinding, ArtifactError, DataFingerprint, FORMAT_VERSION, FeatureBinding, GoldenVector, ManifestError, Metric,
-    ModelManifest, ModelVersion, OnnxFile, OperatingPoint, Sha256, SourceRevision, WindowLimits,
+    ActionBinding, ArtifactError, DataFingerprint, FORMAT_VERSION, FORMAT_VERSION_WITH_GRAPH, FeatureBinding,
+    GoldenVector, Graph, ManifestError, Metric, ModelManifest, ModelVersion, OnnxFile, OperatingPoint, Sha256,
+    SourceRevision, WindowLimits,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ fn example() -> ModelManifest {
         version: ModelVersion::UNSEALED,
         onnx: OnnxFile { sha256: Sha256::of(b"weights"), bytes: 7 },
         widths: vec![4, 8, 2],
+        graph: None,
         features: FeatureBinding {
             spec_version: 1,
             spec_sha256: Sha256::of(b"spec"),
@@ -103,8 +105,23 @@ fn a_changed_manifest_no_longer_fits_its_version() {
 }
 
 #[test]
+fn a_graph_is_named_in_its_own_format_version_and_absent_otherwise() {
+    let named = ModelManifest { format_version: FORMAT_VERSION_WITH_GRAPH, graph: Some(Graph::Dueling), ..example() };
+    let (plain, named) = (example().sealed().unwrap(), named.sealed().unwrap());
+    let (plain_text, text) = (plain.to_json().unwrap(), named.to_json().unwrap());
+    assert!(!plain_text.contains("graph") && text.contains("\"graph\": \"dueling\""));
+    assert_eq!(ModelManifest::from_json(text.as_bytes()), Ok(named));
+    for (from, to) in [("\"dueling\"", "null"), ("\"dueling\"", "\"other\""), ("\"graph\": \"dueling\",", "")] {
+        let found = ModelManifest::from_json(text.replace(from, to).as_bytes());
+        assert!(matches!(found, Err(ManifestError::Json(_) | ManifestError::Field { .. })), "{to}: {found:?}");
+    }
+}
+
+#[test]
 fn rules() {
-    refuses(|m| m.format_version = 2, "format_version is 2");
+    refuses(|m| m.format_version = 3, "format_version is 3");
+    refuses(|m| m.format_version = 2, "graph is None");
+    refuses(|m| m.graph = Some(Graph::Dueling), "graph is Some(Dueling)");
     refuses(|m| m.name = "../up".into(), "name");
     refuses(|m| m.name = String::new(), "name");
     refuses(|m| m.widths = vec![5, 2], "must begin with features.width");

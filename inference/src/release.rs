@@ -150,8 +150,7 @@ fn check_binding(
     mlp: &Mlp,
 ) -> Result<(), ReleaseError> {
     let contract = &expectation.contract;
-    let widths: Vec<usize> =
-        std::iter::once(mlp.inputs()).chain(mlp.layers.iter().map(|layer| layer.outputs)).collect();
+    let widths: Vec<usize> = mlp.widths().collect();
     let (features, actions) = (&manifest.features, &manifest.actions);
     let facts = [
         ("onnx.bytes", manifest.onnx.bytes.to_string(), onnx_bytes.to_string()),
@@ -160,6 +159,7 @@ fn check_binding(
         ("actions.set_version", actions.set_version.to_string(), contract.action_set.to_string()),
         ("actions.names", actions.names.join(","), contract.actions.join(",")),
         ("widths", format!("{:?}", manifest.widths), format!("{widths:?}")),
+        ("graph", format!("{:?}", manifest.graph), format!("{:?}", mlp.graph())),
     ];
     for (field, found, expected) in facts {
         if found != expected {

@@ -15,6 +15,7 @@ fn the_counter_counts() {
 #[test]
 fn decisions_and_refusals_allocate_nothing() {
     let mlp = Draw(1).mlp(&[64, 256, 256, 6]);
+    let dueling = Draw(1).dueling(&[64, 256, 256, 6]);
     // Two equal actions, so that the certified engine has to fall back.
     let mut tied = mlp.clone();
     if let Some(last) = tied.layers.last_mut() {
@@ -23,6 +24,8 @@ fn decisions_and_refusals_allocate_nothing() {
     }
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         check(Engine::new(&mlp, isa).unwrap(), Some(false));
+        check(Engine::new(&dueling, isa).unwrap(), Some(false));
+        check(Engine::new(&dueling, isa).unwrap().with_precision(Precision::Certified), None);
         check(Engine::new(&mlp, isa).unwrap().with_precision(Precision::Certified), None);
         check(Engine::new(&tied, isa).unwrap().with_precision(Precision::Certified), Some(false));
     }

@@ -64,9 +64,11 @@ proptest! {
 
 #[test]
 fn most_decisions_of_the_common_shapes_are_certified() {
-    for widths in [&[64, 256, 256, 6][..], &[512, 128, 64, 5]] {
+    for (widths, dueling) in [(&[64, 256, 256, 6][..], false), (&[512, 128, 64, 5], false), (&[64, 256, 256, 6], true)]
+    {
         let mut draw = Draw(5);
-        let engine = certified(&draw.mlp(widths), Isa::best());
+        let mlp = if dueling { draw.dueling(widths) } else { draw.mlp(widths) };
+        let engine = certified(&mlp, Isa::best());
         let mut scratch = engine.scratch();
         let mask = vec![true; engine.actions()];
         let mut count = 0;
@@ -77,7 +79,7 @@ fn most_decisions_of_the_common_shapes_are_certified() {
             count += usize::from(decision.certified);
             assert!(decision.certified == (decision.bound > 0.0) && decision.bound < 0.02, "{decision:?}");
         }
-        assert!(count >= 480, "{count} of 500 for {widths:?}");
+        assert!(count >= 480, "{count} of 500 for {widths:?}, {dueling}");
     }
 }
 

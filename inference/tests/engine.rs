@@ -1,40 +1,47 @@
 //! The native engine: same bytes everywhere, the argmax of the masked q-values, and clear refusals.
+#![allow(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
 mod nets;
 
-use bellwether_inference::model::Mlp;
-use bellwether_inference::{DecideError, Engine, EngineError, Isa};
+use bellwether_inference::model::{Linear, Mlp};
+use bellwether_inference::{DecideError, Engine, EngineError, Isa, Precision};
 use nets::{Draw, arbitrary_mlp, state_for};
 use proptest::prelude::*;
 
 /// The numeric contract without any cleverness: every input takes part.
 fn plain_chain(mlp: &Mlp, state: &[f32]) -> Vec<f32> {
-    let mut flow = state.to_vec();
-    for (index, layer) in mlp.layers.iter().enumerate() {
-        flow = (0..layer.outputs)
-            .map(|j| {
-                let chain = |sum: f32, (k, x): (usize, &f32)| x.mul_add(layer.weights[k * layer.outputs + j], sum);
-                let sum = flow.iter().enumerate().fold(layer.bias[j], chain);
-                if index + 1 < mlp.layers.len() { sum.max(0.0) } else { sum + 0.0 }
-            })
-            .collect();
-    }
-    flow
+    let affine = |layer: &Linear, flow: &[f32]| -> Vec<f32> {
+        let weight = |k: usize, j: usize| layer.weights[k * layer.outputs + j];
+        let chain = |j: usize| flow.iter().enumerate().fold(layer.bias[j], |sum, (k, x)| x.mul_add(weight(k, j), sum));
+        (0..layer.outputs).map(chain).collect()
+    };
+    let (last, trunk) = mlp.layers.split_last().unwrap();
+    let rectified = |flow: Vec<f32>, layer| affine(layer, &flow).into_iter().map(|sum| sum.max(0.0)).collect();
+    let flow = trunk.iter().fold(state.to_vec(), rectified);
+    let outputs = affine(last, &flow);
+    let Some(value) = mlp.value() else { return outputs.into_iter().map(|q| q + 0.0).collect() };
+    let value = affine(value, &flow)[0];
+    let mut sum = outputs[0];
+    outputs[1..].iter().for_each(|advantage| sum += advantage);
+    let mean = sum / outputs.len() as f32;
+    outputs.into_iter().map(|advantage| value + (advantage - mean) + 0.0).collect()
 }
 
 /// The same network in f64.
 fn reference(mlp: &Mlp, state: &[f32]) -> Vec<f64> {
-    let mut flow: Vec<f64> = state.iter().map(|&x| f64::from(x)).collect();
-    for (index, layer) in mlp.layers.iter().enumerate() {
-        flow = (0..layer.outputs)
-            .map(|j| {
-                let product = |(k, x): (usize, &f64)| x * f64::from(layer.weights[k * layer.outputs + j]);
-                let sum = f64::from(layer.bias[j]) + flow.iter().enumerate().map(product).sum::<f64>();
-                if index + 1 < mlp.layers.len() { sum.max(0.0) } else { sum }
-            })
-            .collect();
-    }
-    flow
+    let affine = |layer: &Linear, flow: &[f64]| -> Vec<f64> {
+        let term = |k: usize, j: usize| flow[k] * f64::from(layer.weights[k * layer.outputs + j]);
+        let sum = |j: usize| f64::from(layer.bias[j]) + (0..flow.len()).map(|k| term(k, j)).sum::<f64>();
+        (0..layer.outputs).map(sum).collect()
+    };
+    let (last, trunk) = mlp.layers.split_last().unwrap();
+    let rectified = |flow: Vec<f64>, layer| affine(layer, &flow).into_iter().map(|sum| sum.max(0.0)).collect();
+    let flow = trunk.iter().fold(state.iter().map(|&x| f64::from(x)).collect(), rectified);
+    let outputs = affine(last, &flow);
+    let Some(value) = mlp.value() else { return outputs };
+    let value = affine(value, &flow)[0];
+    let mean = outputs.iter().sum::<f64>() / outputs.len() as f64;
+    outputs.into_iter().map(|advantage| value + (advantage - mean)).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -183,6 +190,37 @@ fn an_overflow_is_refused_wherever_it_happens() {
         let two = Engine::new(&deep, isa).unwrap();
         let error = two.q_values(&mut two.scratch(), &[1.0; 2]).unwrap_err();
         assert_eq!(error, DecideError::Overflow { layer: 0 }, "{isa}");
+    }
+}
+
+#[test]
+fn an_overflow_in_a_dueling_head_is_refused() {
+    let column = |bias: &[f32]| nets::single(1, &vec![0.0; bias.len()], bias).layers.remove(0);
+    for isa in available() {
+        // Advantages whose sum overflows, a value that does with an advantage, and both well within.
+        for (advantages, value, sound) in
+            [([f32::MAX, f32::MAX], 0.0, false), ([1e38, -1e38], f32::MAX, false), ([1.0, -1.0], 1e38, true)]
+        {
+            let mlp = Mlp::dueling(vec![column(&advantages)], column(&[value]));
+            let engine = Engine::new(&mlp, isa).unwrap();
+            let found = engine.q_values(&mut engine.scratch(), &[0.5]).map(<[f32]>::to_vec);
+            assert_eq!(found.is_ok(), sound, "{found:?} on {isa}");
+            assert!(sound || matches!(found, Err(DecideError::NonFiniteValue { .. })), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_value_that_swallows_the_advantages_makes_a_tie() {
+    let column = |bias: &[f32]| nets::single(1, &vec![0.0; bias.len()], bias).layers.remove(0);
+    for precision in [Precision::Exact, Precision::Certified] {
+        let mut layers = nets::single(1, &[1.0], &[0.0]).layers;
+        layers.push(column(&[0.25, 0.5, 0.75]));
+        let mlp = Mlp::dueling(layers, column(&[3e9]));
+        let engine = Engine::new(&mlp, Isa::best()).unwrap().with_precision(precision);
+        let mut scratch = engine.scratch();
+        let decision = engine.decide(&mut scratch, &[0.5], &[false, true, true]).unwrap();
+        assert_eq!((decision.action, decision.margin, decision.certified), (1, Some(0.0), false));
     }
 }
 

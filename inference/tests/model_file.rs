@@ -59,6 +59,20 @@ fn an_unsound_network_is_not_written() {
         let error = encode(&mlp, &contract_of(&good)).unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
     };
+    let value = |inputs: usize, outputs: usize| Linear {
+        inputs,
+        outputs,
+        weights: vec![0.0; inputs * outputs],
+        bias: vec![0.0; outputs],
+    };
+    for (value, text) in [
+        (value(3, 1), "\"w_value\" has shape [3, 1], expected [4, 1]"),
+        (value(4, 2), "\"b_value\" has shape [2], expected [1]"),
+        (Linear { bias: vec![f32::NAN], ..value(4, 1) }, "\"b_value\": value 0 is not finite"),
+    ] {
+        let error = encode(&Mlp::dueling(good.layers.clone(), value), &contract_of(&good)).unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+    }
     check(&|layers| layers.clear(), "0 layers");
     check(&|layers| layers[1].inputs = 5, "\"w1\" has shape [5, 2], expected [4, 2]");
     check(&|layers| layers[0].inputs = 0, "\"w0\" has a dimension of 0");

@@ -1,7 +1,7 @@
 //! Models and states drawn from a seed, for comparisons without recordings.
 
 use bellwether_artifact::Sha256;
-use bellwether_inference::model::{Contract, Linear, Mlp, ModelError, encode};
+use bellwether_inference::model::{Contract, Head, Linear, Mlp, ModelError, encode};
 
 use crate::StateRecord;
 
@@ -31,13 +31,16 @@ impl Draw {
     }
 }
 
-/// The bytes of a model file with these widths, from the state to the actions, and drawn weights.
+/// The bytes of a model file with these widths, from the state to the actions, drawn weights, and a dueling head where asked for.
 ///
 /// # Errors
 /// Fewer than two widths, or some that the format does not permit.
-pub fn model(widths: &[usize], seed: u64) -> Result<Vec<u8>, ModelError> {
+pub fn model(widths: &[usize], dueling: bool, seed: u64) -> Result<Vec<u8>, ModelError> {
     let mut draw = Draw(seed);
-    let mlp = Mlp { layers: widths.windows(2).map(|pair| draw.linear(pair[0], pair[1])).collect() };
+    let mut mlp = Mlp::plain(widths.windows(2).map(|pair| draw.linear(pair[0], pair[1])).collect());
+    if let Some(last) = mlp.layers.last().filter(|_| dueling) {
+        mlp.head = Head::Dueling(draw.linear(last.inputs, 1));
+    }
     let contract = Contract {
         width: mlp.inputs(),
         feature_spec: Sha256::of(b"drawn"),

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_runtime_is_timed_beside_both_native_engines() {
-        let onnx = drawn::model(&[4, 8, 2], 1).unwrap();
+        let onnx = drawn::model(&[4, 8, 2], false, 1).unwrap();
         let (mlp, _, mut exact) = open(&onnx, Isa::best()).unwrap();
         let mut certified = Native::with_precision(&mlp, Isa::best(), Precision::Certified).unwrap();
         let mut peers: Vec<Box<dyn Runtime>> = vec![Box::new(open(&onnx, Isa::Scalar).unwrap().2)];

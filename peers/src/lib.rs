@@ -168,8 +168,3 @@ pub fn open(onnx: &[u8], isa: Isa) -> Result<(Mlp, Contract, Native), PeerError>
     let native = Native::new(&mlp, isa)?;
     Ok((mlp, contract, native))
 }
-
-/// The widths of a network, from the state to the q-values.
-pub fn widths(mlp: &Mlp) -> Vec<usize> {
-    std::iter::once(mlp.inputs()).chain(mlp.layers.iter().map(|layer| layer.outputs)).collect()
-}

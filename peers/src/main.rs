@@ -11,7 +11,7 @@ use bellwether_inference::model::{Contract, limits};
 use bellwether_inference::{Isa, Precision};
 use bellwether_peers::latency::{Schedule, measure};
 use bellwether_peers::parity::{certificates, compare};
-use bellwether_peers::{Native, Roster, StateRecord, drawn, open, recorded, widths};
+use bellwether_peers::{Native, Roster, StateRecord, drawn, open, recorded};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
@@ -50,6 +50,9 @@ enum Verb {
         /// Widths from the state to the actions.
         #[arg(long, value_delimiter = ',', default_value = "64,256,256,6")]
         widths: Vec<usize>,
+        /// With a dueling head.
+        #[arg(long)]
+        dueling: bool,
         /// Seed of the weights.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -96,7 +99,7 @@ fn main() -> ExitCode {
         Verb::Latency { subject, rounds, calls, cold } => {
             latency(subject, Schedule { rounds: *rounds, calls: *calls, cold: *cold })
         }
-        Verb::Draw { widths, seed, out } => draw(widths, *seed, out),
+        Verb::Draw { widths, dueling, seed, out } => draw(widths, *dueling, *seed, out),
     };
     match result.and_then(|(report, code)| Ok((writeln!(std::io::stdout(), "{report:#}")?, code))) {
         Ok(((), code)) => code,
@@ -146,7 +149,7 @@ fn parity(subject: &Subject) -> anyhow::Result<(Value, ExitCode)> {
         rows.push(row);
     }
     let report = json!({
-        "widths": widths(&mlp), "isa": native.isa().name(), "agree": agree, "certified": certified, "runtimes": rows,
+        "widths": mlp.widths().collect::<Vec<_>>(), "dueling": mlp.value().is_some(), "isa": native.isa().name(), "agree": agree, "certified": certified, "runtimes": rows,
         "skipped": roster.skipped,
     });
     Ok((report, if agree { ExitCode::SUCCESS } else { ExitCode::from(2) }))
@@ -160,14 +163,14 @@ fn latency(subject: &Subject, schedule: Schedule) -> anyhow::Result<(Value, Exit
     let mut certified = Native::with_precision(&mlp, native.isa(), Precision::Certified)?;
     let measured = measure(&mut native, &mut certified, &mut roster.runtimes, &states, schedule)?;
     let report = json!({
-        "widths": widths(&mlp), "isa": native.isa().name(), "rounds": schedule.rounds, "calls": schedule.calls,
+        "widths": mlp.widths().collect::<Vec<_>>(), "dueling": mlp.value().is_some(), "isa": native.isa().name(), "rounds": schedule.rounds, "calls": schedule.calls,
         "cold": schedule.cold, "certified": measured.certified, "runtimes": measured.runtimes, "skipped": roster.skipped,
     });
     Ok((report, ExitCode::SUCCESS))
 }
 
-fn draw(widths: &[usize], seed: u64, out: &Path) -> anyhow::Result<(Value, ExitCode)> {
-    let onnx = drawn::model(widths, seed)?;
+fn draw(widths: &[usize], dueling: bool, seed: u64, out: &Path) -> anyhow::Result<(Value, ExitCode)> {
+    let onnx = drawn::model(widths, dueling, seed)?;
     durable::write_bytes(out, &onnx)?;
-    Ok((json!({ "widths": widths, "bytes": onnx.len() }), ExitCode::SUCCESS))
+    Ok((json!({ "widths": widths, "dueling": dueling, "bytes": onnx.len() }), ExitCode::SUCCESS))
 }

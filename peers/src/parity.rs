@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn compared(change: impl FnMut(&mut [f32], &mut usize)) -> Parity {
-        let onnx = drawn::model(&[8, 16, 3], 1).unwrap();
+        let onnx = drawn::model(&[8, 16, 3], false, 1).unwrap();
         let (_, _, mut native) = open(&onnx, Isa::best()).unwrap();
         let mut peer = Changed(open(&onnx, Isa::Scalar).unwrap().2, change);
         let states: Vec<StateRecord> = drawn::states(100, 8, 3, 2).collect();
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn certificates_are_counted_and_broken_ones_too() {
-        let onnx = drawn::model(&[8, 16, 3], 1).unwrap();
+        let onnx = drawn::model(&[8, 16, 3], false, 1).unwrap();
         let (mlp, _, mut exact) = open(&onnx, Isa::best()).unwrap();
         let states: Vec<StateRecord> = drawn::states(100, 8, 3, 2).collect();
         let mut certified = Native::with_precision(&mlp, Isa::best(), Precision::Certified).unwrap();
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_tie_permits_either_action() {
-        let onnx = drawn::model(&[1, 2], 1).unwrap();
+        let onnx = drawn::model(&[1, 2], false, 1).unwrap();
         let (mut mlp, ..) = open(&onnx, Isa::Scalar).unwrap();
         mlp.layers[0].weights.fill(0.0);
         mlp.layers[0].bias.copy_from_slice(&[1.0, 1.0 + 1e-5]);
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn refused_states_and_no_states_are_no_agreement() {
-        let onnx = drawn::model(&[2, 2], 1).unwrap();
+        let onnx = drawn::model(&[2, 2], false, 1).unwrap();
         let native = || open(&onnx, Isa::Scalar).unwrap().2;
         let broken = [StateRecord { state: vec![2.0, 0.0], mask: vec![true; 2] }];
         let parity = compare(&mut native(), &mut native(), &broken).unwrap();

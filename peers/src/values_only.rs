@@ -56,8 +56,8 @@ mod tests {
 
     #[test]
     fn what_is_left_ends_in_the_q_values() {
-        let whole = Model::decode(model(&[3, 4, 2], 1).unwrap().as_slice()).unwrap().graph.unwrap();
-        let left = Model::decode(values_only(&model(&[3, 4, 2], 1).unwrap()).unwrap().as_slice()).unwrap();
+        let whole = Model::decode(model(&[3, 4, 2], false, 1).unwrap().as_slice()).unwrap().graph.unwrap();
+        let left = Model::decode(values_only(&model(&[3, 4, 2], false, 1).unwrap()).unwrap().as_slice()).unwrap();
         let graph = left.graph.unwrap();
         assert_eq!((whole.node.len(), graph.node.len()), (5, 3));
         assert_eq!(graph.initializer, whole.initializer);

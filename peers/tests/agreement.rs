@@ -14,8 +14,8 @@ use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeWriter, PlayedP
 use bellwether_replay::{ActionMask, Encoding};
 
 /// Compares on 10,000 states and says what was left out.
-fn check(widths: &[usize]) {
-    let onnx = drawn::model(widths, 3).unwrap();
+fn check(widths: &[usize], dueling: bool) {
+    let onnx = drawn::model(widths, dueling, 3).unwrap();
     let (mlp, _, mut native) = open(&onnx, Isa::best()).unwrap();
     let states: Vec<StateRecord> = drawn::states(10_000, mlp.inputs(), mlp.outputs(), 4).collect();
     let mut roster = Roster::peers(&onnx).unwrap();
@@ -33,14 +33,18 @@ fn check(widths: &[usize]) {
 
 #[test]
 fn runtimes_agree_on_the_common_shape() {
-    check(&[64, 256, 256, 6]);
+    check(&[64, 256, 256, 6], false);
+    check(&[64, 256, 256, 6], true);
 }
 
 #[test]
 fn runtimes_agree_on_odd_shapes() {
-    check(&[7, 13, 3]);
-    check(&[5, 2]);
-    check(&[33, 17, 65, 31, 1]);
+    for dueling in [false, true] {
+        check(&[7, 13, 3], dueling);
+        check(&[5, 2], dueling);
+        check(&[33, 17, 65, 31, 1], dueling);
+        check(&[9, 20, 16], dueling);
+    }
 }
 
 fn contract(feature_spec: &[u8]) -> Contract {

@@ -27,6 +27,7 @@ fn model(seed: u8) -> (ModelManifest, Vec<u8>) {
         version: ModelVersion::UNSEALED,
         onnx: OnnxFile { sha256: Sha256::of(&onnx), bytes: 100 },
         widths: vec![4, 2],
+        graph: None,
         features: FeatureBinding {
             spec_version: 1,
             spec_sha256: Sha256::of(b"spec"),

@@ -80,6 +80,7 @@ impl Export<'_> {
             version: ModelVersion::UNSEALED,
             onnx: OnnxFile { sha256: Sha256::of(&onnx), bytes: onnx.len() as u64 },
             widths: self.shape.widths().iter().map(|width| *width as u32).collect(),
+            graph: None,
             features: FeatureBinding {
                 spec_version: FeatureSpec::VERSION,
                 spec_sha256: contract.feature_spec,

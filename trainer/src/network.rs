@@ -48,6 +48,11 @@ pub enum NetworkError {
         "the network would have {0} parameters or layers beyond the limit; choose at most {MAX_PARAMETERS} in {MAX_LAYERS} layers"
     )]
     TooLarge(usize),
+    /// The network has a dueling head.
+    #[error(
+        "the network has a dueling head, which has no canonical layout of parameters here; give one with a plain head"
+    )]
+    Dueling,
     /// A vector of parameters belongs to another network.
     #[error("{found} parameters where the network has {expected}")]
     Parameters {
@@ -185,14 +190,17 @@ impl NetworkShape {
                 bias: parameters[layer.bias].to_vec(),
             })
             .collect();
-        Ok(Mlp { layers })
+        Ok(Mlp::plain(layers))
     }
 
     /// The shape and the canonical parameters of a network of the runtime.
     ///
     /// # Errors
-    /// [`NetworkError`] if a width is out of bounds or a layer does not hold what its widths say.
+    /// [`NetworkError`] if the head is dueling, a width is out of bounds or a layer does not hold what its widths say.
     pub fn from_mlp(mlp: &Mlp) -> Result<(NetworkShape, Vec<f32>), NetworkError> {
+        if mlp.value().is_some() {
+            return Err(NetworkError::Dueling);
+        }
         let mut widths: Vec<usize> = mlp.layers.iter().map(|layer| layer.inputs).collect();
         widths.extend(mlp.layers.last().map(|layer| layer.outputs));
         let shape = NetworkShape::new(widths)?;

@@ -11,8 +11,11 @@ use crate::{ModelVersion, Sha256, canonical_json, canonical_json_pretty};
 
 pub use rules::ManifestError;
 
-/// Version of the format of `model.json`; another one is refused.
+/// Version of the format of a `model.json` that names no [`Graph`].
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Version of the format of one that does. What else would be in doubt is the same in both; any other version is refused.
+pub const FORMAT_VERSION_WITH_GRAPH: u32 = 2;
 
 /// Largest `model.json` that is read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 16 * 1024 * 1024;
@@ -22,7 +25,7 @@ pub const MAX_MANIFEST_BYTES: u64 = 16 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelManifest {
-    /// [`FORMAT_VERSION`].
+    /// [`FORMAT_VERSION`], or [`FORMAT_VERSION_WITH_GRAPH`] where `graph` is given.
     pub format_version: u32,
     /// What the model is called by people: 1 to 64 of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or digit.
     pub name: String,
@@ -32,6 +35,10 @@ pub struct ModelManifest {
     pub onnx: OnnxFile,
     /// Widths of the layers, from the state to the q-values.
     pub widths: Vec<u32>,
+    /// What the network is where it is no plain multi-layer perceptron. Absent otherwise, so that the bytes and the versions of
+    /// plain models are those they always had, and a program that knows no other network refuses one by its format version.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    pub graph: Option<Graph>,
     /// What the state is.
     pub features: FeatureBinding,
     /// What the q-values stand for.
@@ -48,6 +55,20 @@ pub struct ModelManifest {
     pub golden: Vec<GoldenVector>,
     /// The code that made the model.
     pub source: SourceRevision,
+}
+
+/// A field that may be absent, but not null.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A network that is no plain multi-layer perceptron.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Graph {
+    /// A multi-layer perceptron whose last hidden layer feeds a value and advantages, which are joined to q-values. `widths` are
+    /// those of the layers to the advantages, of which there are as many as q-values; the value is one more output.
+    Dueling,
 }
 
 /// Identity of an ONNX file.

@@ -1,6 +1,8 @@
 //! The rules that a `model.json` must keep beyond its shape.
 
-use super::{FORMAT_VERSION, GoldenVector, MAX_MANIFEST_BYTES, ModelManifest, OperatingPoint};
+use super::{
+    FORMAT_VERSION, FORMAT_VERSION_WITH_GRAPH, GoldenVector, MAX_MANIFEST_BYTES, ModelManifest, OperatingPoint,
+};
 use crate::{CanonicalError, ModelVersion, is_plain_name};
 
 /// Largest number of golden vectors, operating points, metrics, data sets, layers or actions in one manifest.
@@ -22,7 +24,10 @@ pub enum ManifestError {
     #[error(transparent)]
     Canonical(#[from] CanonicalError),
     /// The format is another one.
-    #[error("format_version is {found}, this program reads {FORMAT_VERSION}: use the release that wrote the model")]
+    #[error(
+        "format_version is {found}, this program reads {FORMAT_VERSION} and {FORMAT_VERSION_WITH_GRAPH}: use the release that \
+         wrote the model"
+    )]
     FormatVersion {
         /// The version found.
         found: u32,
@@ -56,9 +61,15 @@ fn ensure(holds: bool, field: impl Into<String>, found: impl ToString, rule: &'s
 impl ModelManifest {
     /// Checks every rule of the format; a manifest that passes reads back equal from its own bytes.
     pub(super) fn check(&self) -> Result {
-        if self.format_version != FORMAT_VERSION {
+        if ![FORMAT_VERSION, FORMAT_VERSION_WITH_GRAPH].contains(&self.format_version) {
             return Err(ManifestError::FormatVersion { found: self.format_version });
         }
+        ensure(
+            self.graph.is_some() == (self.format_version == FORMAT_VERSION_WITH_GRAPH),
+            "graph",
+            format!("{:?}", self.graph),
+            "stands in format version 2, and in no other",
+        )?;
         ensure(
             is_plain_name(&self.name),
             "name",

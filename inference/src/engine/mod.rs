@@ -1,14 +1,16 @@
 //! The native engine: one network, evaluated in f32 without allocating.
 //!
 //! **Numeric contract.** Every output of a layer is one chain, `acc = bias; for k in order { acc = fma(x_k, w_kj, acc) }`;
-//! between layers stands `max(x, 0)`; a q-value of zero is given as `+0`. That makes the q-values a function of the
+//! between layers stands `max(x, 0)`; a dueling head sums its advantages in the order of the actions, divides by their number for
+//! their mean `m`, and gives `q_a = V + (A_a - m)`; a q-value of zero is given as `+0`. That makes the q-values a function of the
 //! network and the state alone: every instruction set gives the same bytes, and so does a learner that keeps the chain.
 //!
 //! An input of zero may be left out of the chain, since weights are finite: adding a zero changes nothing but the sign of
-//! a sum that is itself zero, a zero of either sign goes on to add nothing to the next layer, and the last layer drops
+//! a sum that is itself zero, a zero of either sign goes on to add nothing to the next layer or to the head, and q-values drop
 //! the sign. No larger difference can arise from it.
 
 mod certified;
+mod head;
 mod isa;
 mod kernels;
 mod slab;
@@ -203,7 +205,7 @@ impl Engine {
 
     /// Number of actions.
     pub fn actions(&self) -> usize {
-        self.slab.outputs()
+        self.slab.actions()
     }
 
     /// How decisions are computed.
@@ -294,16 +296,12 @@ impl Engine {
                 return Err(DecideError::Overflow { layer: index });
             }
         }
-        let actions = self.actions();
-        let values = scratch.lanes.iter().flat_map(|lane| lane.0);
-        for (action, (slot, value)) in scratch.q_values.iter_mut().zip(values).take(actions).enumerate() {
-            if !value.is_finite() {
-                return Err(DecideError::NonFiniteValue { action });
-            }
-            // A sum of -0 and +0 is +0; every other value stays as it is.
-            *slot = value + 0.0;
+        let q_values = &mut scratch.q_values[..self.actions()];
+        head::join(&self.slab, &scratch.lanes, q_values);
+        match q_values.iter().position(|value| !value.is_finite()) {
+            Some(action) => Err(DecideError::NonFiniteValue { action }),
+            None => Ok(q_values),
         }
-        Ok(&scratch.q_values[..actions])
     }
 
     /// Decides row after row: `states` row-major of `width()`, `masks` row-major of `actions()`. `each` gets the row's

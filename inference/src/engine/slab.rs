@@ -1,6 +1,6 @@
 //! The weights of a network in one aligned piece of memory.
 
-use crate::model::Mlp;
+use crate::model::{Linear, Mlp};
 
 /// Values in a [`Lane`].
 pub(super) const LANES: usize = 16;
@@ -15,11 +15,12 @@ impl Lane {
 }
 
 /// All layers after each other: first the bias of a layer, then one row of outputs for each input. Rows are padded with
-/// zeros to whole lanes.
+/// zeros to whole lanes. The value of a dueling head is one more output of the last layer, behind the advantages.
 #[derive(Debug)]
 pub(super) struct Slab {
     lanes: Vec<Lane>,
     layers: Vec<Extent>,
+    dueling: bool,
 }
 
 /// Where a layer lies.
@@ -50,21 +51,34 @@ pub(super) struct Layer<'a> {
 impl Slab {
     /// Copies a network that [`Mlp::check`] accepted.
     pub(super) fn new(mlp: &Mlp) -> Self {
-        let mut slab = Slab { lanes: Vec::new(), layers: Vec::new() };
-        let total = mlp.layers.iter().map(|layer| (layer.inputs + 1) * layer.outputs.div_ceil(LANES)).sum();
-        slab.lanes.reserve_exact(total);
-        for layer in &mlp.layers {
-            let (offset, inputs, outputs) = (slab.lanes.len(), layer.inputs, layer.outputs);
-            slab.layers.push(Extent { offset, inputs, outputs });
-            for row in std::iter::once(layer.bias.as_slice()).chain(layer.weights.chunks_exact(outputs)) {
-                for part in row.chunks(LANES) {
-                    let mut lane = Lane::ZERO;
-                    lane.0[..part.len()].copy_from_slice(part);
-                    slab.lanes.push(lane);
+        let mut slab = Slab { lanes: Vec::new(), layers: Vec::new(), dueling: mlp.value().is_some() };
+        let last = mlp.layers.len() - 1;
+        let more = |index: usize| usize::from(index == last && mlp.value().is_some());
+        let lanes =
+            |(index, layer): (usize, &Linear)| (layer.inputs + 1) * (layer.outputs + more(index)).div_ceil(LANES);
+        slab.lanes.reserve_exact(mlp.layers.iter().enumerate().map(lanes).sum());
+        for (index, layer) in mlp.layers.iter().enumerate() {
+            let value = mlp.value().filter(|_| index == last);
+            let (offset, inputs, outputs) = (slab.lanes.len(), layer.inputs, layer.outputs + more(index));
+            let extent = Extent { offset, inputs, outputs };
+            slab.layers.push(extent);
+            slab.lanes.resize(offset + (inputs + 1) * extent.row(), Lane::ZERO);
+            let rows = slab.lanes[offset..].chunks_exact_mut(extent.row());
+            let from = std::iter::once(layer.bias.as_slice()).chain(layer.weights.chunks_exact(layer.outputs));
+            // One number of the value for each row: its bias, then its weights.
+            let mut values = value.into_iter().flat_map(|value| value.bias.iter().chain(&value.weights));
+            for (row, from) in rows.zip(from) {
+                for (output, &number) in from.iter().chain(values.next()).enumerate() {
+                    row[output / LANES].0[output % LANES] = number;
                 }
             }
         }
         slab
+    }
+
+    /// Whether the last layer gives advantages and a value instead of q-values.
+    pub(super) fn is_dueling(&self) -> bool {
+        self.dueling
     }
 
     pub(super) fn layers(&self) -> usize {
@@ -87,8 +101,9 @@ impl Slab {
         self.layers.first().map_or(0, |layer| layer.inputs)
     }
 
-    pub(super) fn outputs(&self) -> usize {
-        self.layers.last().map_or(0, |layer| layer.outputs)
+    /// Number of q-values.
+    pub(super) fn actions(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.outputs - usize::from(self.dueling))
     }
 
     /// Lanes of the widest row.

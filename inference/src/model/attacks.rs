@@ -19,7 +19,7 @@ fn mlp() -> Mlp {
         weights: (0..inputs * outputs).map(|index| index as f32 / 8.0 - 1.0).collect(),
         bias: (0..outputs).map(|index| index as f32).collect(),
     };
-    Mlp { layers: vec![linear(3, 4), linear(4, 5), linear(5, 2)] }
+    Mlp::plain(vec![linear(3, 4), linear(4, 5), linear(5, 2)])
 }
 
 fn bytes() -> Vec<u8> {
@@ -160,7 +160,7 @@ fn another_container_is_refused() {
 #[test]
 fn another_contract_is_refused() {
     let entry = |index: usize, value: &str| changed(|model| model.metadata_props[index].value = Some(value.to_owned()));
-    refused!(entry(0, "2"), FormatVersion, "\"2\"");
+    refused!(entry(0, "3"), FormatVersion, "\"3\"");
     refused!(entry(1, &"cd".repeat(32)), FeatureSpec, "cdcd");
     refused!(entry(1, "cd"), Metadata, "SHA-256");
     refused!(entry(1, &"CD".repeat(32)), Metadata, "SHA-256");
@@ -193,10 +193,74 @@ fn another_graph_is_refused() {
     refused!(changed(|model| node(model, 6).output[0] = "other".to_owned()), Structure, "other");
     let relu = NodeProto { op_type: Some("Relu".to_owned()), ..NodeProto::default() };
     refused!(changed(|model| model.graph.as_mut().unwrap().node.push(relu)), Structure, "after the end");
-    let alpha = AttributeProto { name: Some("transB".to_owned()), i: Some(1), r#type: Some(2) };
+    let alpha = AttributeProto { name: Some("transB".to_owned()), i: Some(1), ints: Vec::new(), r#type: Some(2) };
     refused!(changed(|model| node(model, 0).attribute.push(alpha)), Attribute, "node 0");
     refused!(changed(|model| node(model, 6).attribute[2].i = Some(1)), Attribute, "select_last_index");
     refused!(changed(|model| node(model, 6).attribute.clear()), Attribute, "axis");
+}
+
+fn dueling() -> Mlp {
+    let Mlp { mut layers, .. } = mlp();
+    let value = Linear { inputs: 5, outputs: 1, weights: vec![0.5; 5], bias: vec![-0.25] };
+    layers.truncate(3);
+    Mlp::dueling(layers, value)
+}
+
+/// Loads a good model with a dueling head after `change` was applied to its messages.
+fn changed_dueling(change: impl FnOnce(&mut ModelProto)) -> Result<Mlp, ModelError> {
+    let bytes = encode(&dueling(), &contract()).unwrap();
+    let mut model = ModelProto::decode(bytes.as_slice()).unwrap();
+    change(&mut model);
+    load(&model.encode_to_vec(), &Expectation::new(contract()))
+}
+
+#[test]
+fn another_dueling_head_is_refused() {
+    assert_eq!(changed_dueling(|_| {}), Ok(dueling()));
+    // Gemm, Relu, Gemm, Relu, then 4: advantages, 5: value, 6: ReduceMean, 7: Sub, 8: Add.
+    let rename = |index: usize, operator: &'static str| {
+        changed_dueling(move |model| node(model, index).op_type = Some(operator.to_owned()))
+    };
+    refused!(rename(6, "ReduceMax"), UnknownOperator, "ReduceMax");
+    refused!(rename(6, "Relu"), Structure, "ReduceMean belongs");
+    refused!(rename(7, "Add"), Structure, "Sub belongs");
+    refused!(rename(8, "Sub"), Structure, "Add belongs");
+    refused!(changed_dueling(|model| node(model, 6).attribute[0].ints = vec![0]), Attribute, "node 6");
+    refused!(changed_dueling(|model| node(model, 6).attribute[0].ints.clear()), Attribute, "node 6");
+    refused!(changed_dueling(|model| node(model, 6).attribute[1].i = Some(0)), Attribute, "keepdims");
+    refused!(changed_dueling(|model| drop(node(model, 6).attribute.pop())), Attribute, "keepdims");
+    refused!(changed_dueling(|model| node(model, 7).input.reverse()), Structure, "it reads");
+    refused!(changed_dueling(|model| node(model, 8).input.reverse()), Structure, "it reads");
+    refused!(changed_dueling(|model| node(model, 5).input[0] = "h0".to_owned()), Structure, "expected \"h1\"");
+    refused!(changed_dueling(|model| node(model, 5).input[2] = "b2".to_owned()), Structure, "nowhere else");
+    let other = |model: &mut ModelProto| {
+        node(model, 8).output[0] = "other".to_owned();
+        node(model, 9).input[1] = "other".to_owned();
+    };
+    refused!(changed_dueling(other), Structure, "q_values");
+    // A value for each action would be a plain head in disguise.
+    let wide = |model: &mut ModelProto| {
+        tensor(model, 6).dims = vec![5, 2];
+        tensor(model, 6).raw_data = Some(vec![0; 40]);
+        tensor(model, 7).dims = vec![2];
+        tensor(model, 7).raw_data = Some(vec![0; 8]);
+    };
+    refused!(changed_dueling(wide), Shape, "b_value");
+    let poison = |model: &mut ModelProto| tensor(model, 6).raw_data.as_mut().unwrap()[3] = 0x7f;
+    refused!(
+        changed_dueling(|model| {
+            poison(model);
+            tensor(model, 6).raw_data.as_mut().unwrap()[2] = 0xc0
+        }),
+        NonFinite,
+        "w_value"
+    );
+    // Each format has one graph.
+    let format =
+        |version: &'static str| move |model: &mut ModelProto| model.metadata_props[0].value = Some(version.to_owned());
+    refused!(changed_dueling(format("1")), FormatVersion, "\"1\", expected 2");
+    refused!(changed(format("2")), FormatVersion, "\"2\", expected 1");
+    refused!(changed_dueling(format("3")), FormatVersion, "\"3\", expected 1 or 2");
 }
 
 #[test]
@@ -278,7 +342,7 @@ fn values_are_finite_f32() {
 fn a_tower_of_layers_is_refused() {
     let one = Linear { inputs: 1, outputs: 1, weights: vec![1.0], bias: vec![0.0] };
     let contract = Contract { width: 1, actions: vec!["only".to_owned()], ..contract() };
-    let tall = |layers: usize| encode(&Mlp { layers: vec![one.clone(); layers] }, &contract);
+    let tall = |layers: usize| encode(&Mlp::plain(vec![one.clone(); layers]), &contract);
     assert!(read(&tall(limits::MAX_LAYERS).unwrap(), usize::MAX).is_ok());
     assert_eq!(tall(limits::MAX_LAYERS + 1), Err(ModelError::Layers { found: 17 }));
     // The same tower, stretched by hand.
@@ -304,7 +368,7 @@ proptest! {
 
     #[test]
     fn damage_never_panics(flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
-        let mut bytes = bytes();
+        let mut bytes = if flips.len() > 1 { bytes() } else { encode(&dueling(), &contract()).unwrap() };
         for (index, value) in &flips {
             let at = index.index(bytes.len());
             bytes[at] ^= value;

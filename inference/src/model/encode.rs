@@ -3,18 +3,21 @@
 use prost::Message;
 
 use super::onnx::{
-    ATTRIBUTE_INT, AttributeProto, BOOL, DimensionProto, FLOAT, GraphProto, INT64, ModelProto, NodeProto,
-    OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, BOOL, DimensionProto, FLOAT, GraphProto, INT64, ModelProto,
+    NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
     ValueInfoProto,
 };
-use super::{Contract, Mlp, ModelError};
+use super::{Contract, Head, Linear, Mlp, ModelError, VALUE};
 
 /// Version of the ONNX container.
 pub(super) const IR_VERSION: i64 = 8;
 /// Version of the operator set `ai.onnx`.
 pub(super) const OPSET: i64 = 17;
-/// Version of this format, under [`keys::FORMAT`].
-pub(super) const FORMAT: &str = "1";
+/// Versions of this format, under [`keys::FORMAT`]: each names the one graph that a file of it holds.
+pub(super) mod formats {
+    pub(in super::super) const PLAIN: &str = "1";
+    pub(in super::super) const DUELING: &str = "2";
+}
 
 /// Names of the graph's inputs and outputs: part of the format.
 pub(super) mod values {
@@ -68,7 +71,7 @@ pub fn encode(mlp: &Mlp, contract: &Contract) -> Result<Vec<u8>, ModelError> {
         graph: Some(graph),
         opset_import: vec![OperatorSetIdProto { domain: None, version: Some(OPSET) }],
         metadata_props: vec![
-            entry(keys::FORMAT, FORMAT.to_owned()),
+            entry(keys::FORMAT, format_of(mlp).to_owned()),
             entry(keys::FEATURE_SPEC, contract.feature_spec.to_string()),
             entry(keys::ACTION_SET, contract.action_set.to_string()),
             entry(keys::ACTIONS, contract.actions.join(",")),
@@ -93,41 +96,90 @@ impl Contract {
     }
 }
 
-/// Nodes and weights: Gemm, then Relu and Gemm for each further layer, then the masked argmax.
+/// The format that a network is written in.
+pub(super) fn format_of(mlp: &Mlp) -> &'static str {
+    match mlp.head {
+        Head::Plain => formats::PLAIN,
+        Head::Dueling(_) => formats::DUELING,
+    }
+}
+
+/// Nodes and weights: Gemm, then Relu and Gemm for each further layer, then the head, then the masked argmax.
 fn body(mlp: &Mlp) -> (Vec<NodeProto>, Vec<TensorProto>) {
-    let (mut nodes, mut tensors) = (Vec::new(), Vec::new());
+    let mut body = Body::default();
     let mut flow = values::STATE.to_owned();
     let last = mlp.layers.len() - 1;
-    for (index, layer) in mlp.layers.iter().enumerate() {
-        let (weights, bias) = (format!("w{index}"), format!("b{index}"));
-        tensors.push(tensor(&weights, &[layer.inputs, layer.outputs], &layer.weights));
-        tensors.push(tensor(&bias, &[layer.outputs], &layer.bias));
-        let product = if index == last { values::Q_VALUES.to_owned() } else { format!("z{index}") };
-        nodes.push(node("Gemm", &[&flow, &weights, &bias], &product));
-        flow = product;
-        if index < last {
-            let hidden = format!("h{index}");
-            nodes.push(node("Relu", &[&flow], &hidden));
-            flow = hidden;
+    for (index, layer) in mlp.layers[..last].iter().enumerate() {
+        let (sum, hidden) = (format!("z{index}"), format!("h{index}"));
+        body.gemm(&flow, &index.to_string(), layer, &sum);
+        body.nodes.push(node("Relu", &[&sum], &hidden));
+        flow = hidden;
+    }
+    let (number, layer) = (last.to_string(), &mlp.layers[last]);
+    match &mlp.head {
+        Head::Plain => body.gemm(&flow, &number, layer, values::Q_VALUES),
+        Head::Dueling(value) => {
+            body.gemm(&flow, &number, layer, "advantages");
+            body.gemm(&flow, VALUE, value, "value");
+            let mut mean = node("ReduceMean", &["advantages"], "mean_advantage");
+            mean.attribute = attributes(&MEAN);
+            body.nodes.push(mean);
+            body.nodes.push(node("Sub", &["advantages", "mean_advantage"], "centred_advantages"));
+            body.nodes.push(node("Add", &["value", "centred_advantages"], values::Q_VALUES));
         }
     }
-    tensors.push(tensor("masked_value", &[], &[f32::NEG_INFINITY]));
-    nodes.push(node("Where", &[values::ACTION_MASK, &flow, "masked_value"], "masked_q_values"));
+    body.tensors.push(tensor("masked_value", &[], &[f32::NEG_INFINITY]));
+    body.nodes.push(node("Where", &[values::ACTION_MASK, values::Q_VALUES, "masked_value"], "masked_q_values"));
     let mut argmax = node("ArgMax", &["masked_q_values"], values::ACTION);
-    argmax.attribute = ARGMAX
-        .iter()
-        .map(|&(name, value)| AttributeProto {
-            name: Some(name.to_owned()),
-            i: Some(value),
-            r#type: Some(ATTRIBUTE_INT),
-        })
-        .collect();
-    nodes.push(argmax);
-    (nodes, tensors)
+    argmax.attribute = attributes(&ARGMAX);
+    body.nodes.push(argmax);
+    (body.nodes, body.tensors)
+}
+
+/// What a graph is made of.
+#[derive(Default)]
+struct Body {
+    nodes: Vec<NodeProto>,
+    tensors: Vec<TensorProto>,
+}
+
+impl Body {
+    /// A layer from the value called `input` to the one called `output`.
+    fn gemm(&mut self, input: &str, suffix: &str, layer: &Linear, output: &str) {
+        let (weights, bias) = (format!("w{suffix}"), format!("b{suffix}"));
+        self.tensors.push(tensor(&weights, &[layer.inputs, layer.outputs], &layer.weights));
+        self.tensors.push(tensor(&bias, &[layer.outputs], &layer.bias));
+        self.nodes.push(node("Gemm", &[input, &weights, &bias], output));
+    }
+}
+
+/// What an attribute of the format holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Setting {
+    /// An integer.
+    One(i64),
+    /// A list of integers.
+    Many(&'static [i64]),
 }
 
 /// Attributes of `ArgMax`: over the actions, without keeping their axis, the first of equals.
-pub(super) const ARGMAX: [(&str, i64); 3] = [("axis", 1), ("keepdims", 0), ("select_last_index", 0)];
+pub(super) const ARGMAX: [(&str, Setting); 3] =
+    [("axis", Setting::One(1)), ("keepdims", Setting::One(0)), ("select_last_index", Setting::One(0))];
+
+/// Attributes of `ReduceMean`: over the actions, keeping their axis.
+pub(super) const MEAN: [(&str, Setting); 2] = [("axes", Setting::Many(&[1])), ("keepdims", Setting::One(1))];
+
+/// The attributes of a node, in this order.
+pub(super) fn attributes(settings: &[(&str, Setting)]) -> Vec<AttributeProto> {
+    let attribute = |&(name, setting): &(&str, Setting)| {
+        let (i, ints, kind) = match setting {
+            Setting::One(value) => (Some(value), Vec::new(), ATTRIBUTE_INT),
+            Setting::Many(values) => (None, values.to_vec(), ATTRIBUTE_INTS),
+        };
+        AttributeProto { name: Some(name.to_owned()), i, ints, r#type: Some(kind) }
+    };
+    settings.iter().map(attribute).collect()
+}
 
 fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {

@@ -113,8 +113,8 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The version of the model format is not the one that this program reads.
-    #[error("model format {found:?}, expected {expected:?}: use a program of the same age")]
+    /// The version of the model format is none that this program reads, or not that of the file's graph.
+    #[error("model format {found:?}, expected {expected}: use a program of the same age")]
     FormatVersion {
         /// What the file says.
         found: String,
@@ -182,7 +182,9 @@ pub enum ModelError {
         value: String,
     },
     /// An operator that the format does not use.
-    #[error("node {node} is {operator:?}; only Gemm, Relu, Where and ArgMax of ai.onnx are permitted")]
+    #[error(
+        "node {node} is {operator:?}; only Gemm, Relu, ReduceMean, Sub, Add, Where and ArgMax of ai.onnx are permitted"
+    )]
     UnknownOperator {
         /// Position of the node in the graph.
         node: usize,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bellwether_artifact::Sha256;
 use prost::Message;
 
-use super::encode::{ARGMAX, FORMAT, IR_VERSION, OPSET, keys, value, values};
-use super::onnx::{ATTRIBUTE_INT, BOOL, FLOAT, GraphProto, INT64, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use super::{Contract, Expectation, Linear, Mlp, ModelError, limits, wire};
+use super::encode::{ARGMAX, IR_VERSION, MEAN, OPSET, Setting, attributes, format_of, formats, keys, value, values};
+use super::onnx::{BOOL, FLOAT, GraphProto, INT64, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use super::{Contract, Expectation, Head, Linear, Mlp, ModelError, limits, wire};
 
 /// The network of a model file that keeps the caller's expectation.
 ///
@@ -48,10 +48,13 @@ pub fn read(bytes: &[u8], max_bytes: usize) -> Result<(Mlp, Contract), ModelErro
         .map_err(|error| ModelError::Malformed { offset: bytes.len(), reason: error.to_string() })?;
     canonical(&model, bytes)?;
     header(&model)?;
-    let (feature_spec, action_set, actions) = metadata(&model)?;
+    let Metadata { format, feature_spec, action_set, actions } = metadata(&model)?;
     let graph = model.graph.ok_or_else(|| ModelError::Missing { what: "the graph".to_owned() })?;
     let mlp = network(&graph)?;
     mlp.check()?;
+    if format != format_of(&mlp) {
+        return Err(ModelError::FormatVersion { found: format, expected: format_of(&mlp).to_owned() });
+    }
     if mlp.outputs() != actions.len() {
         return Err(ModelError::Outputs { found: mlp.outputs(), expected: actions.len() });
     }
@@ -87,8 +90,15 @@ fn header(model: &ModelProto) -> Result<(), ModelError> {
     }
 }
 
-/// Hash of the feature specification, version of the action set, names of the actions.
-fn metadata(model: &ModelProto) -> Result<(Sha256, u32, Vec<String>), ModelError> {
+/// What a file says about itself.
+struct Metadata {
+    format: String,
+    feature_spec: Sha256,
+    action_set: u32,
+    actions: Vec<String>,
+}
+
+fn metadata(model: &ModelProto) -> Result<Metadata, ModelError> {
     let refuse = |key: &str, reason: &str| ModelError::Metadata { key: key.to_owned(), reason: reason.to_owned() };
     let mut found = BTreeMap::new();
     for entry in &model.metadata_props {
@@ -102,52 +112,49 @@ fn metadata(model: &ModelProto) -> Result<(Sha256, u32, Vec<String>), ModelError
     }
     let take = |key| found.get(key).copied().ok_or_else(|| ModelError::Missing { what: format!("metadata {key}") });
     let format = take(keys::FORMAT)?;
-    if format != FORMAT {
-        return Err(ModelError::FormatVersion { found: format.to_owned(), expected: FORMAT.to_owned() });
+    if ![formats::PLAIN, formats::DUELING].contains(&format) {
+        let expected = format!("{} or {}", formats::PLAIN, formats::DUELING);
+        return Err(ModelError::FormatVersion { found: format.to_owned(), expected });
     }
+    let format = format.to_owned();
     let set = take(keys::ACTION_SET)?;
-    let number = set.parse::<u32>().ok().filter(|number| number.to_string() == set);
-    let number = number.ok_or_else(|| refuse(keys::ACTION_SET, "not a version number"))?;
+    let action_set = set.parse::<u32>().ok().filter(|number| number.to_string() == set);
+    let action_set = action_set.ok_or_else(|| refuse(keys::ACTION_SET, "not a version number"))?;
     let actions = take(keys::ACTIONS)?.split(',').map(str::to_owned).collect();
-    let spec = take(keys::FEATURE_SPEC)?.parse::<Sha256>();
-    Ok((spec.map_err(|error| refuse(keys::FEATURE_SPEC, &error.to_string()))?, number, actions))
+    let feature_spec = take(keys::FEATURE_SPEC)?.parse::<Sha256>();
+    let feature_spec = feature_spec.map_err(|error| refuse(keys::FEATURE_SPEC, &error.to_string()))?;
+    Ok(Metadata { format, feature_spec, action_set, actions })
 }
 
 /// The graph's tensors by name; [`Tensors::take`] hands each out once.
 struct Tensors<'a>(BTreeMap<&'a str, &'a TensorProto>);
 
-/// The one chain of layers that the nodes spell out. Because it is a chain, only one order of nodes is valid.
+/// The one chain of layers that the nodes spell out, and its head. Nodes stand in the order in which they are written: a chain has
+/// no other, and of the two branches of a dueling head the advantages come first.
 fn network(graph: &GraphProto) -> Result<Mlp, ModelError> {
     let mut tensors = names(graph)?;
     let mut nodes = Nodes { graph, next: 0 };
-    let mut layers = Vec::new();
+    let (mut layers, mut head) = (Vec::new(), Head::Plain);
     let mut flow = values::STATE;
     loop {
-        let (index, node) = nodes.take("Gemm", 3)?;
-        attributes(index, node, &[])?;
-        nodes.reads(index, 0, flow)?;
+        let (index, node) = nodes.take("Gemm", &[flow, "", ""], &[])?;
         if layers.len() == limits::MAX_LAYERS {
             return Err(ModelError::Layers { found: layers.len() + 1 });
         }
         layers.push(tensors.linear(index, &node.input[1], &node.input[2])?);
-        flow = &node.output[0];
-        if flow == values::Q_VALUES {
+        let output = &node.output[0];
+        if output == values::Q_VALUES {
             break;
         }
-        let (index, node) = nodes.take("Relu", 1)?;
-        attributes(index, node, &[])?;
-        nodes.reads(index, 0, flow)?;
-        flow = &node.output[0];
+        if nodes.is_next("Gemm") {
+            head = dueling(&mut nodes, &mut tensors, flow, output)?;
+            break;
+        }
+        flow = &nodes.take("Relu", &[output], &[])?.1.output[0];
     }
-    let (index, node) = nodes.take("Where", 3)?;
-    attributes(index, node, &[])?;
-    nodes.reads(index, 0, values::ACTION_MASK)?;
-    nodes.reads(index, 1, flow)?;
+    let (index, node) = nodes.take("Where", &[values::ACTION_MASK, values::Q_VALUES, ""], &[])?;
     tensors.masked_value(index, &node.input[2])?;
-    flow = &node.output[0];
-    let (index, node) = nodes.take("ArgMax", 1)?;
-    attributes(index, node, &ARGMAX)?;
-    nodes.reads(index, 0, flow)?;
+    let (index, node) = nodes.take("ArgMax", &[&node.output[0]], &ARGMAX)?;
     if node.output[0] != values::ACTION {
         return Err(structure(index, format!("its output is {:?}, expected \"action\"", node.output[0])));
     }
@@ -157,8 +164,22 @@ fn network(graph: &GraphProto) -> Result<Mlp, ModelError> {
     }
     match tensors.0.keys().next() {
         Some(&name) => Err(ModelError::UnusedTensor { tensor: name.to_owned() }),
-        None => Ok(Mlp { layers }),
+        None => Ok(Mlp { layers, head }),
     }
+}
+
+/// The rest of a dueling head: the value from `flow`, and how it joins the `advantages`.
+fn dueling(nodes: &mut Nodes<'_>, tensors: &mut Tensors<'_>, flow: &str, advantages: &str) -> Result<Head, ModelError> {
+    let (index, node) = nodes.take("Gemm", &[flow, "", ""], &[])?;
+    let layer = tensors.linear(index, &node.input[1], &node.input[2])?;
+    let value = &node.output[0];
+    let mean = &nodes.take("ReduceMean", &[advantages], &MEAN)?.1.output[0];
+    let centred = &nodes.take("Sub", &[advantages, mean], &[])?.1.output[0];
+    let (index, node) = nodes.take("Add", &[value, centred], &[])?;
+    if node.output[0] != values::Q_VALUES {
+        return Err(structure(index, format!("its output is {:?}, expected \"q_values\"", node.output[0])));
+    }
+    Ok(Head::Dueling(layer))
 }
 
 /// Checks that every name stands for one thing and that every node reads what exists by then.
@@ -264,48 +285,50 @@ struct Nodes<'a> {
 }
 
 impl<'a> Nodes<'a> {
-    /// The next node, which must be `operator` with so many inputs and one output.
-    fn take(&mut self, operator: &str, inputs: usize) -> Result<(usize, &'a NodeProto), ModelError> {
+    /// Whether the next node is `operator`.
+    fn is_next(&self, operator: &str) -> bool {
+        self.graph.node.get(self.next).is_some_and(|node| node.op_type.as_deref() == Some(operator))
+    }
+
+    /// The next node, which must be `operator` with these inputs, where any will do for an empty name, with these attributes, and
+    /// with one output.
+    fn take(
+        &mut self,
+        operator: &str,
+        inputs: &[&str],
+        settings: &[(&str, Setting)],
+    ) -> Result<(usize, &'a NodeProto), ModelError> {
         let index = self.next;
         let node = self.graph.node.get(index).ok_or_else(|| structure(index, format!("{operator} is missing")))?;
         let found = node.op_type.as_deref().unwrap_or("");
-        if !["Gemm", "Relu", "Where", "ArgMax"].contains(&found) {
+        if !OPERATORS.contains(&found) {
             return Err(ModelError::UnknownOperator { node: index, operator: found.to_owned() });
         }
         if found != operator {
             return Err(structure(index, format!("{found} stands where {operator} belongs")));
         }
-        if node.input.len() != inputs || node.output.len() != 1 {
+        if node.input.len() != inputs.len() || node.output.len() != 1 {
+            let inputs = inputs.len();
             return Err(structure(index, format!("{operator} takes {inputs} inputs and gives one output")));
+        }
+        if node.attribute != attributes(settings) {
+            return Err(ModelError::Attribute { node: index, reason: format!("expected {settings:?}") });
+        }
+        for (found, &expected) in node.input.iter().zip(inputs) {
+            if !expected.is_empty() && found != expected {
+                return Err(structure(index, format!("it reads {found:?}, expected {expected:?}")));
+            }
         }
         self.next += 1;
         Ok((index, node))
     }
-
-    /// Checks what node `index` reads at position `input`.
-    fn reads(&self, index: usize, input: usize, expected: &str) -> Result<(), ModelError> {
-        let found = &self.graph.node[index].input[input];
-        if found == expected {
-            return Ok(());
-        }
-        Err(structure(index, format!("it reads {found:?}, expected {expected:?}")))
-    }
 }
+
+/// The operators of the format.
+const OPERATORS: [&str; 7] = ["Gemm", "Relu", "ReduceMean", "Sub", "Add", "Where", "ArgMax"];
 
 fn structure(node: usize, reason: String) -> ModelError {
     ModelError::Structure { node, reason }
-}
-
-/// Checks that a node has these integer attributes, in this order, and no other.
-fn attributes(index: usize, node: &NodeProto, expected: &[(&str, i64)]) -> Result<(), ModelError> {
-    let same = node.attribute.len() == expected.len()
-        && node.attribute.iter().zip(expected).all(|(found, &(name, value))| {
-            found.name.as_deref() == Some(name) && found.i == Some(value) && found.r#type == Some(ATTRIBUTE_INT)
-        });
-    if same {
-        return Ok(());
-    }
-    Err(ModelError::Attribute { node: index, reason: format!("expected {expected:?}") })
 }
 
 /// Checks the graph's inputs and outputs against the widths of the network.

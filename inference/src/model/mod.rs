@@ -16,7 +16,7 @@ pub use encode::encode;
 pub use error::ModelError;
 pub use load::{load, read};
 
-use bellwether_artifact::Sha256;
+use bellwether_artifact::{Graph, Sha256};
 use bellwether_env_adapter::Action;
 
 /// One affine layer, `y_j = bias_j + sum_i x_i * weights[i * outputs + j]`: input-major.
@@ -35,8 +35,21 @@ pub struct Linear {
 /// A multi-layer perceptron with `ReLU` between its layers: state in, one q-value per action out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mlp {
-    /// At least one layer; the widths of neighbours match.
+    /// At least one layer; the widths of neighbours match. The last one gives what `head` makes q-values of.
     pub layers: Vec<Linear>,
+    /// From the last layer to q-values.
+    pub head: Head,
+}
+
+/// How the last layer of an [`Mlp`] becomes q-values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Head {
+    /// It gives the q-values.
+    #[default]
+    Plain,
+    /// It gives advantages `A_a`; this layer, of one output, gives the value `V` of the state from the same inputs, and
+    /// `q_a = V + (A_a - mean A)` (Wang et al. 2016, equation 9).
+    Dueling(Linear),
 }
 
 /// What a model was trained for: what its inputs and its outputs mean.
@@ -96,6 +109,34 @@ impl Expectation {
 }
 
 impl Mlp {
+    /// A network whose last layer gives the q-values.
+    pub fn plain(layers: Vec<Linear>) -> Self {
+        Mlp { layers, head: Head::Plain }
+    }
+
+    /// A network whose last layer gives advantages, beside a layer that gives the value.
+    pub fn dueling(layers: Vec<Linear>, value: Linear) -> Self {
+        Mlp { layers, head: Head::Dueling(value) }
+    }
+
+    /// The layer of the value, where the head is dueling.
+    pub fn value(&self) -> Option<&Linear> {
+        match &self.head {
+            Head::Plain => None,
+            Head::Dueling(value) => Some(value),
+        }
+    }
+
+    /// Widths of the layers, from the state to the q-values.
+    pub fn widths(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.inputs()).chain(self.layers.iter().map(|layer| layer.outputs))
+    }
+
+    /// What a manifest calls the network; `None` for the plain one.
+    pub fn graph(&self) -> Option<Graph> {
+        self.value().map(|_| Graph::Dueling)
+    }
+
     /// Width of a state; 0 for a network without layers, which nothing accepts.
     pub fn inputs(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.inputs)
@@ -108,11 +149,11 @@ impl Mlp {
 
     /// Number of weights and biases.
     pub fn parameters(&self) -> usize {
-        self.layers.iter().map(|layer| layer.weights.len() + layer.bias.len()).sum()
+        self.layers.iter().chain(self.value()).map(|layer| layer.weights.len() + layer.bias.len()).sum()
     }
 
     /// Checks what every consumer relies on: between 1 and [`limits::MAX_LAYERS`] layers, widths between 1 and
-    /// [`limits::MAX_WIDTH`], neighbours that match, as many numbers as the widths say, all of them finite.
+    /// [`limits::MAX_WIDTH`], neighbours that match, a value of width 1, as many numbers as the widths say, all of them finite.
     ///
     /// # Errors
     /// The first violation, by layer.
@@ -121,35 +162,53 @@ impl Mlp {
             return Err(ModelError::Layers { found: self.layers.len() });
         }
         let mut width = self.inputs();
+        let mut before = width;
         for (index, layer) in self.layers.iter().enumerate() {
-            let (weights, bias) = (format!("w{index}"), format!("b{index}"));
-            for (name, found) in [(&weights, layer.inputs), (&bias, layer.outputs)] {
-                if found == 0 || found > limits::MAX_WIDTH {
-                    return Err(ModelError::Dimension { tensor: name.clone(), found: found as i64 });
-                }
+            layer.check(&index.to_string(), width)?;
+            before = std::mem::replace(&mut width, layer.outputs);
+        }
+        let Some(value) = self.value() else { return Ok(()) };
+        value.check(VALUE, before)?;
+        if value.outputs != 1 {
+            let (found, expected) = (vec![value.outputs as i64], vec![1]);
+            return Err(ModelError::Shape { tensor: format!("b{VALUE}"), found, expected });
+        }
+        Ok(())
+    }
+}
+
+/// What the names of a value's tensors end in, where those of a layer end in its number.
+const VALUE: &str = "_value";
+
+impl Linear {
+    /// Checks a layer that must take `width` inputs; its tensors are called `w` and `b` with this `suffix`.
+    fn check(&self, suffix: &str, width: usize) -> Result<(), ModelError> {
+        let (weights, bias) = (format!("w{suffix}"), format!("b{suffix}"));
+        for (name, found) in [(&weights, self.inputs), (&bias, self.outputs)] {
+            if found == 0 || found > limits::MAX_WIDTH {
+                return Err(ModelError::Dimension { tensor: name.clone(), found: found as i64 });
             }
-            if layer.inputs != width {
-                return Err(ModelError::Shape {
-                    tensor: weights,
-                    found: vec![layer.inputs as i64, layer.outputs as i64],
-                    expected: vec![width as i64, layer.outputs as i64],
-                });
+        }
+        if self.inputs != width {
+            return Err(ModelError::Shape {
+                tensor: weights,
+                found: vec![self.inputs as i64, self.outputs as i64],
+                expected: vec![width as i64, self.outputs as i64],
+            });
+        }
+        // Both widths are at most 2^16, so the product fits any usize of 33 bits or more.
+        let count = self
+            .inputs
+            .checked_mul(self.outputs)
+            .ok_or_else(|| ModelError::SizeOverflow { tensor: weights.clone() })?;
+        for (name, values, expected) in [(weights, &self.weights, count), (bias, &self.bias, self.outputs)] {
+            if values.len() != expected {
+                let (found, expected) = (values.len() * 4, expected * 4);
+                return Err(ModelError::DataLength { tensor: name, found, expected });
             }
-            // Both widths are at most 2^16, so the product fits any usize of 33 bits or more.
-            let count = layer
-                .inputs
-                .checked_mul(layer.outputs)
-                .ok_or_else(|| ModelError::SizeOverflow { tensor: weights.clone() })?;
-            for (name, values, expected) in [(weights, &layer.weights, count), (bias, &layer.bias, layer.outputs)] {
-                if values.len() != expected {
-                    let (found, expected) = (values.len() * 4, expected * 4);
-                    return Err(ModelError::DataLength { tensor: name, found, expected });
-                }
-                if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-                    return Err(ModelError::NonFinite { tensor: name, index });
-                }
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                return Err(ModelError::NonFinite { tensor: name, index });
             }
-            width = layer.outputs;
         }
         Ok(())
     }

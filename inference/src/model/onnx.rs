@@ -13,6 +13,8 @@ pub(super) const INT64: i32 = 7;
 pub(super) const BOOL: i32 = 9;
 /// ONNX attribute type of a single integer.
 pub(super) const ATTRIBUTE_INT: i32 = 2;
+/// ONNX attribute type of a list of integers.
+pub(super) const ATTRIBUTE_INTS: i32 = 7;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelProto {
@@ -80,6 +82,8 @@ pub(super) struct AttributeProto {
     pub name: Option<String>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub ints: Vec<i64>,
     #[prost(int32, optional, tag = "20")]
     pub r#type: Option<i32>,
 }

@@ -66,7 +66,12 @@ static NODE: Schema = Schema {
 };
 static ATTRIBUTE: Schema = Schema {
     name: "AttributeProto",
-    fields: &[Field(1, ONCE, Kind::Text), Field(3, ONCE, Kind::Number), Field(20, ONCE, Kind::Number)],
+    fields: &[
+        Field(1, ONCE, Kind::Text),
+        Field(3, ONCE, Kind::Number),
+        Field(8, MANY, Kind::Number),
+        Field(20, ONCE, Kind::Number),
+    ],
 };
 static TENSOR: Schema = Schema {
     name: "TensorProto",

@@ -177,7 +177,7 @@ fn largest_scratch(engine: &Engine, limits: Limits, precision: Precision) -> Res
             weights: vec![1.0; pair[0] * pair[1]],
             bias: vec![0.0; pair[1]],
         });
-        let mlp = Mlp { layers: layers.collect() };
+        let mlp = Mlp::plain(layers.collect());
         let engine = Engine::new(&mlp, Isa::Scalar).map_err(|_| refused())?;
         scratch.grow(&engine.with_precision(precision));
     }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use bellwether_artifact::{
-    ActionBinding, FORMAT_VERSION, FeatureBinding, ModelManifest, ModelVersion, OnnxFile, Sha256, SourceRevision,
-    WindowLimits,
+    ActionBinding, FORMAT_VERSION, FORMAT_VERSION_WITH_GRAPH, FeatureBinding, ModelManifest, ModelVersion, OnnxFile,
+    Sha256, SourceRevision, WindowLimits,
 };
 use bellwether_inference::model::{Contract, Expectation, Mlp, encode};
 use bellwether_inference::release::{check_release, golden_vector};
@@ -28,14 +28,12 @@ pub(crate) fn sealed(
         golden_vector(&engine, &mut scratch, &state_for(mlp, seed), &mask).unwrap()
     };
     let mut manifest = ModelManifest {
-        format_version: FORMAT_VERSION,
+        format_version: if mlp.graph().is_some() { FORMAT_VERSION_WITH_GRAPH } else { FORMAT_VERSION },
         name: "policy".to_owned(),
         version: ModelVersion::UNSEALED,
         onnx: OnnxFile { sha256: Sha256::of(&onnx), bytes: onnx.len() as u64 },
-        widths: std::iter::once(mlp.inputs())
-            .chain(mlp.layers.iter().map(|layer| layer.outputs))
-            .map(|w| w as u32)
-            .collect(),
+        widths: mlp.widths().map(|width| width as u32).collect(),
+        graph: mlp.graph(),
         features: FeatureBinding {
             spec_version: 1,
             spec_sha256: contract.feature_spec,

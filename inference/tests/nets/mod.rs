@@ -24,7 +24,14 @@ impl Draw {
     /// A network of these widths whose activations keep their scale; some weights are zero of either sign.
     pub(crate) fn mlp(&mut self, widths: &[usize]) -> Mlp {
         let layers = widths.windows(2).map(|pair| self.linear(pair[0], pair[1])).collect();
-        Mlp { layers }
+        Mlp::plain(layers)
+    }
+
+    /// The same trunk and last layer with a value beside it: a dueling head.
+    pub(crate) fn dueling(&mut self, widths: &[usize]) -> Mlp {
+        let layers = self.mlp(widths).layers;
+        let value = self.linear(widths[widths.len() - 2], 1);
+        Mlp::dueling(layers, value)
     }
 
     fn linear(&mut self, inputs: usize, outputs: usize) -> Linear {
@@ -43,15 +50,16 @@ impl Draw {
 /// One layer with these weights and biases.
 pub(crate) fn single(inputs: usize, weights: &[f32], bias: &[f32]) -> Mlp {
     let layer = Linear { inputs, outputs: bias.len(), weights: weights.to_vec(), bias: bias.to_vec() };
-    Mlp { layers: vec![layer] }
+    Mlp::plain(vec![layer])
 }
 
-/// Up to four layers of odd and even widths, past one, two, four, eight and sixteen lanes.
+/// Up to four layers of odd and even widths, past one, two, four, eight and sixteen lanes, and either head.
 pub(crate) fn arbitrary_mlp() -> impl Strategy<Value = Mlp> {
     let width = prop_oneof![4 => 1_usize..40, 1 => 40_usize..300];
-    (proptest::collection::vec(width, 1..4), 1_usize..24, any::<u64>()).prop_map(|(mut widths, actions, seed)| {
+    let parts = (proptest::collection::vec(width, 1..4), 1_usize..24, any::<bool>(), any::<u64>());
+    parts.prop_map(|(mut widths, actions, dueling, seed)| {
         widths.push(actions);
-        Draw(seed).mlp(&widths)
+        if dueling { Draw(seed).dueling(&widths) } else { Draw(seed).mlp(&widths) }
     })
 }
 

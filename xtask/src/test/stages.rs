@@ -150,7 +150,7 @@ fn parity_of_a_trained_model(library: Option<&Path>, findings: &mut Findings) ->
     Ok(Outcome::Passed)
 }
 
-/// Shapes of the networks whose files are given to the checker of ONNX.
+/// Shapes of the networks whose files are given to the checker of ONNX, each with either head.
 const CHECKED_SHAPES: [&str; 3] = ["64,256,256,6", "7,13,3", "5,2"];
 
 fn python_checks(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
@@ -175,11 +175,12 @@ fn check_models(
 ) -> anyhow::Result<Outcome> {
     let mut check = Command::new(python.interpreter());
     check.arg(workspace.root.join("peers/check_onnx.py"));
-    for (number, widths) in CHECKED_SHAPES.iter().enumerate() {
+    let heads = CHECKED_SHAPES.iter().flat_map(|widths| [(widths, None), (widths, Some("--dueling"))]);
+    for (number, (widths, dueling)) in heads.enumerate() {
         let model = folder.join(format!("{number}.onnx"));
         let mut draw = cargo();
         draw.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether-peers", "--", "draw"]);
-        draw.args(["--widths", widths, "--out"]).arg(&model);
+        draw.args(dueling).args(["--widths", widths, "--out"]).arg(&model);
         match succeed(&mut draw)? {
             Outcome::Passed => check.arg(model),
             other => return Ok(other),

@@ -11,6 +11,7 @@ mod norms;
 
 use std::ops::RangeInclusive;
 
+use super::head;
 use super::kernels::{Active, Kernel, Split, directions, flat, largest, products, squares};
 use super::slab::{LANES, Lane, Slab};
 use layer::Hidden;
@@ -54,10 +55,12 @@ pub(super) struct Certified {
 #[derive(Debug)]
 struct Last {
     inputs: f64,
-    /// Per action: at least `|w_a|_2`, and `|b_a|`.
+    /// Per action: at least `|w_a|_2`, and `|b_a|`. The value of a dueling head comes last.
     rows: Vec<(f64, f64)>,
     /// Per pair of actions: at least `|w_a - w_b|_2`.
     differences: Vec<f64>,
+    /// Of a dueling head, per action: at least `|v + w_a - mean w|_2`, where `v` is the row of the value. Empty of another.
+    joined: Vec<f64>,
 }
 
 /// The working memory of an integer pass.
@@ -96,7 +99,7 @@ impl Certified {
     pub(super) fn new(slab: &Slab, range: &RangeInclusive<f32>) -> Option<Self> {
         let count = slab.layers().checked_sub(1).filter(|count| *count > 0)?;
         let limit = range.start().abs().max(range.end().abs());
-        if slab.outputs() > MOST_ACTIONS || limit.is_nan() || limit > LARGEST_STATE {
+        if slab.actions() > MOST_ACTIONS || limit.is_nan() || limit > LARGEST_STATE {
             return None;
         }
         let hidden: Vec<Hidden> = (0..count)
@@ -140,11 +143,9 @@ impl Certified {
         let (sums, lanes) = lanes.split_at_mut(2 * self.widest);
         let lanes = &mut lanes[..last.bias.len()];
         kernel.interleaved(&last, active, lanes);
-        for (slot, value) in q_values.iter_mut().zip(lanes.iter().flat_map(|lane| lane.0)) {
-            *slot = value + 0.0;
-        }
+        head::join(slab, lanes, q_values);
         let sharper = |action, other| self.sharper(kernel, slab, (&mut *workspace, sums), reach, (action, other));
-        self.last.certify(q_values, mask, reach, sharper)
+        self.last.certify(&flat(lanes)[..last.outputs], q_values, mask, reach, sharper)
     }
 
     /// At least `|(w_a - w_b)(y - x)|`, better than the product of the norms: units that are off in both kernels have no part
@@ -262,19 +263,24 @@ impl Last {
         let row = |a: usize| {
             (euclidean((0..inputs).map(|k| weight(k, a))), f64::from(layer.bias[a / LANES].0[a % LANES]).abs())
         };
-        let actions = layer.outputs;
+        let actions = slab.actions();
         let difference = |a: usize, b: usize| euclidean((0..inputs).map(|k| weight(k, a) - weight(k, b)));
+        let rows: Vec<(f64, f64)> = (0..layer.outputs).map(row).collect();
+        let joined = if slab.is_dueling() { joined(inputs, actions, &rows, weight) } else { Vec::new() };
         Last {
             inputs: inputs as f64,
-            rows: (0..actions).map(row).collect(),
+            rows,
             differences: (0..actions * actions).map(|pair| difference(pair / actions, pair % actions)).collect(),
+            joined,
         }
     }
 
-    /// The best allowed action, if it is the canonical kernel's.
+    /// The best allowed action, if it is the canonical kernel's. `outputs` are those of the last layer, and `q_values` what the
+    /// head made of them.
     /// `sharper` gives another bound of what the activations' error can do to the difference of two actions, for more work.
     fn certify(
         &self,
+        outputs: &[f32],
         q_values: &[f32],
         mask: &[bool],
         reach: Reach,
@@ -282,19 +288,24 @@ impl Last {
     ) -> Option<Certificate> {
         let allowed = |action: &usize| mask[*action];
         let actions = || (0..q_values.len()).filter(allowed);
-        let action = actions().reduce(|best, next| if q_values[next] > q_values[best] { next } else { best })?;
+        // The value and the mean are the same for all actions: what is compared are the outputs, not the q-values.
+        let action = actions().reduce(|best, next| if outputs[next] > outputs[best] { next } else { best })?;
         // Roundings of both sums: the canonical chain, and ours of a quarter of it and eight more.
         let rounding = 1.005 * U * (1.25 * self.inputs + 16.0);
-        let (mut own, mut bound) = ([0.0; MOST_ACTIONS], 0.0_f64);
+        let (mut own, mut carried) = ([0.0; MOST_ACTIONS + 1], 0.0_f64);
         for (own, (norm, bias)) in own.iter_mut().zip(&self.rows) {
             *own = rounding * (bias + norm * (reach.size + reach.error)) + UNDERFLOW;
-            bound = bound.max(norm * reach.error + *own);
+            carried = carried.max(norm * reach.error + *own);
         }
+        let (head, bound) = match self.joined.as_slice() {
+            [] => (0.0, carried),
+            joined => self.dueling(outputs, joined, &own, reach),
+        };
         let differences = &self.differences[action * q_values.len()..];
         for other in actions().filter(|other| *other != action) {
-            let difference = f64::from(q_values[action]) - f64::from(q_values[other]);
+            let difference = f64::from(outputs[action]) - f64::from(outputs[other]);
             // Whatever is NaN fails the comparison.
-            let separates = |bound: f64| difference > (bound + own[action] + own[other]) * SLACK;
+            let separates = |bound: f64| difference > (bound + own[action] + own[other] + head) * SLACK;
             let bound = differences[other] * reach.error;
             if !separates(bound) && (!separates(bound / HOPELESS) || !separates(sharper(action, other))) {
                 return None;
@@ -304,6 +315,33 @@ impl Last {
         // The cast rounds by less than the factor adds.
         (finite && bound < LARGEST_SUM).then_some(Certificate { action, bound: (bound * (1.0 + 1e-6)) as f32 })
     }
+
+    /// Of a dueling head: how much its roundings can take from the difference of two q-values, and how far any q-value can be from
+    /// the canonical one.
+    fn dueling(&self, outputs: &[f32], joined: &[f64], own: &[f64], reach: Reach) -> (f64, f64) {
+        let count = joined.len();
+        let size = |column: usize| f64::from(outputs[column]).abs() + self.rows[column].0 * reach.error + own[column];
+        let (value, advantage) = (size(count), (0..count).map(size).fold(0.0, f64::max));
+        let (largest, most) =
+            (joined.iter().copied().fold(0.0, f64::max), own[..count].iter().copied().fold(0.0, f64::max));
+        let pair = U * (2.0 * value + 8.1 * advantage);
+        let both = 2.0 * U * (value + 1.01 * (count as f64 + 4.0) * advantage);
+        let bound = (largest * reach.error + own[count] + 2.0 * most + both + UNDERFLOW) * SLACK;
+        // A sum of advantages that could overflow gives no certificate.
+        let sum = value + (count as f64 + 2.0) * advantage;
+        (pair, if sum < LARGEST_SUM { bound } else { f64::INFINITY })
+    }
+}
+
+/// At least `|v + w_a - mean w|_2` per action, of the rows `w` of the advantages and the row `v` of the value behind them, with the
+/// norms of all. Terms may cancel, so what f64 rounds of them is added.
+fn joined(inputs: usize, actions: usize, rows: &[(f64, f64)], weight: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+    let mean: Vec<f64> =
+        (0..inputs).map(|k| (0..actions).map(|a| weight(k, a)).sum::<f64>() / actions as f64).collect();
+    let largest = rows[..actions].iter().map(|row| row.0).fold(0.0, f64::max);
+    let rounded = (actions as f64 + 4.0) * f64::EPSILON * (rows[actions].0 + 2.0 * largest);
+    let norm = |a: usize| euclidean((0..inputs).map(|k| weight(k, actions) + (weight(k, a) - mean[k])));
+    (0..actions).map(|a| (norm(a) + rounded) * SLACK).collect()
 }
 
 impl Workspace {

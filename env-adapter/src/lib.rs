@@ -1,7 +1,8 @@
 //! Telemetry in; windows, state vectors, actions and rewards out; the recorded environment.
 //!
 //! The crate does no network I/O and opens no final name. With default features it is events, windows, states, actions
-//! and rewards; readers and writers of telemetry files sit behind the feature `ingest`.
+//! and rewards; readers and writers of telemetry files sit behind the feature `ingest`, the messages of
+//! `bellwether.telemetry.v1` behind `proto`.
 #![forbid(unsafe_code)]
 
 pub mod action;
@@ -12,6 +13,8 @@ pub mod environment;
 pub mod event;
 #[cfg(feature = "ingest")]
 pub mod ingest;
+#[cfg(feature = "proto")]
+pub mod proto;
 pub mod recorded;
 pub mod redact;
 pub mod reward;

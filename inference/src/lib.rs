@@ -9,6 +9,8 @@ pub mod engine;
 pub mod model;
 pub mod policy;
 pub mod release;
+#[cfg(feature = "serve")]
+pub mod serve;
 
 pub use engine::{DecideError, Decision, Engine, EngineError, Isa, Precision, Scratch};
 pub use policy::{Answer, Decider, Policy, PolicyError};

@@ -1,0 +1,149 @@
+//! From a question to a decision: the one way, whatever protocol asked.
+
+use bellwether_artifact::OperatingPoint;
+use bellwether_env_adapter::spec::{element, encode_cost};
+use thiserror::Error;
+use tonic::Code;
+
+use super::shared::Shared;
+use crate::engine::DecideError;
+use crate::policy::{Answer, Held, ModelId};
+
+/// What is asked beside states and masks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Terms<'a> {
+    /// Number of the episode, which chooses the model while a canary is on trial.
+    pub(super) episode: Option<u64>,
+    /// The false-positive rate to serve; its cost is written into every state.
+    pub(super) target_fpr: Option<f64>,
+    /// Version or number of the model that must decide; empty for whichever does.
+    pub(super) model_version: &'a str,
+}
+
+/// Why a question has no answer. Nothing of it was scored.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub(super) enum Refused {
+    /// The model refuses the state or the mask.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// The model was not calibrated for the rate that is to be served.
+    #[error("the model was not calibrated for a false-positive rate of {target}; it knows {known}")]
+    OperatingPoint {
+        /// What was asked.
+        target: f64,
+        /// The rates of its table.
+        known: String,
+    },
+    /// Another model would decide.
+    #[error("model {asked} is not the one that decides here; {served} is")]
+    NotServed {
+        /// What was asked.
+        asked: String,
+        /// What decides.
+        served: String,
+    },
+    /// Something is given twice, or in a form that cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// More is asked at once than the server answers.
+    #[error("{what}: {found} is more than the {limit} that are answered at once")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much.
+        found: usize,
+        /// How much there may be.
+        limit: usize,
+    },
+}
+
+impl Refused {
+    /// The code of gRPC.
+    pub(super) fn code(&self) -> Code {
+        use DecideError::{NonFiniteValue, Overflow, ScratchTooSmall};
+        match self {
+            Refused::Decide(Overflow { .. } | NonFiniteValue { .. } | ScratchTooSmall) => Code::Internal,
+            Refused::NotServed { .. } => Code::NotFound,
+            Refused::Decide(_) | Refused::OperatingPoint { .. } | Refused::Malformed(_) | Refused::TooMany { .. } => {
+                Code::InvalidArgument
+            }
+        }
+    }
+}
+
+impl From<Refused> for tonic::Status {
+    fn from(refused: Refused) -> Self {
+        tonic::Status::new(refused.code(), refused.to_string())
+    }
+}
+
+/// Asks for one decision. A mask of no entries allows every action. `take` keeps of the answer what it needs.
+pub(super) fn answer<R>(
+    shared: &Shared,
+    terms: Terms<'_>,
+    state: &mut [f32],
+    mask: &[bool],
+    take: impl FnOnce(Answer<'_>) -> R,
+) -> Result<R, Refused> {
+    shared.with_decider(|decider| {
+        decider.hold(terms.episode, |held| {
+            let cost = prepare(held, terms)?;
+            decide(shared, held, cost, state, mask).map(take)
+        })
+    })
+}
+
+/// What has to be so before a held model decides: the cost of the rate that it is to serve.
+pub(super) fn prepare(held: &Held<'_>, terms: Terms<'_>) -> Result<Option<f32>, Refused> {
+    if !names(terms.model_version, held.id()) {
+        return Err(Refused::NotServed { asked: shortened(terms.model_version), served: called(held.id()) });
+    }
+    let Some(target) = terms.target_fpr else { return Ok(None) };
+    let point = held.operating_points().iter().find(|point| point.target_fpr == target);
+    let cost = point.ok_or_else(|| Refused::OperatingPoint { target, known: rates(held.operating_points()) })?.cost;
+    Ok(Some(encode_cost(cost)))
+}
+
+/// One decision by a held model, with this cost in the state.
+pub(super) fn decide<'h>(
+    shared: &Shared,
+    held: &'h mut Held<'_>,
+    cost: Option<f32>,
+    state: &mut [f32],
+    mask: &[bool],
+) -> Result<Answer<'h>, Refused> {
+    if let (Some(cost), Some(element)) = (cost, state.get_mut(element::COST)) {
+        *element = cost;
+    }
+    const ALL: [bool; 64] = [true; 64];
+    let actions = shared.policy.actions().len();
+    match ALL.get(..actions) {
+        Some(all) if mask.is_empty() => Ok(held.decide(state, all)?),
+        None if mask.is_empty() => Ok(held.decide(state, &vec![true; actions])?),
+        _ => Ok(held.decide(state, mask)?),
+    }
+}
+
+/// Whether a client that asks for `asked` means this model.
+pub(super) fn names(asked: &str, id: ModelId) -> bool {
+    asked.is_empty() || asked.parse() == Ok(id.version) || id.number.is_some_and(|number| asked.parse() == Ok(number))
+}
+
+fn called(id: ModelId) -> String {
+    match id.number {
+        Some(number) => format!("{} (number {number})", id.version),
+        None => id.version.to_string(),
+    }
+}
+
+fn rates(points: &[OperatingPoint]) -> String {
+    if points.is_empty() {
+        return "none".to_owned();
+    }
+    points.iter().map(|point| point.target_fpr.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// What a client wrote, in a length that an error can repeat.
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}

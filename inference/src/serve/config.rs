@@ -1,0 +1,316 @@
+//! What an operator says about a server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ServeError;
+
+/// Everything that a server is told before it starts. Every default is safe: loopback alone, no admin, everything bounded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeConfig {
+    /// Address of the gRPC listener over TCP; port 0 takes a free one.
+    pub grpc: Option<SocketAddr>,
+    /// Path of the gRPC listener over a Unix socket, which is made for its owner alone.
+    pub unix: Option<PathBuf>,
+    /// Address of the HTTP listener.
+    pub http: Option<SocketAddr>,
+    /// Address of the listener for admin calls over TCP; it wants a token or client certificates.
+    pub admin: Option<SocketAddr>,
+    /// Path of the listener for admin calls over a Unix socket.
+    pub admin_unix: Option<PathBuf>,
+    /// Threads that answer, 1 to 64. Each has connections of its own; a decision is far shorter than a hand-over.
+    pub threads: usize,
+    /// Permits addresses other than loopback without TLS.
+    pub plaintext_beyond_loopback: bool,
+    /// What clients may use up.
+    pub limits: ServeLimits,
+    /// How long things may take.
+    pub times: ServeTimes,
+    /// Certificates for the TCP listeners; without them they speak plain text.
+    pub tls: Option<TlsFiles>,
+    /// Who may call.
+    pub auth: AuthConfig,
+}
+
+/// What clients may use up. What is beyond is refused at once; nothing queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeLimits {
+    /// Connections over all listeners, those that still shake hands too.
+    pub connections: usize,
+    /// Requests that are being answered, streams too.
+    pub in_flight: usize,
+    /// Streams of one connection.
+    pub streams_per_connection: u32,
+    /// Bytes of a message.
+    pub message_bytes: usize,
+    /// Bytes of the headers of a request.
+    pub header_bytes: u32,
+    /// Questions in a batch.
+    pub batch: usize,
+    /// Episodes that are open on one stream.
+    pub episodes_per_stream: usize,
+    /// Episodes that are open on all streams; one takes up to 250 KiB.
+    pub episodes: usize,
+    /// Answers that wait for a slow reader; until one is read no further question of its stream is.
+    pub pending_answers: usize,
+}
+
+/// How long things may take, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeTimes {
+    /// A request that is no stream; a shorter deadline of the client counts.
+    pub request_ms: u64,
+    /// From the first byte of a connection to the end of its handshakes.
+    pub handshake_ms: u64,
+    /// A stream on which nothing comes from the client.
+    pub stream_idle_ms: u64,
+    /// A connection without a request; it is told to go away.
+    pub idle_ms: u64,
+    /// Between two questions whether the other end is still there.
+    pub keepalive_ms: u64,
+    /// The answer to that question.
+    pub keepalive_timeout_ms: u64,
+    /// Between saying that the server leaves and taking no more connections.
+    pub leave_ms: u64,
+    /// What is left of requests when the server stops.
+    pub drain_ms: u64,
+}
+
+/// Files for TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM; readable by its owner alone.
+    pub key: PathBuf,
+    /// Authorities of client certificates, PEM. With it every client of a TCP listener must have a certificate of theirs.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Who may call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthConfig {
+    /// File with the token that callers bear; readable by its owner alone.
+    pub token_file: Option<PathBuf>,
+    /// File with the token that callers of the admin listener bear.
+    pub admin_token_file: Option<PathBuf>,
+    /// Whether health can be asked for without a token.
+    pub open_health: bool,
+    /// Whether reflection answers without a token.
+    pub open_reflection: bool,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        ServeConfig {
+            grpc: Some(SocketAddr::from(([127, 0, 0, 1], 50_051))),
+            unix: None,
+            http: None,
+            admin: None,
+            admin_unix: None,
+            threads: 1,
+            plaintext_beyond_loopback: false,
+            limits: ServeLimits::default(),
+            times: ServeTimes::default(),
+            tls: None,
+            auth: AuthConfig::default(),
+        }
+    }
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        ServeLimits {
+            connections: 4_096,
+            in_flight: 1_024,
+            streams_per_connection: 128,
+            message_bytes: 1 << 20,
+            header_bytes: 16 << 10,
+            batch: 256,
+            episodes_per_stream: 64,
+            episodes: 1_024,
+            pending_answers: 16,
+        }
+    }
+}
+
+impl Default for ServeTimes {
+    fn default() -> Self {
+        ServeTimes {
+            request_ms: 5_000,
+            handshake_ms: 5_000,
+            stream_idle_ms: 600_000,
+            idle_ms: 300_000,
+            keepalive_ms: 20_000,
+            keepalive_timeout_ms: 10_000,
+            leave_ms: 0,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        AuthConfig { token_file: None, admin_token_file: None, open_health: true, open_reflection: false }
+    }
+}
+
+impl ServeConfig {
+    /// Refuses what no server can or should do, before any port or file is touched.
+    ///
+    /// # Errors
+    /// [`ServeError::Config`] with the key.
+    pub fn validate(&self) -> Result<(), ServeError> {
+        let ServeConfig { limits, times, auth, tls, .. } = self;
+        if self.grpc.is_none() && self.unix.is_none() && self.http.is_none() {
+            return Err(refused("grpc", "no listener is given: set grpc, unix or http"));
+        }
+        let counts = [
+            ("threads", self.threads, 64),
+            ("limits.connections", limits.connections, 1 << 20),
+            ("limits.in_flight", limits.in_flight, 1 << 20),
+            ("limits.streams_per_connection", limits.streams_per_connection as usize, 1 << 16),
+            ("limits.message_bytes", limits.message_bytes, 1 << 30),
+            ("limits.header_bytes", limits.header_bytes as usize, 1 << 20),
+            ("limits.batch", limits.batch, 1 << 16),
+            ("limits.episodes_per_stream", limits.episodes_per_stream, 1 << 16),
+            ("limits.episodes", limits.episodes, 1 << 20),
+            ("limits.pending_answers", limits.pending_answers, 1 << 16),
+        ];
+        for (key, value, most) in counts {
+            if value == 0 || value > most {
+                return Err(refused(key, &format!("{value} is not within 1 to {most}")));
+            }
+        }
+        const DAY_MS: u64 = 86_400_000;
+        let durations = [
+            ("times.request_ms", times.request_ms),
+            ("times.handshake_ms", times.handshake_ms),
+            ("times.stream_idle_ms", times.stream_idle_ms),
+            ("times.idle_ms", times.idle_ms),
+            ("times.keepalive_ms", times.keepalive_ms),
+            ("times.keepalive_timeout_ms", times.keepalive_timeout_ms),
+        ];
+        for (key, value) in durations {
+            if value == 0 || value > DAY_MS {
+                return Err(refused(key, &format!("{value} ms is not within 1 ms to a day")));
+            }
+        }
+        for (key, value) in [("times.leave_ms", times.leave_ms), ("times.drain_ms", times.drain_ms)] {
+            if value > DAY_MS {
+                return Err(refused(key, &format!("{value} ms is more than a day")));
+            }
+        }
+        let client_certificates = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if self.admin.is_some() && auth.admin_token_file.is_none() && !client_certificates {
+            let reason = "an admin listener over TCP wants a credential: set auth.admin_token_file or tls.client_ca";
+            return Err(refused("admin", reason));
+        }
+        let addresses = [("grpc", self.grpc), ("http", self.http), ("admin", self.admin)];
+        for (key, address) in addresses.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+            if !address.ip().is_loopback() && tls.is_none() && !self.plaintext_beyond_loopback {
+                let reason = format!("{address} is reached from other machines: set tls, or plaintext_beyond_loopback");
+                return Err(refused(key, &reason));
+            }
+        }
+        if self.unix.is_some() && self.unix == self.admin_unix {
+            return Err(refused("admin_unix", "admin calls want a socket of their own"));
+        }
+        if auth.token_file.is_some() && auth.token_file == auth.admin_token_file {
+            return Err(refused("auth.admin_token_file", "admin calls want a token of their own"));
+        }
+        Ok(())
+    }
+}
+
+impl ServeTimes {
+    pub(super) fn request(&self) -> Duration {
+        Duration::from_millis(self.request_ms)
+    }
+
+    pub(super) fn handshake(&self) -> Duration {
+        Duration::from_millis(self.handshake_ms)
+    }
+
+    pub(super) fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms)
+    }
+
+    pub(super) fn keepalive(&self) -> Duration {
+        Duration::from_millis(self.keepalive_ms)
+    }
+
+    pub(super) fn keepalive_timeout(&self) -> Duration {
+        Duration::from_millis(self.keepalive_timeout_ms)
+    }
+
+    pub(super) fn leave(&self) -> Duration {
+        Duration::from_millis(self.leave_ms)
+    }
+
+    pub(super) fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
+fn refused(key: &'static str, reason: &str) -> ServeError {
+    ServeError::Config { key, reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut ServeConfig), expected: &str) {
+        let mut config = ServeConfig::default();
+        change(&mut config);
+        match config.validate() {
+            Err(ServeError::Config { key, .. }) => assert_eq!(key, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_pass_and_listen_on_loopback_alone() {
+        let config = ServeConfig::default();
+        config.validate().unwrap();
+        assert!(config.grpc.unwrap().ip().is_loopback());
+        assert_eq!((config.http, config.admin), (None, None));
+    }
+
+    #[test]
+    fn what_should_not_be_served_is_refused_by_key() {
+        let anywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
+        let socket = || Some(PathBuf::from("/run/bellwether.sock"));
+        check(|config| config.grpc = None, "grpc");
+        check(|config| config.grpc = Some(anywhere), "grpc");
+        check(|config| config.http = Some(anywhere), "http");
+        check(|config| config.admin = config.grpc, "admin");
+        check(|config| config.threads = 0, "threads");
+        check(|config| config.threads = 65, "threads");
+        check(|config| config.limits.in_flight = 0, "limits.in_flight");
+        check(|config| config.limits.message_bytes = usize::MAX, "limits.message_bytes");
+        check(|config| config.times.request_ms = 0, "times.request_ms");
+        check(|config| config.times.drain_ms = u64::MAX, "times.drain_ms");
+        check(|config| (config.unix, config.admin_unix) = (socket(), socket()), "admin_unix");
+        check(
+            |config| (config.auth.token_file, config.auth.admin_token_file) = (socket(), socket()),
+            "auth.admin_token_file",
+        );
+        let mut config =
+            ServeConfig { grpc: Some(anywhere), plaintext_beyond_loopback: true, ..ServeConfig::default() };
+        config.validate().unwrap();
+        config.admin = Some(([127, 0, 0, 1], 0).into());
+        config.auth.admin_token_file = socket();
+        config.validate().unwrap();
+    }
+}

@@ -1,0 +1,103 @@
+//! One connection, from its first byte to its last.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::sleep;
+
+use super::config::ServeConfig;
+use super::dispatch::Dispatch;
+use super::shared::Phase;
+use super::stream::Stream;
+
+/// The preface of HTTP/2 and the head of the settings that follow it.
+pub(super) const GREETING_BYTES: usize = 24 + 9;
+
+/// Whether a connection has anything to do.
+#[derive(Debug)]
+pub(super) struct Activity {
+    since: Instant,
+    requests: AtomicUsize,
+    /// When the last request ended, in milliseconds since `since`.
+    last_ms: AtomicU64,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Activity { since: Instant::now(), requests: AtomicUsize::new(0), last_ms: AtomicU64::new(0) }
+    }
+
+    pub(super) fn begins(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn ends(&self) {
+        // A day fits 600 million times.
+        self.last_ms.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// For how long there has been no request.
+    fn idle(&self) -> Duration {
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return Duration::ZERO;
+        }
+        self.since.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+    }
+}
+
+/// Speaks HTTP/2 on a connection until it ends: by its peer, because it was idle, because the server leaves.
+pub(super) async fn speak(stream: Stream, dispatch: Dispatch, config: &ServeConfig) -> hyper::Result<()> {
+    let (limits, times) = (&config.limits, &config.times);
+    let activity = Arc::clone(&dispatch.activity);
+    let mut phases = dispatch.shared.phase.subscribe();
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_header_list_size(limits.header_bytes)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .max_send_buf_size(SEND_BYTES)
+        .keep_alive_interval(times.keepalive())
+        .keep_alive_timeout(times.keepalive_timeout())
+        .auto_date_header(false);
+    let connection = http.serve_connection(TokioIo::new(stream), dispatch);
+    tokio::pin!(connection);
+    // Idleness is looked at now and then, so that a request does not have to touch a timer.
+    let every = times.idle() / 4 + Duration::from_millis(1);
+    let check = sleep(every);
+    tokio::pin!(check);
+    let mut leaving = *phases.borrow_and_update() >= Phase::Draining;
+    if leaving {
+        connection.as_mut().graceful_shutdown();
+    }
+    loop {
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => return result,
+            _ = phases.changed() => match *phases.borrow_and_update() {
+                Phase::Over => return Ok(()),
+                Phase::Draining if !leaving => {
+                    leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ => (),
+            },
+            () = &mut check, if !leaving => {
+                check.as_mut().reset(tokio::time::Instant::now() + every);
+                if activity.idle() >= times.idle() {
+                    leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// What a peer may send of one stream before it is read: several states.
+const WINDOW_BYTES: u32 = 256 << 10;
+/// What is kept of one stream for a peer that does not read.
+const SEND_BYTES: usize = 256 << 10;

@@ -1,0 +1,107 @@
+//! `PolicyService`: one state, one decision; several; and sessions.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::answer::{Refused, Terms, answer};
+use super::proto::policy::policy_service_server::PolicyService;
+use super::proto::policy::{
+    DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse, DecideResult, Refusal, Role, decide_result,
+};
+use super::shared::Shared;
+use crate::policy::{self, Answer};
+
+/// Answers the calls of `PolicyService`.
+#[derive(Clone, Debug)]
+pub(super) struct Decisions {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[tonic::async_trait]
+impl PolicyService for Decisions {
+    async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
+        Ok(Response::new(one(&self.shared, request.into_inner())?))
+    }
+
+    async fn decide_batch(
+        &self,
+        request: Request<DecideBatchRequest>,
+    ) -> Result<Response<DecideBatchResponse>, Status> {
+        let requests = request.into_inner().requests;
+        let (found, limit) = (requests.len(), self.shared.config.limits.batch);
+        if found > limit {
+            return Err(Refused::TooMany { what: "questions in a batch", found, limit }.into());
+        }
+        let results = requests.into_iter().map(|request| {
+            let result = match one(&self.shared, request) {
+                Ok(decision) => decide_result::Result::Decision(decision),
+                Err(refused) => decide_result::Result::Refusal(refusal(&refused, String::new())),
+            };
+            DecideResult { result: Some(result) }
+        });
+        Ok(Response::new(DecideBatchResponse { results: results.collect() }))
+    }
+}
+
+fn one(shared: &Shared, request: DecideRequest) -> Result<DecideResponse, Refused> {
+    let DecideRequest { state, state_bytes, mask, mask_bits, episode, target_fpr, model_version, with_q_values } =
+        request;
+    let mut state = floats(state, &state_bytes)?;
+    let mask = mask_of(mask, mask_bits, shared.policy.actions().len())?;
+    let terms = Terms { episode, target_fpr, model_version: &model_version };
+    answer(shared, terms, &mut state, &mask, |answer| response(shared, answer, with_q_values))
+}
+
+/// The state of a message, in whichever form it came.
+pub(super) fn floats(values: Vec<f32>, bytes: &[u8]) -> Result<Vec<f32>, Refused> {
+    let (floats, rest) = bytes.as_chunks::<4>();
+    match (values.is_empty(), rest) {
+        (_, []) if bytes.is_empty() => Ok(values),
+        (false, _) => Err(Refused::Malformed("both state and state_bytes are given; give one of them".to_owned())),
+        (true, []) => Ok(floats.iter().map(|float| f32::from_le_bytes(*float)).collect()),
+        (true, _) => {
+            let found = bytes.len();
+            Err(Refused::Malformed(format!("state_bytes has {found} bytes, which is no multiple of 4")))
+        }
+    }
+}
+
+/// The mask of a message, in whichever form it came; empty for all actions.
+pub(super) fn mask_of(mask: Vec<bool>, bits: Option<u64>, actions: usize) -> Result<Vec<bool>, Refused> {
+    let Some(bits) = bits else { return Ok(mask) };
+    if !mask.is_empty() {
+        return Err(Refused::Malformed("both mask and mask_bits are given; give one of them".to_owned()));
+    }
+    let beyond = if actions < 64 { bits >> actions } else { 0 };
+    if beyond != 0 || actions > 64 {
+        return Err(Refused::Malformed(format!("mask_bits is {bits:#x}, but there are {actions} actions")));
+    }
+    Ok((0..actions).map(|action| bits >> action & 1 == 1).collect())
+}
+
+/// An answer as a message.
+pub(super) fn response(shared: &Shared, answer: Answer<'_>, with_q_values: bool) -> DecideResponse {
+    let Answer { decision, model, role } = answer;
+    let role = match role {
+        policy::Role::Champion => Role::Champion,
+        policy::Role::Canary => Role::Canary,
+    };
+    DecideResponse {
+        // The number of actions is bounded by the model format.
+        action: decision.action as u32,
+        action_name: shared.policy.actions().get(decision.action).cloned().unwrap_or_default(),
+        q_values: if with_q_values { decision.q_values.to_vec() } else { Vec::new() },
+        margin: decision.margin,
+        certified: decision.certified,
+        bound: decision.bound,
+        model_version: model.version.to_string(),
+        model_number: model.number,
+        role: role.into(),
+    }
+}
+
+/// A refusal as a message.
+pub(super) fn refusal(refused: &Refused, episode_id: String) -> Refusal {
+    Refusal { code: refused.code() as u32, message: refused.to_string(), episode_id }
+}

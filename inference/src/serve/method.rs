@@ -1,0 +1,100 @@
+//! The calls that a server knows.
+
+/// One call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Method(usize);
+
+/// Which service answers a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    /// `bellwether.policy.v1.PolicyService`.
+    Policy,
+    /// `inference.GRPCInferenceService`.
+    Inference,
+    /// `grpc.health.v1.Health`.
+    Health,
+    /// `grpc.reflection.v1.ServerReflection`.
+    Reflection,
+    /// `grpc.reflection.v1alpha.ServerReflection`.
+    ReflectionAlpha,
+    /// `bellwether.policy.v1.Admin`.
+    Admin,
+    /// None.
+    Unknown,
+}
+
+/// A row of the table.
+struct Row {
+    path: &'static str,
+    service: Service,
+    /// Whether the call is a stream, on which no deadline of ours stands.
+    stream: bool,
+}
+
+const fn unary(service: Service, path: &'static str) -> Row {
+    Row { path, service, stream: false }
+}
+
+const fn stream(service: Service, path: &'static str) -> Row {
+    Row { path, service, stream: true }
+}
+
+/// All calls, those that are asked most first. The last one stands for all that are not known.
+const ROWS: [Row; 22] = [
+    unary(Service::Policy, "/bellwether.policy.v1.PolicyService/Decide"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/ModelInfer"),
+    unary(Service::Policy, "/bellwether.policy.v1.PolicyService/DecideBatch"),
+    stream(Service::Policy, "/bellwether.policy.v1.PolicyService/Session"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/ServerLive"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/ServerReady"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/ModelReady"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/ServerMetadata"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/ModelMetadata"),
+    unary(Service::Health, "/grpc.health.v1.Health/Check"),
+    stream(Service::Health, "/grpc.health.v1.Health/Watch"),
+    stream(Service::Reflection, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+    stream(Service::ReflectionAlpha, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/Status"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/Pin"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/Unpin"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/Rollback"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/SetCanary"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/Withdraw"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/Promote"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/CheckNow"),
+    unary(Service::Unknown, "unknown"),
+];
+
+impl Method {
+    /// Every call, and the one that stands for all others.
+    pub(super) const ALL: [Method; ROWS.len()] = {
+        let mut all = [Method(0); ROWS.len()];
+        let mut index = 0;
+        while index < all.len() {
+            all[index] = Method(index);
+            index += 1;
+        }
+        all
+    };
+
+    /// The call with this path.
+    pub(super) fn of(path: &str) -> Method {
+        Method(ROWS.iter().position(|row| row.path == path).unwrap_or(ROWS.len() - 1))
+    }
+
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+
+    pub(super) fn path(self) -> &'static str {
+        ROWS[self.0].path
+    }
+
+    pub(super) fn service(self) -> Service {
+        ROWS[self.0].service
+    }
+
+    pub(super) fn is_stream(self) -> bool {
+        ROWS[self.0].stream
+    }
+}

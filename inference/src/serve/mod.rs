@@ -1,0 +1,180 @@
+//! The server: decisions over gRPC, from TCP and Unix sockets.
+//!
+//! [`Server::start`] checks the configuration, opens the listeners and starts the threads that answer. Each thread has an event
+//! loop, connections and a [`Decider`](crate::Decider) of its own: a decision is far shorter than a hand-over, so it is made where
+//! the request arrives. What clients may use up is bounded by [`ServeLimits`]; what is beyond is refused at once.
+//! [`Server::drain`] ends it.
+
+mod answer;
+mod config;
+mod connection;
+mod decide;
+mod dispatch;
+mod error;
+mod health;
+mod listen;
+mod method;
+pub mod proto;
+mod routes;
+mod secrets;
+mod shared;
+mod stream;
+mod tls;
+mod worker;
+
+pub use config::{AuthConfig, ServeConfig, ServeLimits, ServeTimes, TlsFiles};
+pub use error::ServeError;
+pub use shared::{Gauge, Phase, RequestCounts, Shared};
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use dispatch::Plane;
+use listen::UnixEndpoint;
+use secrets::Secrets;
+use serde::Serialize;
+use tls::Tls;
+use worker::{Listener, Worker};
+
+use crate::policy::Policy;
+
+/// A server that runs. Dropped without [`Server::drain`] it lets go of everything at once.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    endpoints: Endpoints,
+    threads: Vec<JoinHandle<()>>,
+    sockets: Vec<UnixEndpoint>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Endpoints {
+    /// gRPC over TCP.
+    pub grpc: Option<SocketAddr>,
+    /// gRPC over a Unix socket.
+    pub unix: Option<PathBuf>,
+    /// HTTP.
+    pub http: Option<SocketAddr>,
+    /// Admin calls over TCP.
+    pub admin: Option<SocketAddr>,
+    /// Admin calls over a Unix socket.
+    pub admin_unix: Option<PathBuf>,
+}
+
+/// What is left of a server that is leaving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Requests that are being answered, streams too.
+    pub in_flight: usize,
+    /// Connections that are open.
+    pub connections: usize,
+}
+
+impl Server {
+    /// Starts a server for `policy`, whose model clients call `model_name`.
+    ///
+    /// # Errors
+    /// A configuration that [`ServeConfig::validate`] refuses, and then nothing was touched; a file that cannot be used, an
+    /// address that is taken.
+    pub fn start(config: ServeConfig, policy: Policy, model_name: &str) -> Result<Server, ServeError> {
+        config.validate()?;
+        let secrets = Secrets::read(&config.auth)?;
+        let tls = config.tls.as_ref().map(Tls::read).transpose()?;
+        let mut workers: Vec<Worker> = Vec::new();
+        workers.resize_with(config.threads, Worker::default);
+        let mut endpoints = Endpoints::default();
+        let mut sockets = Vec::new();
+        for (address, plane, bound) in
+            [(config.grpc, Plane::Data, &mut endpoints.grpc), (config.admin, Plane::Admin, &mut endpoints.admin)]
+        {
+            let Some(address) = address else { continue };
+            for (worker, listener) in workers.iter_mut().zip(listen::tcp(address, config.threads)?) {
+                *bound = listener.local_addr().ok();
+                worker.listeners.push((Listener::Tcp(listener), plane));
+            }
+        }
+        for (path, plane, bound) in [
+            (&config.unix, Plane::Data, &mut endpoints.unix),
+            (&config.admin_unix, Plane::Admin, &mut endpoints.admin_unix),
+        ] {
+            let Some(path) = path else { continue };
+            let socket = UnixEndpoint::bind(path)?;
+            for worker in &mut workers {
+                let shared = socket.share();
+                let listener =
+                    shared.map_err(|source| ServeError::Listen { endpoint: path.display().to_string(), source })?;
+                worker.listeners.push((Listener::Unix(listener), plane));
+            }
+            *bound = Some(socket.path().to_owned());
+            sockets.push(socket);
+        }
+        let shared = Arc::new(Shared::new(policy, model_name.to_owned(), config, secrets, tls));
+        let mut server = Server { shared, endpoints, threads: Vec::new(), sockets };
+        for (number, worker) in workers.into_iter().enumerate() {
+            let thread = thread::Builder::new().name(format!("bellwether-serve-{number}"));
+            let running = worker.start(thread, Arc::clone(&server.shared)).map_err(ServeError::Thread)?;
+            server.threads.push(running);
+        }
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// What its threads share: counters, the policy, the configuration.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Says that it leaves, takes no more connections, tells clients to go, and waits for what they have begun, as long as
+    /// the configuration says. `progress` hears what is left, at the start, once a second and whenever less is left. Returns what
+    /// was still left at the end and was let go.
+    pub fn drain(mut self, mut progress: impl FnMut(Left)) -> Left {
+        const LOOK: Duration = Duration::from_millis(5);
+        const TELL: Duration = Duration::from_secs(1);
+        self.shared.advance(Phase::Leaving);
+        thread::sleep(self.shared.config.times.leave());
+        self.shared.advance(Phase::Draining);
+        // Whoever connects from here on finds nobody, and may start another server under the same name.
+        self.sockets.clear();
+        let began = Instant::now();
+        let mut told: Option<(Instant, Left)> = None;
+        loop {
+            let left = self.left();
+            if told.is_none_or(|(when, before)| left.in_flight < before.in_flight || when.elapsed() >= TELL) {
+                progress(left);
+                told = Some((Instant::now(), left));
+            }
+            let done = self.threads.iter().all(JoinHandle::is_finished);
+            if done || began.elapsed() >= self.shared.config.times.drain() {
+                self.end();
+                return if done { Left { in_flight: 0, connections: 0 } } else { left };
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    fn left(&self) -> Left {
+        Left { in_flight: self.shared.in_flight.now(), connections: self.shared.connections.now() }
+    }
+
+    fn end(&mut self) {
+        self.shared.advance(Phase::Over);
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,149 @@
+//! A thread that answers: an event loop with listeners and connections of its own.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::connection::{self, Activity, GREETING_BYTES};
+use super::dispatch::{Dispatch, Plane};
+use super::routes::Routes;
+use super::shared::{Phase, Shared};
+use super::stream::{Carrier, Stream};
+
+/// A thread that answers, before it starts.
+#[derive(Debug, Default)]
+pub(super) struct Worker {
+    pub(super) listeners: Vec<(Listener, Plane)>,
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A listener of this thread's event loop.
+#[derive(Debug)]
+enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+/// What every connection of a listener needs.
+#[derive(Clone, Debug)]
+struct Context {
+    shared: Arc<Shared>,
+    routes: Arc<Routes>,
+    plane: Plane,
+    /// Dropped with the last connection: the thread ends when nobody holds one.
+    alive: mpsc::Sender<()>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub(super) fn start(self, thread: Builder, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+        // One thread for each loop: work that moves between threads pays more for that than it takes.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let entered = runtime.enter();
+        let listeners = self.listeners.into_iter().map(|(listener, plane)| Ok((listener.accepting()?, plane)));
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        drop(entered);
+        thread.spawn(move || run(runtime, listeners, shared))
+    }
+}
+
+impl Listener {
+    fn accepting(self) -> io::Result<Accepting> {
+        Ok(match self {
+            Listener::Tcp(listener) => Accepting::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Listener::Unix(listener) => Accepting::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
+    }
+}
+
+impl Accepting {
+    async fn accept(&self) -> io::Result<Carrier> {
+        match self {
+            Accepting::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // An answer is small and waited for.
+                stream.set_nodelay(true)?;
+                Ok(Carrier::Tcp(stream))
+            }
+            Accepting::Unix(listener) => Ok(Carrier::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+fn run(runtime: Runtime, listeners: Vec<(Accepting, Plane)>, shared: Arc<Shared>) {
+    // Made now, not by the first request.
+    shared.with_decider(|_| ());
+    let routes = Arc::new(Routes::new(&shared));
+    let mut phases = shared.phase.subscribe();
+    runtime.block_on(async move {
+        let (alive, mut connections) = mpsc::channel(1);
+        for (listener, plane) in listeners {
+            let (shared, routes, alive) = (Arc::clone(&shared), Arc::clone(&routes), alive.clone());
+            tokio::spawn(take(listener, Context { shared, routes, plane, alive }));
+        }
+        drop(alive);
+        tokio::select! {
+            _ = connections.recv() => (),
+            _ = phases.wait_for(|phase| *phase == Phase::Over) => (),
+        }
+    });
+}
+
+/// Takes connections until the server drains.
+async fn take(listener: Accepting, context: Context) {
+    /// After a failure, such as too many open files, which the next attempt would meet again.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut phases = context.shared.phase.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            _ = phases.wait_for(|phase| *phase >= Phase::Draining) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(carrier) => serve(carrier, &context),
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn serve(carrier: Carrier, context: &Context) {
+    let Context { shared, routes, plane, alive } = context.clone();
+    // One too many is closed at once, and counted.
+    let Some(slot) = shared.take(|shared| &shared.connections) else { return };
+    tokio::spawn(async move {
+        let config = &shared.config;
+        let carrier = match (carrier, &shared.tls) {
+            (Carrier::Tcp(stream), Some(tls)) => {
+                match timeout(config.times.handshake(), tls.acceptor().accept(stream)).await {
+                    Ok(Ok(stream)) => Carrier::Tls(Box::new(stream)),
+                    Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => return tracing::debug!("a TLS handshake took too long"),
+                }
+            }
+            (carrier, _) => carrier,
+        };
+        let stream = Stream::new(carrier, config.times.handshake(), GREETING_BYTES);
+        let activity = Arc::new(Activity::new());
+        let dispatch = Dispatch { shared: Arc::clone(&shared), routes, plane, activity };
+        if let Err(error) = connection::speak(stream, dispatch, config).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
+        }
+        drop((slot, alive));
+    });
+}

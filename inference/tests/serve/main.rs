@@ -1,0 +1,10 @@
+//! The server over real sockets: what it answers, what it refuses, and what it does with clients that mean no good.
+#![allow(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
+#[path = "../manifests/mod.rs"]
+mod manifests;
+#[path = "../nets/mod.rs"]
+mod nets;
+
+mod decide;
+mod started;

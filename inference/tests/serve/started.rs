@@ -1,0 +1,64 @@
+//! A server that was started for one test, and clients of it.
+
+use std::path::Path;
+
+use bellwether_artifact::{OperatingPoint, Sha256};
+use bellwether_inference::model::{Contract, Expectation, Mlp};
+use bellwether_inference::policy::Options;
+use bellwether_inference::release::check_release;
+use bellwether_inference::serve::proto::policy::policy_service_client::PolicyServiceClient;
+use bellwether_inference::serve::{ServeConfig, Server};
+use bellwether_inference::{Isa, LoadedRelease, Policy};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::manifests::sealed;
+use crate::nets::Draw;
+
+/// Width of the states.
+pub(crate) const WIDTH: usize = 12;
+
+pub(crate) fn network(seed: u64) -> Mlp {
+    Draw(seed).mlp(&[WIDTH, 16, 5])
+}
+
+/// A release that knows two operating points.
+pub(crate) fn release(seed: u64) -> LoadedRelease {
+    let contract = Contract::sandbox(WIDTH, Sha256::of(b"spec"));
+    let point = |target_fpr, cost| OperatingPoint { target_fpr, cost, calibration_fpr: None, calibration_tpr: None };
+    let (manifest, onnx) = sealed(&network(seed), &contract, |manifest| {
+        manifest.operating_points = vec![point(0.01, 0.9), point(0.05, 0.5)];
+    });
+    check_release(manifest, &onnx, &Expectation::new(contract), Isa::best()).unwrap()
+}
+
+pub(crate) fn policy(seed: u64) -> Policy {
+    Policy::new(release(seed), Some(1), Options::default()).unwrap()
+}
+
+/// A configuration for a free port on loopback.
+pub(crate) fn config() -> ServeConfig {
+    ServeConfig { grpc: Some(([127, 0, 0, 1], 0).into()), ..ServeConfig::default() }
+}
+
+/// A server on a free port.
+pub(crate) fn start(change: impl FnOnce(&mut ServeConfig)) -> Server {
+    let mut config = config();
+    change(&mut config);
+    Server::start(config, policy(1), "policy").unwrap()
+}
+
+/// A channel over TCP.
+pub(crate) async fn channel(server: &Server) -> Channel {
+    let address = server.endpoints().grpc.unwrap();
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// A channel over a Unix socket.
+pub(crate) async fn unix_channel(path: &Path) -> Channel {
+    Endpoint::from_shared(format!("unix://{}", path.display())).unwrap().connect().await.unwrap()
+}
+
+/// A client over TCP.
+pub(crate) async fn client(server: &Server) -> PolicyServiceClient<Channel> {
+    PolicyServiceClient::new(channel(server).await)
+}

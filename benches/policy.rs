@@ -62,7 +62,7 @@ fn release(widths: &[usize], seed: u64) -> LoadedRelease {
 }
 
 fn policy(widths: &[usize], precision: Precision, time_every: u32) -> Policy {
-    let options = Options { precision, limits: Limits { hidden_width: 256 }, time_every };
+    let options = Options { precision, limits: Limits { hidden_width: 256 }, time_every, ..Options::default() };
     Policy::new(release(widths, 1), None, options).unwrap()
 }
 

@@ -17,6 +17,9 @@ use crate::{ArtifactError, Sha256};
 /// How the names of temporary files and folders begin.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
+/// The mode of files that hold no secret. What readers may do is the umask's business; temporary files would be private otherwise.
+const PUBLIC: u32 = 0o666;
+
 /// A file being written; it takes its final name on [`commit`](DurableFile::commit) and vanishes when dropped before.
 pub struct DurableFile {
     file: BufWriter<File>,
@@ -38,21 +41,35 @@ impl DurableFile {
         DurableFile::create_in(&folder, path)
     }
 
+    /// As [`create`](DurableFile::create), for a secret: from the beginning nobody but the owner can read the file (mode 0600).
+    ///
+    /// # Errors
+    /// As [`create`](DurableFile::create).
+    pub fn create_private(path: impl Into<PathBuf>) -> Result<DurableFile, ArtifactError> {
+        let path = path.into();
+        let folder = parent(&path)?.to_path_buf();
+        DurableFile::create_with_mode(&folder, path, 0o600)
+    }
+
     /// As [`create`](DurableFile::create), with the temporary file in another `folder` of the same file system.
     ///
     /// # Errors
     /// [`ArtifactError::Io`] where the folder is missing or not writable.
     pub fn create_in(folder: &Path, path: impl Into<PathBuf>) -> Result<DurableFile, ArtifactError> {
-        let path = path.into();
+        DurableFile::create_with_mode(folder, path.into(), PUBLIC)
+    }
+
+    /// Systems other than Unix have no such modes.
+    fn create_with_mode(folder: &Path, path: PathBuf, mode: u32) -> Result<DurableFile, ArtifactError> {
         parent(&path)?;
         // The rename would refuse too, after all the work.
         if path.is_dir() {
             return Err(ArtifactError::io("write", &path, io::ErrorKind::IsADirectory.into()));
         }
         let failed = |source| ArtifactError::io("create a file in", folder, cause_in(folder, source));
-        let (file, name) = match unnamed::create(folder) {
+        let (file, name) = match unnamed::create(folder, mode) {
             Some(file) => (file, None),
-            None => temporary_name().tempfile_in(folder).map_err(failed).map(|file| {
+            None => temporary_name(mode).tempfile_in(folder).map_err(failed).map(|file| {
                 let (file, name) = file.into_parts();
                 (file, Some(name))
             })?,
@@ -96,7 +113,7 @@ impl DurableFile {
         let name = match name {
             Some(name) => name,
             None => {
-                let named = temporary_name().make_in(&folder, |name| unnamed::link(&file, name));
+                let named = temporary_name(PUBLIC).make_in(&folder, |name| unnamed::link(&file, name));
                 named.map_err(failed)?.into_temp_path()
             }
         };
@@ -164,12 +181,13 @@ struct Finished {
 }
 
 /// How temporary files are named.
-fn temporary_name() -> tempfile::Builder<'static, 'static> {
+fn temporary_name(mode: u32) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY_PREFIX);
-    // What readers may do is the umask's business; the temporary file would be private otherwise.
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
     builder
 }
 
@@ -184,12 +202,12 @@ mod unnamed {
     use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 
     /// A file in `folder`; none where the file system has no such files, or where they could not be named later.
-    pub(super) fn create(folder: &Path) -> Option<File> {
+    pub(super) fn create(folder: &Path, mode: u32) -> Option<File> {
         if !Path::new(DESCRIPTORS).is_dir() {
             return None;
         }
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        open(folder, flags, Mode::from_raw_mode(0o666)).ok().map(File::from)
+        open(folder, flags, Mode::from_raw_mode(mode)).ok().map(File::from)
     }
 
     /// Gives the file a name that is free.
@@ -208,7 +226,7 @@ mod unnamed {
     use std::io;
     use std::path::Path;
 
-    pub(super) fn create(_: &Path) -> Option<File> {
+    pub(super) fn create(_: &Path, _: u32) -> Option<File> {
         None
     }
 

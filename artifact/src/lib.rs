@@ -4,6 +4,7 @@
 //! - [`durable`] is the only way a file gets its final name: whoever looks finds the old content or the new, never half.
 //! - [`canonical_json`] gives a value one spelling, so that equal values have equal hashes on every machine.
 //! - [`ModelManifest`] is `model.json`, [`release`] the folder around it.
+//! - With the feature `signatures`, `keys` and `signature` say whose word it is that a release may be served.
 //!
 //! The crate knows no telemetry, no network and no clock, and imports none of the workspace's crates.
 #![forbid(unsafe_code)]
@@ -13,10 +14,14 @@ pub mod durable;
 mod error;
 mod folder;
 mod json_lines;
+#[cfg(feature = "signatures")]
+pub mod keys;
 mod manifest;
 mod name;
 pub mod release;
 mod sha256;
+#[cfg(feature = "signatures")]
+pub mod signature;
 mod version;
 
 pub use canonical::{CanonicalError, canonical_json, canonical_json_pretty};

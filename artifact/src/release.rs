@@ -13,6 +13,8 @@ pub const MANIFEST_FILE: &str = "model.json";
 pub const CARD_FILE: &str = "card.md";
 /// The evaluation on held-out data.
 pub const EVALUATION_FILE: &str = "evaluation.json";
+/// Whose word it is that the model may be served; optional, and the one file that may come later.
+pub const SIGNATURE_FILE: &str = "signature.json";
 
 /// Largest ONNX file that is read, in bytes.
 pub const MAX_ONNX_BYTES: u64 = 256 * 1024 * 1024;
@@ -33,6 +35,8 @@ pub struct Companions<'a> {
     pub card: Option<&'a str>,
     /// Bytes of `evaluation.json`.
     pub evaluation: Option<&'a [u8]>,
+    /// Bytes of `signature.json`, made over the manifest as [`ModelManifest::to_json`] writes it.
+    pub signature: Option<&'a [u8]>,
 }
 
 /// Path of the network in a release folder.
@@ -53,6 +57,11 @@ pub fn card_path(folder: &Path) -> PathBuf {
 /// Path of the evaluation in a release folder.
 pub fn evaluation_path(folder: &Path) -> PathBuf {
     folder.join(EVALUATION_FILE)
+}
+
+/// Path of the signature in a release folder.
+pub fn signature_path(folder: &Path) -> PathBuf {
+    folder.join(SIGNATURE_FILE)
 }
 
 /// Reads a manifest alone.
@@ -98,6 +107,9 @@ pub fn publish(
     }
     if let Some(evaluation) = companions.evaluation {
         new.write_bytes(EVALUATION_FILE, evaluation)?;
+    }
+    if let Some(signature) = companions.signature {
+        new.write_bytes(SIGNATURE_FILE, signature)?;
     }
     new.commit()
 }

@@ -34,6 +34,11 @@ impl ModelVersion {
         bytes.copy_from_slice(&digest.as_bytes()[..8]);
         ModelVersion(bytes)
     }
+
+    /// The 8 bytes of the version.
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
 }
 
 impl fmt::Display for ModelVersion {

@@ -154,7 +154,7 @@ fn a_release_reads_back_and_a_damaged_one_is_refused() {
     assert!(matches!(other, Err(ArtifactError::HashMismatch { .. })));
     assert!(!folder.exists());
 
-    let companions = Companions { card: Some("card"), evaluation: Some(b"{}") };
+    let companions = Companions { card: Some("card"), evaluation: Some(b"{}"), ..Companions::default() };
     release::publish(&folder, &manifest, b"weights", companions).unwrap();
     let read = release::read(&folder).unwrap();
     assert_eq!((read.manifest, read.onnx.as_slice()), (manifest.clone(), b"weights".as_slice()));

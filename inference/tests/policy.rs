@@ -49,7 +49,7 @@ proptest! {
         mask in proptest::array::uniform5(any::<bool>()),
         seed in any::<u64>(),
     ) {
-        let options = Options { precision, limits: Limits { hidden_width: 48 }, time_every: 3 };
+        let options = Options { precision, limits: Limits { hidden_width: 48 }, time_every: 3, ..Options::default() };
         let policy = Policy::new(release(&networks.0), None, options).unwrap();
         let mut decider = policy.decider();
         for (mlp, number) in [(&networks.0, None), (&networks.1, Some(7))] {

@@ -16,7 +16,7 @@ use nets::Draw;
 const WIDTH: usize = 24;
 
 fn policy(precision: Precision) -> Policy {
-    let options = Options { precision, limits: Limits { hidden_width: 128 }, time_every: 1 };
+    let options = Options { precision, limits: Limits { hidden_width: 128 }, time_every: 1, ..Options::default() };
     Policy::new(release(&Draw(1).mlp(&[WIDTH, 16, 5])), None, options).unwrap()
 }
 

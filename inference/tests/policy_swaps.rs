@@ -53,7 +53,7 @@ fn a_thousand_swaps_give_no_wrong_answer_and_leave_no_model_behind() {
         let states: Vec<Vec<f32>> = (0..16).map(|seed| state_for(&networks[0], seed)).collect();
         let expected = expected(&networks, &states, precision);
         assert_eq!(expected.len(), networks.len());
-        let options = Options { precision, limits: Limits { hidden_width: 64 }, time_every: 4 };
+        let options = Options { precision, limits: Limits { hidden_width: 64 }, time_every: 4, ..Options::default() };
         let policy = Policy::new(release(&networks[0]), Some(0), options).unwrap();
         let done = AtomicBool::new(false);
 

@@ -48,7 +48,7 @@ fn model(seed: u8) -> (ModelManifest, Vec<u8>) {
 fn release_of(folder: &Path, seed: u8) -> PathBuf {
     let path = folder.join(format!("release-{seed}"));
     let (manifest, onnx) = model(seed);
-    release::publish(&path, &manifest, &onnx, Companions { card: Some("card"), evaluation: None }).unwrap();
+    release::publish(&path, &manifest, &onnx, Companions { card: Some("card"), ..Companions::default() }).unwrap();
     path
 }
 
@@ -81,7 +81,7 @@ fn publishing_is_idempotent_and_never_changes_a_number() {
     assert_eq!(again.number, 1);
     let (manifest, onnx) = model(1);
     let other = root.path().join("other-card");
-    release::publish(&other, &manifest, &onnx, Companions { card: Some("other"), evaluation: None }).unwrap();
+    release::publish(&other, &manifest, &onnx, Companions { card: Some("other"), ..Companions::default() }).unwrap();
     assert!(matches!(registry.publish(&other), Err(RegistryError::Conflict { number: 1, file: "card.md", .. })));
     let read = release::read(&registry.folder(2)).unwrap();
     assert_eq!((read.manifest, read.onnx), model(2));

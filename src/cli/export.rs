@@ -46,7 +46,7 @@ impl Arguments {
             true => Some(bellwether_artifact::durable::read(&evaluation, 1 << 26)?),
             false => None,
         };
-        let companions = Companions { card: None, evaluation: evaluation.as_deref() };
+        let companions = Companions { evaluation: evaluation.as_deref(), ..Companions::default() };
         release::publish(&self.out, &held.manifest, &held.onnx, companions)?;
         let report = Report {
             out: self.out,

@@ -404,7 +404,7 @@ fn finish(
         std::fs::remove_dir_all(&folder).map_err(|source| ArtifactError::io("remove", &folder, source))?;
     }
     let evaluation_json = evaluation.as_ref().and_then(|evaluation| serde_json::to_vec_pretty(evaluation).ok());
-    let companions = release::Companions { card: None, evaluation: evaluation_json.as_deref() };
+    let companions = release::Companions { evaluation: evaluation_json.as_deref(), ..release::Companions::default() };
     release::publish(&folder, &manifest, &onnx, companions)?;
     Ok((manifest.version, evaluation))
 }

@@ -5,13 +5,18 @@ use std::mem;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bellwether_artifact::ModelVersion;
 
 use super::metrics::{Layout, Metrics, SLOTS, Shard, Tally};
+use super::samples::Sampling;
 use super::served::{Admitted, Canary, Model, Serving, Share};
 use super::{ModelId, PolicyError, Status};
 
 /// Models whose counts are kept one by one after they are gone.
 const REMEMBERED: usize = 32;
+
+/// Versions that are remembered as rolled back.
+const ROLLED_BACK: usize = 64;
 
 /// The one owner of what is served, kept and retired.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub(super) struct Control {
     departed: Vec<u64>,
     gone: VecDeque<(ModelId, Tally)>,
     earlier: Tally,
+    /// Versions that were taken back and not brought again since, oldest first.
+    rolled_back: VecDeque<ModelVersion>,
 }
 
 impl Control {
@@ -58,6 +65,7 @@ impl Control {
             earlier: layout.tally(&zeros, 0),
             departed: zeros,
             gone: VecDeque::new(),
+            rolled_back: VecDeque::new(),
         };
         (control, ArcSwap::from_pointee(serving))
     }
@@ -84,6 +92,8 @@ impl Control {
     /// Makes a model the champion and keeps the one before it.
     pub(super) fn swap(&mut self, current: &ArcSwap<Serving>, model: Model) -> Result<ModelId, PolicyError> {
         self.check_unpinned()?;
+        // Whoever brings a version by hand means it.
+        self.forgive(model.id.version);
         let model = self.install(model);
         let before = mem::replace(&mut self.champion, model);
         let id = before.id;
@@ -100,8 +110,9 @@ impl Control {
         self.publish(current);
     }
 
-    pub(super) fn set_share(&mut self, current: &ArcSwap<Serving>, share: Share) -> Result<(), PolicyError> {
-        self.canary.as_mut().ok_or(PolicyError::NoCanary)?.share = share;
+    pub(super) fn set_share(&mut self, current: &ArcSwap<Serving>, share: f64) -> Result<(), PolicyError> {
+        let canary = self.canary.as_mut().ok_or(PolicyError::NoCanary)?;
+        canary.share = canary.share.resized(share)?;
         self.publish(current);
         Ok(())
     }
@@ -124,10 +135,43 @@ impl Control {
 
     pub(super) fn roll_back(&mut self, current: &ArcSwap<Serving>) -> Result<ModelId, PolicyError> {
         self.check_unpinned()?;
-        self.champion = self.previous.take().ok_or(PolicyError::NoPrevious)?;
+        let back = self.previous.take().ok_or(PolicyError::NoPrevious)?;
+        let bad = mem::replace(&mut self.champion, back);
+        if self.rolled_back.len() == ROLLED_BACK {
+            self.rolled_back.pop_front();
+        }
+        self.rolled_back.push_back(bad.id.version);
+        drop(bad);
         self.rollbacks += 1;
         self.publish(current);
         Ok(self.champion.id)
+    }
+
+    pub(super) fn was_rolled_back(&self, version: ModelVersion) -> bool {
+        self.rolled_back.contains(&version)
+    }
+
+    pub(super) fn forgive(&mut self, version: ModelVersion) {
+        self.rolled_back.retain(|known| *known != version);
+    }
+
+    pub(super) fn forgive_all(&mut self) {
+        self.rolled_back.clear();
+    }
+
+    /// Refuses where another model became the champion since somebody looked.
+    pub(super) fn check_champion(&self, expected: ModelId) -> Result<(), PolicyError> {
+        let found = self.champion.id;
+        if found == expected { Ok(()) } else { Err(PolicyError::Changed { found, expected }) }
+    }
+
+    /// The champion, and what a rollback returns to.
+    pub(super) fn pair(&self) -> (Arc<Model>, Option<Arc<Model>>) {
+        (Arc::clone(&self.champion), self.previous.clone())
+    }
+
+    pub(super) fn shards(&self) -> Vec<Arc<Shard>> {
+        self.shards.clone()
     }
 
     pub(super) fn pin(&mut self, pinned: bool) {
@@ -174,8 +218,8 @@ impl Control {
         }
     }
 
-    pub(super) fn arrive(&mut self) -> Arc<Shard> {
-        let shard = Arc::new(Shard::new(self.layout));
+    pub(super) fn arrive(&mut self, sampling: Sampling) -> Arc<Shard> {
+        let shard = Arc::new(Shard::new(self.layout, sampling, self.champion.engine.width()));
         self.shards.push(Arc::clone(&shard));
         shard
     }
@@ -208,6 +252,7 @@ impl Control {
             earlier: self.earlier.clone(),
             refusals: self.layout.refusal_counts(&sums),
             latency: self.layout.latency_of(&sums),
+            samples: self.layout.samples_of(&sums),
             models_resident: self.models.len(),
         }
     }

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::ModelId;
 use crate::release::GoldenError;
 
 /// Why a policy was not made, or was not changed: what was served goes on being served.
@@ -53,6 +54,14 @@ pub enum PolicyError {
     /// There is no model to return to.
     #[error("no previous model is kept: nothing was swapped, or it was rolled back already")]
     NoPrevious,
+    /// Another model became the champion meanwhile.
+    #[error("{} is the champion by now, not {}: look at the status and decide anew", found.version, expected.version)]
+    Changed {
+        /// The champion.
+        found: ModelId,
+        /// The champion when somebody looked.
+        expected: ModelId,
+    },
     /// There is no canary.
     #[error("no canary is served")]
     NoCanary,

@@ -1,9 +1,10 @@
 //! One model, held while several things are asked of it.
 
+use std::sync::atomic::AtomicBool;
+
 use bellwether_artifact::OperatingPoint;
 
-use super::decider::{Timing, single};
-use super::metrics::Shard;
+use super::decider::Notes;
 use super::served::Model;
 use super::{Answer, ModelId, Role};
 use crate::engine::{DecideError, Scratch};
@@ -14,19 +15,18 @@ pub struct Held<'a> {
     model: &'a Model,
     role: Role,
     scratch: &'a mut Scratch,
-    shard: &'a Shard,
-    timing: &'a mut Timing,
+    notes: &'a mut Notes,
+    listening: &'a AtomicBool,
 }
 
 impl<'a> Held<'a> {
     pub(super) fn new(
-        model: &'a Model,
-        role: Role,
+        (model, role): (&'a Model, Role),
         scratch: &'a mut Scratch,
-        shard: &'a Shard,
-        timing: &'a mut Timing,
+        notes: &'a mut Notes,
+        listening: &'a AtomicBool,
     ) -> Self {
-        Held { model, role, scratch, shard, timing }
+        Held { model, role, scratch, notes, listening }
     }
 
     /// Which model it is.
@@ -49,7 +49,7 @@ impl<'a> Held<'a> {
     /// # Errors
     /// As that one. Refusals are counted.
     pub fn decide(&mut self, state: &[f32], mask: &[bool]) -> Result<Answer<'_>, DecideError> {
-        let start = self.timing.start();
-        single(self.model, self.role, self.scratch, self.shard, start, state, mask)
+        let start = self.notes.start();
+        self.notes.decide((self.model, self.role), self.scratch, self.listening, start, state, mask)
     }
 }

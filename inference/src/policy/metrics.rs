@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::ModelId;
+use super::samples::{Ring, SampleCounts, Sampling};
 use crate::engine::DecideError;
 
 /// Why a state was not decided, as a label: [`DecideError`] without its particulars.
@@ -40,10 +41,12 @@ pub struct Tally {
     pub certified: u64,
     /// States that were refused because the model's values overflowed: a reason to take it back.
     pub overflows: u64,
+    /// Time of those decisions that were timed.
+    pub latency: Latency,
 }
 
 /// How long single decisions took, refusals and batches left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
     /// Decisions by time: at most [`Latency::bound`] of their position, and more than that of the one before. The last
     /// takes all that is longer.
@@ -61,8 +64,10 @@ pub struct Metrics {
     pub earlier: Tally,
     /// Refused states by reason, each reason once.
     pub refusals: Vec<(Refusal, u64)>,
-    /// Time of those decisions that were timed: see [`Options::time_every`](super::Options::time_every).
+    /// Time of those decisions of all models that were timed: see [`Options::time_every`](super::Options::time_every).
     pub latency: Latency,
+    /// What became of states that were to be set aside: see [`Options::sampling`](super::Options::sampling).
+    pub samples: SampleCounts,
     /// Models in memory now.
     pub models_resident: usize,
 }
@@ -73,20 +78,26 @@ pub(super) const SLOTS: usize = 8;
 /// Cells on a line. Two cache lines, since processors fetch them in pairs.
 const LINE: usize = 16;
 
-/// Cells of a row before those of the actions.
-const CERTIFIED: usize = 0;
-const OVERFLOWS: usize = 1;
-const ACTIONS: usize = 2;
+/// Cells of a row before those of the actions: the buckets of the latency and its sum come first.
+const TOTAL_NS: usize = Latency::BOUNDS + 1;
+const CERTIFIED: usize = TOTAL_NS + 1;
+const OVERFLOWS: usize = CERTIFIED + 1;
+const ACTIONS: usize = OVERFLOWS + 1;
+
+/// Cells after those of the refusals.
+const TAKEN: usize = Refusal::ALL.len();
+const DROPPED: usize = TAKEN + 1;
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Line([AtomicU64; LINE]);
 
-/// The counters of one decider: a row for each slot, then the refusals, then the latency.
+/// The counters of one decider: a row for each slot, then the refusals, then the samples. And what it has set aside.
 #[derive(Debug)]
 pub(super) struct Shard {
     lines: Vec<Line>,
     layout: Layout,
+    ring: Option<Ring>,
 }
 
 /// Where the counters lie.
@@ -151,6 +162,7 @@ impl Tally {
         }
         self.certified += other.certified;
         self.overflows += other.overflows;
+        self.latency.add(&other.latency);
     }
 }
 
@@ -161,6 +173,45 @@ impl Latency {
     /// The upper bound of a bucket, inclusive: 250 ns, doubled `index` times. The last one is 131 ms.
     pub const fn bound(index: usize) -> Duration {
         Duration::from_nanos(250 << index)
+    }
+
+    /// Decisions that were timed.
+    pub fn timed(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// A time that the given share of the decisions, in [0, 1], took at least, less what a bucket hides: the lower bound of the
+    /// bucket with that quantile. Zero where nothing was timed.
+    pub fn at_least(&self, share: f64) -> Duration {
+        let rank = (self.timed() as f64 * share).ceil().max(1.0);
+        let mut below = 0_u64;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            below += count;
+            if below as f64 >= rank {
+                return if bucket == 0 { Duration::ZERO } else { Self::bound(bucket - 1) };
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// What was counted since `earlier`, a state of the same counts.
+    #[must_use]
+    pub fn since(&self, earlier: &Latency) -> Latency {
+        let counts = std::array::from_fn(|bucket| self.counts[bucket].saturating_sub(earlier.counts[bucket]));
+        Latency { counts, total: self.total.saturating_sub(earlier.total) }
+    }
+
+    fn add(&mut self, other: &Latency) {
+        for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
+            *sum += count;
+        }
+        self.total = self.total.saturating_add(other.total);
+    }
+
+    fn of(row: &[u64]) -> Latency {
+        let mut counts = [0; Latency::BOUNDS + 1];
+        counts.copy_from_slice(&row[..TOTAL_NS]);
+        Latency { counts, total: Duration::from_nanos(row[TOTAL_NS]) }
     }
 
     fn bucket(ns: u64) -> usize {
@@ -183,17 +234,9 @@ impl Layout {
         self.slot(SLOTS)
     }
 
-    fn latency(self) -> usize {
-        self.refusals() + Refusal::ALL.len().next_multiple_of(LINE)
-    }
-
-    fn total_ns(self) -> usize {
-        self.latency() + Latency::BOUNDS + 1
-    }
-
     /// Number of cells.
     pub(super) fn cells(self) -> usize {
-        (self.total_ns() + 1).next_multiple_of(LINE)
+        (self.refusals() + DROPPED + 1).next_multiple_of(LINE)
     }
 
     pub(super) fn tally(self, cells: &[u64], slot: usize) -> Tally {
@@ -202,6 +245,7 @@ impl Layout {
             decisions: row[ACTIONS..][..self.actions].to_vec(),
             certified: row[CERTIFIED],
             overflows: row[OVERFLOWS],
+            latency: Latency::of(row),
         }
     }
 
@@ -212,6 +256,7 @@ impl Layout {
             decisions: iter::zip(now.decisions, then.decisions).map(|(now, then)| now.saturating_sub(then)).collect(),
             certified: now.certified.saturating_sub(then.certified),
             overflows: now.overflows.saturating_sub(then.overflows),
+            latency: now.latency.since(&then.latency),
         }
     }
 
@@ -219,17 +264,36 @@ impl Layout {
         iter::zip(Refusal::ALL, cells[self.refusals()..].iter().copied()).collect()
     }
 
+    /// Of all models together, those that are gone too: cells are never set back.
     pub(super) fn latency_of(self, cells: &[u64]) -> Latency {
-        let mut counts = [0; Latency::BOUNDS + 1];
-        counts.copy_from_slice(&cells[self.latency()..self.total_ns()]);
-        Latency { counts, total: Duration::from_nanos(cells[self.total_ns()]) }
+        let mut sum = Latency::default();
+        (0..SLOTS).for_each(|slot| sum.add(&Latency::of(&cells[self.slot(slot)..])));
+        sum
+    }
+
+    pub(super) fn samples_of(self, cells: &[u64]) -> SampleCounts {
+        let row = &cells[self.refusals()..];
+        SampleCounts { taken: row[TAKEN], dropped: row[DROPPED] }
     }
 }
 
 impl Shard {
-    pub(super) fn new(layout: Layout) -> Self {
+    /// Zeros, and an empty ring for states of this width.
+    pub(super) fn new(layout: Layout, sampling: Sampling, width: usize) -> Self {
         let lines = iter::repeat_with(Line::default).take(layout.cells() / LINE).collect();
-        Shard { lines, layout }
+        Shard { lines, layout, ring: Ring::new(sampling, width, layout.actions) }
+    }
+
+    pub(super) fn ring(&self) -> Option<&Ring> {
+        self.ring.as_ref()
+    }
+
+    /// Sets a state aside.
+    pub(super) fn sample(&self, state: &[f32], mask: &[bool]) {
+        if let Some(ring) = &self.ring {
+            let cell = if ring.push(state, mask) { TAKEN } else { DROPPED };
+            self.bump(self.layout.refusals() + cell, 1);
+        }
     }
 
     /// Adds to a cell. Only the shard's decider calls this, so nothing is lost between the load and the store.
@@ -254,10 +318,11 @@ impl Shard {
         }
     }
 
-    pub(super) fn timed(&self, time: Duration) {
+    pub(super) fn timed(&self, slot: usize, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.bump(self.layout.latency() + Latency::bucket(ns), 1);
-        self.bump(self.layout.total_ns(), ns);
+        let row = self.layout.slot(slot);
+        self.bump(row + Latency::bucket(ns), 1);
+        self.bump(row + TOTAL_NS, ns);
     }
 
     /// Adds the counts to `sums`, cell by cell.
@@ -294,25 +359,31 @@ mod tests {
     fn counters_do_not_overlap() {
         for actions in [1, 5, 13, 14, 15, 64, 300] {
             let layout = Layout::new(actions);
-            let shard = Shard::new(layout);
+            let shard = Shard::new(layout, Sampling { every: 1, capacity: 1 }, 1);
             for slot in 0..SLOTS {
                 (0..actions).for_each(|action| shard.decided(slot, action, action == 0));
             }
             shard.refused(3, &DecideError::NonFiniteValue { action: 0 });
             shard.refused(3, &DecideError::ScratchTooSmall);
-            shard.timed(Duration::from_nanos(300));
-            shard.timed(Duration::from_secs(1));
+            shard.timed(2, Duration::from_nanos(300));
+            shard.timed(5, Duration::from_secs(1));
+            (0..3).for_each(|_| shard.sample(&[1.0], &vec![true; actions]));
             let mut cells = vec![0; layout.cells()];
             shard.add_to(&mut cells);
             for slot in 0..SLOTS {
-                let expected = Tally { decisions: vec![1; actions], certified: 1, overflows: u64::from(slot == 3) };
-                assert_eq!(layout.tally(&cells, slot), expected);
+                let found = layout.tally(&cells, slot);
+                let timed = u64::from(slot == 2 || slot == 5);
+                assert_eq!(found.latency.timed(), timed);
+                let expected = (vec![1; actions], 1, u64::from(slot == 3));
+                assert_eq!((found.decisions, found.certified, found.overflows), expected);
             }
             let counted = |refusal| matches!(refusal, Refusal::Overflow | Refusal::Scratch);
             assert!(layout.refusal_counts(&cells).iter().all(|&(refusal, count)| count == u64::from(counted(refusal))));
             let latency = layout.latency_of(&cells);
             assert_eq!((latency.counts[1], latency.counts[20], latency.counts.iter().sum::<u64>()), (1, 1, 2));
             assert_eq!(latency.total, Duration::from_nanos(1_000_000_300));
+            assert_eq!((latency.at_least(0.5), latency.at_least(0.51)), (Latency::bound(0), Latency::bound(19)));
+            assert_eq!(layout.samples_of(&cells), SampleCounts { taken: 1, dropped: 2 });
         }
     }
 }

@@ -10,13 +10,16 @@ mod decider;
 mod error;
 mod held;
 mod metrics;
+mod samples;
 mod served;
 
 pub use decider::{Answer, Decider};
 pub use error::PolicyError;
 pub use held::Held;
 pub use metrics::{Latency, Metrics, Refusal, Tally};
+pub use samples::{SampleCounts, Sampling};
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -24,12 +27,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bellwether_artifact::{ModelVersion, WindowLimits};
 
-use crate::engine::Precision;
+use crate::engine::{DecideError, Decision, Precision, Scratch};
 use crate::model::Contract;
 use crate::release::LoadedRelease;
 use control::Control;
 use metrics::Shard;
-use served::{Model, Serving, Share, Terms};
+use samples::Sample;
+use served::{Admitted, Model, Serving, Share, Terms};
 
 /// What is served, and the right to change it. Clones are handles on the same policy.
 #[derive(Clone, Debug)]
@@ -41,6 +45,7 @@ pub struct Policy {
 struct Shared {
     read: Read,
     terms: Terms,
+    sampling: Sampling,
     /// Never taken by a decision.
     control: Mutex<Control>,
 }
@@ -51,6 +56,9 @@ struct Shared {
 struct Read {
     current: ArcSwap<Serving>,
     time_every: u32,
+    sample_every: u32,
+    /// Whether somebody reads what is set aside. Deciders look when a state is due, and not before.
+    listening: AtomicBool,
 }
 
 /// Which model: its version, and the number that a registry gave it.
@@ -82,6 +90,9 @@ pub struct Options {
     /// (`cargo bench --bench policy`), four times what the rest of the handle adds, and are system calls where the system
     /// offers no clock in user space.
     pub time_every: u32,
+    /// Which states are set aside for [`Policy::drain_samples`] while it is [`Policy::listen`]ed to: what a comparison of two
+    /// models on live traffic is made from.
+    pub sampling: Sampling,
 }
 
 /// The largest network that deciders have memory for. Larger ones are refused.
@@ -112,11 +123,76 @@ pub struct Status {
     pub deciders: usize,
 }
 
+/// A model that passed every check of a policy and is not served.
+#[derive(Debug)]
+pub struct Candidate {
+    policy: Policy,
+    admitted: Admitted,
+    id: ModelId,
+}
+
+/// A model that a policy holds.
+#[derive(Clone, Debug)]
+pub struct Kept(Arc<Model>);
+
+impl Candidate {
+    /// Which model.
+    pub fn id(&self) -> ModelId {
+        self.id
+    }
+
+    /// What it would do, in memory from [`Policy::scratch`].
+    ///
+    /// # Errors
+    /// As [`Engine::decide`](crate::Engine::decide).
+    pub fn decide<'s>(
+        &self,
+        scratch: &'s mut Scratch,
+        state: &[f32],
+        mask: &[bool],
+    ) -> Result<Decision<'s>, DecideError> {
+        self.admitted.engine.decide(scratch, state, mask)
+    }
+
+    /// Makes it the champion of its policy in the place of `expected`, as [`Policy::swap`]. Returns what was the champion.
+    ///
+    /// # Errors
+    /// A pinned champion, another champion than expected, or no room.
+    pub fn swap_in(self, expected: ModelId) -> Result<ModelId, PolicyError> {
+        let policy = self.policy.clone();
+        policy.install(self, |control, current, model| {
+            control.check_champion(expected)?;
+            control.swap(current, model)
+        })
+    }
+}
+
+impl Kept {
+    /// Which model.
+    pub fn id(&self) -> ModelId {
+        self.0.id
+    }
+
+    /// What it would do, in memory from [`Policy::scratch`]. It is not counted.
+    ///
+    /// # Errors
+    /// As [`Engine::decide`](crate::Engine::decide).
+    pub fn decide<'s>(
+        &self,
+        scratch: &'s mut Scratch,
+        state: &[f32],
+        mask: &[bool],
+    ) -> Result<Decision<'s>, DecideError> {
+        self.0.engine.decide(scratch, state, mask)
+    }
+}
+
 impl Default for Options {
-    /// Certified decisions, hidden layers of up to 1,024 units, one decision of 16 timed.
+    /// Certified decisions, hidden layers of up to 1,024 units, one decision of 16 timed, and one of 64 set aside while
+    /// somebody listens.
     fn default() -> Self {
         let limits = Limits { hidden_width: 1_024 };
-        Options { precision: Precision::Certified, limits, time_every: 16 }
+        Options { precision: Precision::Certified, limits, time_every: 16, sampling: Sampling::default() }
     }
 }
 
@@ -132,17 +208,18 @@ impl Policy {
     /// # Errors
     /// Limits that no network can have, a network beyond them, or one that does not reproduce its golden vectors.
     pub fn new(release: LoadedRelease, number: Option<u32>, options: Options) -> Result<Self, PolicyError> {
-        let Options { precision, limits, time_every } = options;
+        let Options { precision, limits, time_every, sampling } = options;
         let terms = Terms::new(&release.manifest, &release.engine, limits, precision)?;
         let id = ModelId { version: release.manifest.version, number };
         let (control, current) = Control::new(terms.admit(release)?, id);
-        let read = Read { current, time_every };
-        Ok(Policy { shared: Arc::new(Shared { read, terms, control: Mutex::new(control) }) })
+        let listening = AtomicBool::new(false);
+        let read = Read { current, time_every, sample_every: sampling.every, listening };
+        Ok(Policy { shared: Arc::new(Shared { read, terms, sampling, control: Mutex::new(control) }) })
     }
 
     /// A decider, ready for this thread.
     pub fn decider(&self) -> Decider {
-        let shard = self.control().arrive();
+        let shard = self.control().arrive(self.shared.sampling);
         Decider::new(self.clone(), self.shared.terms.scratch.clone(), shard)
     }
 
@@ -161,16 +238,29 @@ impl Policy {
     pub fn swap(&self, release: LoadedRelease, number: Option<u32>) -> Result<ModelId, PolicyError> {
         // Said again under the lock; here it saves the work.
         self.control().check_unpinned()?;
-        self.install(release, number, |control, current, model| control.swap(current, model))
+        self.install(self.prepare(release, number)?, |control, current, model| control.swap(current, model))
+    }
+
+    /// Does everything that [`Policy::swap`] does up to the swap: checks, preparation, warm-up. What comes out can be compared
+    /// with what is served.
+    ///
+    /// # Errors
+    /// A model of other terms, beyond the limits or with golden vectors that it does not reproduce.
+    pub fn prepare(&self, release: LoadedRelease, number: Option<u32>) -> Result<Candidate, PolicyError> {
+        let id = ModelId { version: release.manifest.version, number };
+        Ok(Candidate { policy: self.clone(), admitted: self.shared.terms.admit(release)?, id })
     }
 
     /// Serves `release` to a `share` of the episodes, above 0 and at most 1, in the place of the canary before.
     ///
+    /// Which episodes follows from their numbers and from the model's version: every machine that tries this model tries it on
+    /// the same ones, and another model is tried on others.
+    ///
     /// # Errors
     /// As [`Policy::swap`], save that a pin does not matter, and a share out of range.
     pub fn try_out(&self, release: LoadedRelease, number: Option<u32>, share: f64) -> Result<(), PolicyError> {
-        let share = Share::new(share)?;
-        self.install(release, number, |control, current, model| {
+        let share = Share::new(share, release.manifest.version)?;
+        self.install(self.prepare(release, number)?, |control, current, model| {
             control.try_out(current, model, share);
             Ok(())
         })
@@ -181,7 +271,7 @@ impl Policy {
     /// # Errors
     /// No canary, or a share out of range.
     pub fn set_share(&self, share: f64) -> Result<(), PolicyError> {
-        let share = Share::new(share)?;
+        Share::check(share)?;
         self.change(|control, current| control.set_share(current, share))
     }
 
@@ -208,6 +298,54 @@ impl Policy {
     /// No previous model, or a pinned champion.
     pub fn roll_back(&self) -> Result<ModelId, PolicyError> {
         self.change(Control::roll_back)
+    }
+
+    /// [`Policy::roll_back`] if the champion is still `expected`, for one who judged that model and no other.
+    ///
+    /// # Errors
+    /// As that one, and another champion.
+    pub fn roll_back_from(&self, expected: ModelId) -> Result<ModelId, PolicyError> {
+        self.change(|control, current| {
+            control.check_champion(expected)?;
+            control.roll_back(current)
+        })
+    }
+
+    /// Whether this version was rolled back here and not brought again since by [`Policy::swap`]. The last 64 are remembered.
+    pub fn was_rolled_back(&self, version: ModelVersion) -> bool {
+        self.control().was_rolled_back(version)
+    }
+
+    /// Forgets which versions were rolled back, so that a watcher may bring them again.
+    pub fn forgive(&self) {
+        self.control().forgive_all();
+    }
+
+    /// Starts or ends setting aside the states that [`Options::sampling`] chooses, in deciders that exist and in new ones.
+    pub fn listen(&self, listening: bool) {
+        self.shared.read.listening.store(listening, Ordering::Relaxed);
+    }
+
+    /// Takes what deciders have set aside: state and mask of decisions that were made, whichever model made them. What a decider
+    /// holds when it ends is lost. Decisions go on meanwhile.
+    pub fn drain_samples(&self, mut each: impl FnMut(&[f32], &[bool])) {
+        let shards = self.control().shards();
+        let mut sample = Sample::default();
+        for ring in shards.iter().filter_map(|shard| shard.ring()) {
+            ring.drain(&mut sample, &mut each);
+        }
+    }
+
+    /// The champion and the model that a rollback returns to, to be asked beside the decisions. They stay in memory until they
+    /// are dropped and the policy is [reaped](Policy::reap).
+    pub fn kept(&self) -> (Kept, Option<Kept>) {
+        let (champion, previous) = self.control().pair();
+        (Kept(champion), previous.map(Kept))
+    }
+
+    /// Working memory for the models of this policy and its candidates.
+    pub fn scratch(&self) -> Scratch {
+        self.shared.terms.scratch.clone()
     }
 
     /// Keeps the champion until [`Policy::unpin`]: swaps, promotions and rollbacks are refused.
@@ -267,12 +405,9 @@ impl Policy {
 
     fn install<T>(
         &self,
-        release: LoadedRelease,
-        number: Option<u32>,
+        Candidate { admitted, id, .. }: Candidate,
         put: impl FnOnce(&mut Control, &ArcSwap<Serving>, Model) -> Result<T, PolicyError>,
     ) -> Result<T, PolicyError> {
-        let id = ModelId { version: release.manifest.version, number };
-        let admitted = self.shared.terms.admit(release)?;
         let (mut control, slot) = self.room()?;
         let done = put(&mut control, &self.shared.read.current, admitted.into_model(id, slot))?;
         drop(control);
@@ -319,6 +454,14 @@ impl Policy {
 
     fn time_every(&self) -> u32 {
         self.shared.read.time_every
+    }
+
+    fn sample_every(&self) -> u32 {
+        self.shared.read.sample_every
+    }
+
+    fn listening(&self) -> &AtomicBool {
+        &self.shared.read.listening
     }
 
     fn depart(&self, shard: &Arc<Shard>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bellwether_artifact::{ActionBinding, FeatureBinding, ModelManifest, OperatingPoint};
+use bellwether_artifact::{ActionBinding, FeatureBinding, ModelManifest, ModelVersion, OperatingPoint};
 
 use super::{Limits, ModelId, PolicyError, Role};
 use crate::engine::{Engine, Isa, Precision, Scratch};
@@ -50,9 +50,12 @@ pub(super) struct Canary {
     pub share: Share,
 }
 
-/// Part of the episodes: those whose mixed hash, of 53 bits, is below this.
+/// Part of the episodes: those whose hash under a salt, of 53 bits, is below a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share(u64);
+pub(super) struct Share {
+    limit: u64,
+    salt: u64,
+}
 
 /// What every model of a policy has in common.
 #[derive(Debug)]
@@ -77,28 +80,42 @@ impl Serving {
 impl Share {
     const BITS: u32 = 53;
 
-    /// A number above 0 and at most 1.
-    pub(super) fn new(share: f64) -> Result<Self, PolicyError> {
-        if share > 0.0 && share <= 1.0 {
-            // Exact but for the part of a unit that is rounded up, so that no share is empty.
-            Ok(Share((share * (1_u64 << Self::BITS) as f64).ceil() as u64))
-        } else {
-            Err(PolicyError::Share(share))
-        }
+    /// A number above 0 and at most 1, for the trial of a model.
+    ///
+    /// The salt is the model's own, so that it is not the same episodes that bear every trial, and yet the same ones on every
+    /// machine that tries this model.
+    pub(super) fn new(share: f64, model: ModelVersion) -> Result<Self, PolicyError> {
+        Share { limit: 0, salt: mix(u64::from_be_bytes(*model.as_bytes())) }.resized(share)
+    }
+
+    /// Another share of episodes in the same order, so that the larger of two holds the smaller.
+    pub(super) fn resized(self, share: f64) -> Result<Self, PolicyError> {
+        Share::check(share)?;
+        // Exact but for the part of a unit that is rounded up, so that no share is empty.
+        Ok(Share { limit: (share * (1_u64 << Self::BITS) as f64).ceil() as u64, ..self })
+    }
+
+    /// Refuses what is not above 0 and at most 1.
+    pub(super) fn check(share: f64) -> Result<(), PolicyError> {
+        if share > 0.0 && share <= 1.0 { Ok(()) } else { Err(PolicyError::Share(share)) }
     }
 
     pub(super) fn get(self) -> f64 {
-        self.0 as f64 / (1_u64 << Self::BITS) as f64
+        self.limit as f64 / (1_u64 << Self::BITS) as f64
     }
 
-    /// Whether an episode is in. The mixing function is the finaliser of `SplitMix64` (Steele, Lea and Flood, 2014), so that
-    /// numbers in sequence are as good as hashes.
+    /// Whether an episode is in.
     fn contains(self, episode: u64) -> bool {
-        let mut z = episode.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) >> (u64::BITS - Self::BITS) < self.0
+        mix(episode ^ self.salt) >> (u64::BITS - Self::BITS) < self.limit
     }
+}
+
+/// The finaliser of `SplitMix64` (Steele, Lea and Flood, 2014), under which numbers in sequence are as good as hashes.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl Terms {
@@ -186,12 +203,19 @@ fn largest_scratch(engine: &Engine, limits: Limits, precision: Precision) -> Res
 
 #[cfg(test)]
 mod tests {
+    use bellwether_artifact::Sha256;
+
     use super::*;
+
+    fn version(text: &str) -> ModelVersion {
+        ModelVersion::of_digest(&Sha256::of(text.as_bytes()))
+    }
 
     #[test]
     fn a_share_holds_its_part_of_the_episodes_and_grows_by_adding() {
         for share in [0.001, 0.01, 0.1, 0.5, 0.9, 1.0] {
-            let (small, large) = (Share::new(share * 0.5).unwrap(), Share::new(share).unwrap());
+            let large = Share::new(share, version("model")).unwrap();
+            let small = large.resized(share * 0.5).unwrap();
             let episodes = 100_000_u64;
             let count = (0..episodes).filter(|episode| large.contains(*episode)).count() as f64;
             let (mean, spread) = (share * 1e5, (share * (1.0 - share) * 1e5).sqrt());
@@ -199,9 +223,23 @@ mod tests {
             assert!((0..episodes).all(|episode| large.contains(episode) || !small.contains(episode)));
             assert!(large.get() >= share);
         }
-        assert!(Share::new(f64::MIN_POSITIVE).is_ok_and(|share| share.get() > 0.0));
+        assert!(Share::new(f64::MIN_POSITIVE, version("model")).is_ok_and(|share| share.get() > 0.0));
         for share in [0.0, -0.1, 1.1, f64::NAN, f64::INFINITY] {
-            assert!(Share::new(share).is_err());
+            assert!(Share::new(share, version("model")).is_err());
+        }
+    }
+
+    #[test]
+    fn trials_of_two_models_are_independent_and_those_of_one_the_same() {
+        let shares = ["one", "two", "three"].map(|text| Share::new(0.5, version(text)).unwrap());
+        assert_eq!(shares[0], Share::new(0.5, version("one")).unwrap());
+        for (index, one) in shares.iter().enumerate() {
+            for other in &shares[..index] {
+                let both =
+                    (0..100_000).filter(|episode| one.contains(*episode) && other.contains(*episode)).count() as f64;
+                // A quarter, with a standard deviation of 137.
+                assert!((both - 25_000.0).abs() <= 5.0 * 137.0, "{both}");
+            }
         }
     }
 }

@@ -301,6 +301,7 @@ fn check_private(_: &Path, _: &fs::Metadata) -> Result<(), KeyError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 mod tests {
     use super::*;
 

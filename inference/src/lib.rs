@@ -2,7 +2,8 @@
 //!
 //! [`model`] turns an [`model::Mlp`] into ONNX bytes and back, strictly. [`engine`] evaluates it, allocating nothing per
 //! decision. [`release`] opens a released model and checks it against its own metadata. [`policy`] serves one to many threads
-//! and swaps it for another while they decide. With default features this is the native engine alone: the crate never sees Parquet, Arrow or the trainer.
+//! and swaps it for another while they decide; with the feature `watch`, a thread of the module of that name does so by
+//! itself when a new model is released. With default features this is the native engine alone: the crate never sees Parquet, Arrow or the trainer.
 #![deny(unsafe_code)]
 
 pub mod engine;
@@ -11,6 +12,8 @@ pub mod policy;
 pub mod release;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(feature = "watch")]
+pub mod watch;
 
 pub use engine::{DecideError, Decision, Engine, EngineError, Isa, Precision, Scratch};
 pub use policy::{Answer, Decider, Policy, PolicyError};

@@ -172,7 +172,7 @@ mod tests {
                     let last = done.load(Ordering::Acquire);
                     ring.drain(&mut sample, |state, mask| {
                         assert!(state.iter().all(|value| value.to_bits() == state[0].to_bits()), "{state:?}");
-                        assert_eq!(mask, [state[0] as u32 % 2 == 0; 3]);
+                        assert_eq!(mask, [(state[0] as u32).is_multiple_of(2); 3]);
                         read.push(state[0] as u32);
                     });
                     if last {
@@ -182,7 +182,7 @@ mod tests {
             });
             let mut pushed = 0;
             for number in 0..SAMPLES {
-                pushed += u32::from(ring.push(&[number as f32; 8], &[number % 2 == 0; 3]));
+                pushed += u32::from(ring.push(&[number as f32; 8], &[number.is_multiple_of(2); 3]));
             }
             done.store(true, Ordering::Release);
             let read = reader.join().unwrap();

@@ -1,0 +1,351 @@
+//! What a watcher knows and does, one step at a time.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Instant;
+
+use super::reading::{Folder, Mark};
+use super::reason::Problem;
+use super::trial::{Counted, Found, Judgement, Shadow, Window, is_operators};
+use super::{Counts, Pending, Reason, Refusal, Source, Wanted, WatchOptions, WatchStatus};
+use crate::engine::Scratch;
+use crate::policy::{Candidate, ModelId, Policy};
+use crate::release::LoadedRelease;
+
+/// Refused releases that are remembered.
+const REMEMBERED: usize = 64;
+
+/// The state of a watcher.
+pub(super) struct Keeper {
+    policy: Policy,
+    source: Box<dyn Source>,
+    options: WatchOptions,
+    /// For asking models about states.
+    scratch: Scratch,
+    /// What was dealt with last: nothing is done while it is wanted and its files stay as they are.
+    settled: Option<Mark>,
+    /// What seemed unfinished at the last look, and since when it has looked like that.
+    unfinished: Option<(Mark, Instant)>,
+    refused: VecDeque<(Mark, Refusal)>,
+    phase: Phase,
+    wanted: Option<Wanted>,
+    pending: Option<Pending>,
+    last_refusal: Option<Refusal>,
+    counts: Counts,
+}
+
+/// What a watcher is in the midst of.
+enum Phase {
+    Idle,
+    Shadow(Box<Shadow>),
+    Window(Box<Window>),
+}
+
+/// What a look into a release folder gave.
+enum Opened {
+    /// It is what is served.
+    Served,
+    /// It passed every check.
+    Sound(Box<LoadedRelease>),
+}
+
+impl Keeper {
+    pub(super) fn new(policy: Policy, source: Box<dyn Source>, options: WatchOptions) -> Keeper {
+        Keeper {
+            scratch: policy.scratch(),
+            policy,
+            source,
+            options,
+            settled: None,
+            unfinished: None,
+            refused: VecDeque::new(),
+            phase: Phase::Idle,
+            wanted: None,
+            pending: None,
+            last_refusal: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Asks the source what is wanted, and deals with it unless that was done.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.pending = None;
+        let wanted = match self.source.wanted() {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let nowhere = Wanted { folder: Default::default(), number: None, within: None };
+                let mark = Mark::of(&nowhere);
+                return self.refuse(mark, Problem::new(Reason::Source, error.to_string()));
+            }
+        };
+        // A source that fails again later is told of again.
+        self.refused.retain(|(_, refusal)| refusal.reason != Reason::Source);
+        self.wanted.clone_from(&wanted);
+        let Some(wanted) = wanted else {
+            self.pending = Some(Pending::Nothing);
+            return;
+        };
+        let mark = Mark::of(&wanted);
+        if self.settled.as_ref() == Some(&mark) {
+            return;
+        }
+        if self.policy.status().pinned {
+            self.pending = Some(Pending::Pinned);
+            return;
+        }
+        self.abandon();
+        if let Some((_, refusal)) =
+            self.refused.iter().find(|(known, refusal)| *known == mark && !refusal.reason.may_pass())
+        {
+            self.last_refusal = Some(refusal.clone());
+            self.settled = Some(mark);
+            return;
+        }
+        let opened = self.open(&wanted);
+        if Mark::of(&wanted) != mark {
+            // Whatever it was, it is not that any more.
+            self.pending = Some(Pending::Incomplete("its files change while they are read".to_owned()));
+            return;
+        }
+        let candidate = match opened {
+            Ok(Opened::Served) => {
+                self.unfinished = None;
+                self.settled = Some(mark);
+                return;
+            }
+            Ok(Opened::Sound(release)) => self.policy.prepare(*release, wanted.number).map_err(Problem::from),
+            Err(problem) if problem.reason == Reason::Missing => {
+                self.pending = Some(Pending::Incomplete(problem.text));
+                return;
+            }
+            Err(problem) if problem.reason.may_be_unfinished() && !self.is_at_rest(&mark, now) => {
+                self.pending = Some(Pending::Incomplete(problem.text));
+                return;
+            }
+            Err(problem) => Err(problem),
+        };
+        self.unfinished = None;
+        match candidate {
+            Ok(candidate) => self.admit(candidate, mark, now),
+            Err(problem) => self.refuse(mark, problem),
+        }
+    }
+
+    /// Goes on with a comparison under way.
+    pub(super) fn compare(&mut self, now: Instant) {
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Idle => {}
+            Phase::Shadow(shadow) => self.compare_before(shadow, now),
+            Phase::Window(window) => self.compare_after(window, now),
+        }
+        self.policy.listen(self.is_comparing());
+        // What a comparison held may have been retired meanwhile.
+        self.policy.reap();
+    }
+
+    /// Whether states are being compared.
+    pub(super) fn is_comparing(&self) -> bool {
+        !matches!(self.phase, Phase::Idle)
+    }
+
+    /// Forgets what was refused and rolled back.
+    pub(super) fn forgive(&mut self) {
+        self.refused.clear();
+        self.policy.forgive();
+        self.last_refusal = None;
+        self.settled = None;
+    }
+
+    /// Leaves the policy as it is.
+    pub(super) fn end(mut self) {
+        self.phase = Phase::Idle;
+        self.policy.listen(false);
+        self.policy.reap();
+    }
+
+    /// What there is to see.
+    pub(super) fn show(&self, now: Instant) -> (WatchStatus, Counts) {
+        let (shadow, window) = match &self.phase {
+            Phase::Idle => (None, None),
+            Phase::Shadow(shadow) => (Some(shadow.status(now)), None),
+            Phase::Window(window) => (None, Some(window.status(now))),
+        };
+        let status = WatchStatus {
+            source: self.source.describe(),
+            wanted: self.wanted.clone(),
+            serving: self.policy.status().champion,
+            pending: self.pending.clone(),
+            last_refusal: self.last_refusal.clone(),
+            shadow,
+            window,
+        };
+        (status, self.counts.clone())
+    }
+
+    fn open(&self, wanted: &Wanted) -> Result<Opened, Problem> {
+        let folder = Folder::open(wanted)?;
+        let manifest = folder.manifest(self.options.trusted.as_ref())?;
+        let version = manifest.version;
+        if version == self.policy.status().champion.version {
+            return Ok(Opened::Served);
+        }
+        if self.policy.was_rolled_back(version) {
+            let text = "this version was rolled back here: release another, or have the watcher forgive it";
+            return Err(Problem::new(Reason::RolledBack, text).of(version));
+        }
+        let release = folder.release(manifest, &self.policy.contract(), &self.options)?;
+        Ok(Opened::Sound(Box::new(release)))
+    }
+
+    /// Whether what seems unfinished has stayed as it is for long enough to be taken for what it is.
+    fn is_at_rest(&mut self, mark: &Mark, now: Instant) -> bool {
+        let since = match &self.unfinished {
+            Some((known, since)) if known == mark => *since,
+            _ => now,
+        };
+        self.unfinished = Some((mark.clone(), since));
+        now.saturating_duration_since(since) >= self.options.settle
+    }
+
+    /// Compares a sound model with the champion, or swaps it in.
+    fn admit(&mut self, candidate: Candidate, mark: Mark, now: Instant) {
+        let (against, _) = self.policy.kept();
+        let Some(options) = self.options.shadow else {
+            let expected = against.id();
+            drop(against);
+            return self.swap(candidate, expected, mark, now);
+        };
+        tracing::info!(version = %candidate.id().version, number = candidate.id().number, "comparing before a swap");
+        self.settled = Some(mark.clone());
+        self.start_listening();
+        let found = Found::default();
+        self.phase = Phase::Shadow(Box::new(Shadow { options, candidate, against, mark, since: now, found }));
+    }
+
+    fn compare_before(&mut self, mut shadow: Box<Shadow>, now: Instant) {
+        if self.policy.status().champion != shadow.against.id() {
+            // Somebody changed the champion, so the comparison is with the wrong one: it begins anew at the next look.
+            self.counts.superseded += 1;
+            self.settled = None;
+            return;
+        }
+        let before = shadow.found;
+        let judgement = shadow.judge(&self.policy, &mut self.scratch, now);
+        self.counts.shadow_states += shadow.found.states - before.states;
+        self.counts.shadow_disagreements += shadow.found.disagreements - before.disagreements;
+        match judgement {
+            Judgement::Open => self.phase = Phase::Shadow(shadow),
+            Judgement::Passed => {
+                let Shadow { candidate, against, mark, .. } = *shadow;
+                self.swap(candidate, against.id(), mark, now);
+            }
+            Judgement::Failed(problem) => {
+                let version = shadow.candidate.id().version;
+                self.refuse(shadow.mark, problem.of(version));
+            }
+        }
+    }
+
+    /// Makes a model the champion and begins to watch it.
+    fn swap(&mut self, candidate: Candidate, expected: ModelId, mark: Mark, now: Instant) {
+        let id = candidate.id();
+        let before = Counted::of(&self.policy, id);
+        match candidate.swap_in(expected) {
+            Ok(replaced) => {
+                tracing::info!(version = %id.version, number = id.number, replaced = %replaced.version, "model swapped in");
+                self.counts.swapped += 1;
+                self.last_refusal = None;
+                self.settled = Some(mark.clone());
+                self.watch(id, before, mark, now);
+            }
+            // It is tried again when the operator lets go.
+            Err(error) if is_operators(&error) => {
+                self.settled = None;
+                self.counts.superseded += 1;
+            }
+            Err(error) => self.refuse(mark, Problem::from(error).of(id.version)),
+        }
+    }
+
+    fn watch(&mut self, id: ModelId, before: Counted, mark: Mark, now: Instant) {
+        let (model, previous) = self.policy.kept();
+        // Nobody waits for us: the operator may have changed the champion already.
+        let (Some(options), Some(previous)) = (self.options.window.filter(|_| model.id() == id), previous) else {
+            return;
+        };
+        self.start_listening();
+        let found = Found::default();
+        self.phase = Phase::Window(Box::new(Window { options, model, previous, mark, since: now, found, before }));
+    }
+
+    fn compare_after(&mut self, mut window: Box<Window>, now: Instant) {
+        let id = window.model.id();
+        if self.policy.status().champion != id {
+            // The operator was faster.
+            self.counts.superseded += 1;
+            return;
+        }
+        let before = window.found;
+        let judgement = window.judge(&self.policy, &mut self.scratch, now);
+        self.counts.window_states += window.found.states - before.states;
+        self.counts.window_disagreements += window.found.disagreements - before.disagreements;
+        match judgement {
+            Judgement::Open => self.phase = Phase::Window(window),
+            Judgement::Passed => tracing::info!(version = %id.version, "model proved itself"),
+            Judgement::Failed(problem) => match self.policy.roll_back_from(id) {
+                Ok(back) => {
+                    let Window { mark, .. } = *window;
+                    let refusal = problem.of(id.version).refusal(&mark.wanted);
+                    let (reason, text) = (refusal.reason, &refusal.text);
+                    tracing::warn!(version = %id.version, back_to = %back.version, %reason, %text, "model rolled back");
+                    self.counts.roll_back(reason);
+                    self.remember(mark, refusal);
+                }
+                Err(error) => {
+                    tracing::warn!(version = %id.version, reason = %problem.reason, %error, "model not rolled back");
+                    self.counts.superseded += 1;
+                }
+            },
+        }
+    }
+
+    /// Throws away what deciders set aside before, and has them set aside more.
+    fn start_listening(&self) {
+        self.policy.drain_samples(|_, _| ());
+        self.policy.listen(true);
+    }
+
+    /// Ends a comparison because something else is wanted.
+    fn abandon(&mut self) {
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Idle => return,
+            // It was not swapped in, so it is new if it is wanted again.
+            Phase::Shadow(_) => self.settled = None,
+            Phase::Window(_) => {}
+        }
+        self.counts.superseded += 1;
+    }
+
+    /// Keeps what is served, and says so once.
+    fn refuse(&mut self, mark: Mark, problem: Problem) {
+        let refusal = problem.refusal(&mark.wanted);
+        // What may pass is tried at every look, and told when it is new.
+        let told = self.refused.iter().any(|(known, before)| *known == mark && before.reason == refusal.reason);
+        if !told {
+            let Refusal { folder, number, reason, text, .. } = &refusal;
+            tracing::warn!(folder = %folder.display(), number, %reason, %text, "release refused");
+            self.counts.refuse(*reason);
+        }
+        self.remember(mark, refusal);
+    }
+
+    fn remember(&mut self, mark: Mark, refusal: Refusal) {
+        self.settled = (!refusal.reason.may_pass()).then(|| mark.clone());
+        self.last_refusal = Some(refusal.clone());
+        self.refused.retain(|(known, _)| *known != mark);
+        if self.refused.len() == REMEMBERED {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((mark, refusal));
+    }
+}

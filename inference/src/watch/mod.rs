@@ -1,0 +1,287 @@
+//! Hot reload: a thread that watches a source of releases and brings what is wanted into a [`Policy`] that goes on deciding.
+//!
+//! A [`Source`] says which release is wanted. It is read once, checked from end to end in memory, optionally compared with the
+//! champion on states that are being decided ([`ShadowOptions`]), and swapped in. For a while after that it is compared with the
+//! model before it ([`WindowOptions`]), and taken back by itself when it computes what is no number, decides too differently or
+//! too slowly. What is refused changes nothing, is told once, and is looked at again when its files change.
+//!
+//! Whoever operates the policy has the last word: what was rolled back is not brought again, nothing is swapped while the
+//! champion is pinned, and a model that was swapped in by hand stays until the source wants something new.
+//!
+//! The thread looks at files by name every second. It is not told of changes by the system, because that does not work on
+//! network file systems, where releases often lie; a look is four calls of `stat`.
+
+mod counts;
+mod keeper;
+mod reading;
+mod reason;
+mod source;
+mod trial;
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bellwether_artifact::keys::TrustedKeys;
+use thiserror::Error;
+
+use crate::engine::Isa;
+use crate::model::{Contract, limits};
+use crate::policy::{ModelId, Policy};
+use crate::release::LoadedRelease;
+use keeper::Keeper;
+
+pub use counts::Counts;
+pub use reason::{Reason, Refusal};
+pub use source::{FolderSource, Source, SourceError, VersionPolicy, Wanted};
+pub use trial::{ShadowOptions, TrialStatus, WindowOptions};
+
+/// How a source is watched.
+#[derive(Clone, Debug)]
+pub struct WatchOptions {
+    /// Time between two looks at the source.
+    pub poll: Duration,
+    /// How long the files of a release that seems unfinished (cut short, or not yet what the manifest says) must stay as they
+    /// are before it is refused. A release without a manifest or a network is waited for without end.
+    pub settle: Duration,
+    /// Largest network file that is looked at, in bytes.
+    pub max_bytes: usize,
+    /// Keys whose signatures are believed. Where there are some, an unsigned release is refused; `None` takes any release.
+    pub trusted: Option<TrustedKeys>,
+    /// The instruction set that engines are built for.
+    pub isa: Isa,
+    /// Compares a model with the champion before it decides anything; `None` swaps at once.
+    pub shadow: Option<ShadowOptions>,
+    /// Watches a model after a swap and takes it back when it fails; `None` leaves that to the operator.
+    pub window: Option<WindowOptions>,
+    /// Time between two looks at the states that were set aside, while two models are compared.
+    pub step: Duration,
+}
+
+/// A thread that keeps a policy at what a source wants. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Watcher {
+    policy: Policy,
+    board: Arc<Board>,
+    events: Sender<Event>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a watcher is about, as an operator wants to see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchStatus {
+    /// What is watched, for people.
+    pub source: String,
+    /// What the source wanted when it was last asked.
+    pub wanted: Option<Wanted>,
+    /// What is served now.
+    pub serving: ModelId,
+    /// Why what is wanted is neither served nor refused yet.
+    pub pending: Option<Pending>,
+    /// The last refusal or automatic rollback, until a later model is swapped in.
+    pub last_refusal: Option<Refusal>,
+    /// The comparison before a swap, while it lasts.
+    pub shadow: Option<TrialStatus>,
+    /// The comparison after a swap, while it lasts.
+    pub window: Option<TrialStatus>,
+}
+
+/// Why a watcher waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// The source wants nothing: no name was moved, no release is complete.
+    Nothing,
+    /// Files are missing or seem to be on their way.
+    Incomplete(String),
+    /// The champion is pinned.
+    Pinned,
+}
+
+/// Why there is no first model, or no watcher.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The source could not say what is wanted.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The source wants nothing.
+    #[error("{source_name} holds no release to serve: publish one first")]
+    Nothing {
+        /// What was asked.
+        source_name: String,
+    },
+    /// What is wanted is refused.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// The system starts no thread.
+    #[error("cannot start the thread that watches: {0}")]
+    Thread(io::Error),
+}
+
+/// Everything that can happen to a watcher beside the passing of time.
+enum Event {
+    /// Look at once, and say when it is done.
+    Check(SyncSender<()>),
+    /// Forget refusals and rollbacks, look, and say when it is done.
+    Forgive(SyncSender<()>),
+    Stop,
+}
+
+/// What the thread shows to others.
+#[derive(Debug)]
+struct Board {
+    shown: Mutex<(WatchStatus, Counts)>,
+}
+
+impl Default for WatchOptions {
+    /// A look every second, five seconds for a copy to go on, networks of up to [`limits::MAX_BYTES`], any release, no
+    /// comparison before a swap and one of a minute after it.
+    fn default() -> Self {
+        WatchOptions {
+            poll: Duration::from_secs(1),
+            settle: Duration::from_secs(5),
+            max_bytes: limits::MAX_BYTES,
+            trusted: None,
+            isa: Isa::best(),
+            shadow: None,
+            window: Some(WindowOptions::default()),
+            step: Duration::from_millis(20),
+        }
+    }
+}
+
+impl fmt::Display for Pending {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pending::Nothing => out.write_str("the source wants nothing"),
+            Pending::Incomplete(what) => write!(out, "waiting for the release to be complete: {what}"),
+            Pending::Pinned => out.write_str("the champion is pinned"),
+        }
+    }
+}
+
+/// Loads what a source wants, with all the checks that a watcher makes: the first model of a policy.
+///
+/// # Errors
+/// [`WatchError::Source`], [`WatchError::Nothing`], [`WatchError::Refused`]. Nothing is waited for.
+pub fn open(
+    source: &mut dyn Source,
+    contract: &Contract,
+    options: &WatchOptions,
+) -> Result<(LoadedRelease, Option<u32>), WatchError> {
+    let wanted = source.wanted()?.ok_or_else(|| WatchError::Nothing { source_name: source.describe() })?;
+    let folder = reading::Folder::open(&wanted);
+    let opened = folder.and_then(|folder| {
+        let manifest = folder.manifest(options.trusted.as_ref())?;
+        folder.release(manifest, contract, options)
+    });
+    match opened {
+        Ok(release) => Ok((release, wanted.number)),
+        Err(problem) => Err(WatchError::Refused(Box::new(problem.refusal(&wanted)))),
+    }
+}
+
+impl Watcher {
+    /// Starts to watch. The first look comes at once; nothing waits for it.
+    ///
+    /// # Errors
+    /// [`WatchError::Thread`].
+    pub fn start(policy: Policy, source: impl Source + 'static, options: WatchOptions) -> Result<Watcher, WatchError> {
+        let (poll, step) = (options.poll, options.step);
+        let keeper = Keeper::new(policy.clone(), Box::new(source), options);
+        let board = Arc::new(Board { shown: Mutex::new(keeper.show(Instant::now())) });
+        let (events, inbox) = mpsc::channel();
+        let shown = Arc::clone(&board);
+        let thread = thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || watch(keeper, &inbox, &shown, poll, step))
+            .map_err(WatchError::Thread)?;
+        Ok(Watcher { policy, board, events, thread: Some(thread) })
+    }
+
+    /// What it is about. The model that is served is that of this moment, the rest that of the last look.
+    pub fn status(&self) -> WatchStatus {
+        let mut status = self.board.read().0.clone();
+        status.serving = self.policy.status().champion;
+        status
+    }
+
+    /// What came of all reloads since the start.
+    pub fn counts(&self) -> Counts {
+        self.board.read().1.clone()
+    }
+
+    /// Looks at the source at once and returns when that is done. What was refused and has not changed stays refused.
+    pub fn check_now(&self) -> WatchStatus {
+        self.ask(Event::Check)
+    }
+
+    /// Forgets what was refused and what was rolled back, so that it may be brought again, and looks at once.
+    pub fn forgive(&self) -> WatchStatus {
+        self.ask(Event::Forgive)
+    }
+
+    /// Whether the thread is there. It ends by [dropping](Drop) the watcher alone, unless something is wrong with the program.
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn ask(&self, event: impl FnOnce(SyncSender<()>) -> Event) -> WatchStatus {
+        let (done, answer) = mpsc::sync_channel(1);
+        if self.events.send(event(done)).is_ok() {
+            // A thread that is gone drops the sender, which ends the wait.
+            let _ = answer.recv();
+        }
+        self.status()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.events.send(Event::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Board {
+    fn read(&self) -> MutexGuard<'_, (WatchStatus, Counts)> {
+        // It is replaced whole.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread: the one owner of all that a watcher knows.
+fn watch(mut keeper: Keeper, inbox: &Receiver<Event>, board: &Board, poll: Duration, step: Duration) {
+    let mut next_look = Instant::now();
+    loop {
+        let now = Instant::now();
+        if now >= next_look {
+            keeper.look(now);
+            next_look = now + poll;
+        }
+        keeper.compare(now);
+        *board.read() = keeper.show(now);
+        let until_look = next_look.saturating_duration_since(Instant::now());
+        let wait = if keeper.is_comparing() { until_look.min(step) } else { until_look };
+        let done = match inbox.recv_timeout(wait) {
+            Err(RecvTimeoutError::Timeout) => continue,
+            Ok(Event::Check(done)) => done,
+            Ok(Event::Forgive(done)) => {
+                keeper.forgive();
+                done
+            }
+            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let now = Instant::now();
+        keeper.look(now);
+        keeper.compare(now);
+        *board.read() = keeper.show(now);
+        let _ = done.send(());
+    }
+    keeper.end();
+}

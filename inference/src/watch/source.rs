@@ -1,0 +1,204 @@
+//! Where releases come from, and which one is wanted.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bellwether_artifact::release::{manifest_path, onnx_path};
+use thiserror::Error;
+
+/// Says which release is wanted. It is asked at every look, so an answer should be cheap.
+pub trait Source: Send {
+    /// What it is, for people: a path, a name.
+    fn describe(&self) -> String;
+
+    /// The release that is wanted now; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// Where that cannot be found out. What is served stays, and the source is asked again.
+    fn wanted(&mut self) -> Result<Option<Wanted>, SourceError>;
+}
+
+/// A release folder, and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// Holds the release.
+    pub folder: PathBuf,
+    /// Its number, where it has one.
+    pub number: Option<u32>,
+    /// Where the folder has to lie once all links are followed; `None` where it may lie anywhere.
+    pub within: Option<PathBuf>,
+}
+
+/// Which release of several is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// The one that a name stands on, such as `champion`.
+    Name(String),
+    /// The one with the highest number.
+    Latest,
+    /// The one with this number.
+    Pinned(u32),
+}
+
+/// Why a source has no answer.
+#[derive(Debug, Error)]
+#[error("{text}")]
+pub struct SourceError {
+    /// What went wrong and what to do, for people.
+    pub text: String,
+}
+
+/// A folder that is a release, or a folder of them.
+///
+/// In a folder of releases, each lies in a folder whose name is its number, leading zeros or none; other names are no
+/// releases. A name is a folder, or a link to one of the others.
+#[derive(Clone, Debug)]
+pub struct FolderSource {
+    root: PathBuf,
+    /// `None` where the root is the release.
+    policy: Option<VersionPolicy>,
+}
+
+impl FolderSource {
+    /// Watches one release folder, whose files may be replaced.
+    pub fn release(folder: impl Into<PathBuf>) -> Self {
+        FolderSource { root: folder.into(), policy: None }
+    }
+
+    /// Watches a folder of releases.
+    pub fn releases(root: impl Into<PathBuf>, policy: VersionPolicy) -> Self {
+        FolderSource { root: root.into(), policy: Some(policy) }
+    }
+
+    /// The highest number with a manifest and a network.
+    fn latest(&self) -> Result<Option<Wanted>, SourceError> {
+        let mut latest = None::<Wanted>;
+        for entry in fs::read_dir(&self.root).map_err(|cause| self.unreadable(&cause))? {
+            let folder = entry.map_err(|cause| self.unreadable(&cause))?.path();
+            let number = number_of(&folder);
+            let later = number.is_some() && number > latest.as_ref().and_then(|wanted| wanted.number);
+            if later && manifest_path(&folder).exists() && onnx_path(&folder).exists() {
+                latest = Some(self.child(folder, number));
+            }
+        }
+        Ok(latest)
+    }
+
+    fn pinned(&self, number: u32) -> Result<Option<Wanted>, SourceError> {
+        for entry in fs::read_dir(&self.root).map_err(|cause| self.unreadable(&cause))? {
+            let folder = entry.map_err(|cause| self.unreadable(&cause))?.path();
+            if number_of(&folder) == Some(number) {
+                return Ok(Some(self.child(folder, Some(number))));
+            }
+        }
+        Ok(None)
+    }
+
+    fn named(&self, name: &str) -> Option<Wanted> {
+        let folder = self.root.join(name);
+        // A link says by itself which release it means, and that changes at once when the link is replaced.
+        let target = fs::canonicalize(&folder).ok()?;
+        let number = number_of(&target);
+        Some(self.child(target, number))
+    }
+
+    fn child(&self, folder: PathBuf, number: Option<u32>) -> Wanted {
+        Wanted { folder, number, within: Some(self.root.clone()) }
+    }
+
+    fn unreadable(&self, cause: &io::Error) -> SourceError {
+        SourceError {
+            text: format!("cannot read the folder of releases {}: {cause}; check the path", self.root.display()),
+        }
+    }
+}
+
+impl Source for FolderSource {
+    fn describe(&self) -> String {
+        let root = self.root.display();
+        match &self.policy {
+            None => format!("the release {root}"),
+            Some(VersionPolicy::Name(name)) => format!("{name} in {root}"),
+            Some(VersionPolicy::Latest) => format!("the latest in {root}"),
+            Some(VersionPolicy::Pinned(number)) => format!("number {number} in {root}"),
+        }
+    }
+
+    fn wanted(&mut self) -> Result<Option<Wanted>, SourceError> {
+        match &self.policy {
+            None => Ok(Some(Wanted { folder: self.root.clone(), number: None, within: None })),
+            Some(VersionPolicy::Latest) => self.latest(),
+            Some(VersionPolicy::Pinned(number)) => self.pinned(*number),
+            Some(VersionPolicy::Name(name)) => Ok(self.named(name)),
+        }
+    }
+}
+
+/// The number that a folder's name is.
+fn number_of(folder: &Path) -> Option<u32> {
+    let name = folder.file_name()?.to_str()?;
+    // `parse` alone would take a sign.
+    name.bytes().all(|digit| digit.is_ascii_digit()).then(|| name.parse().ok())?
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
+mod tests {
+    use super::*;
+
+    fn releases(root: &Path, names: &[&str]) {
+        for name in names {
+            fs::create_dir_all(root.join(name)).unwrap();
+            fs::write(manifest_path(&root.join(name)), "{}").unwrap();
+            fs::write(onnx_path(&root.join(name)), "").unwrap();
+        }
+    }
+
+    fn number(root: &Path, policy: VersionPolicy) -> Option<u32> {
+        FolderSource::releases(root, policy).wanted().unwrap().and_then(|wanted| wanted.number)
+    }
+
+    #[test]
+    fn the_latest_is_the_highest_complete_number() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(number(root.path(), VersionPolicy::Latest), None);
+        releases(root.path(), &["000002", "10", "9", "+11", "12x", ".tmp-13", "model"]);
+        assert_eq!(number(root.path(), VersionPolicy::Latest), Some(10));
+        fs::create_dir(root.path().join("11")).unwrap();
+        fs::write(manifest_path(&root.path().join("11")), "{}").unwrap();
+        assert_eq!(number(root.path(), VersionPolicy::Latest), Some(10));
+        fs::write(onnx_path(&root.path().join("11")), "").unwrap();
+        assert_eq!(number(root.path(), VersionPolicy::Latest), Some(11));
+    }
+
+    #[test]
+    fn a_pinned_number_is_found_with_zeros_or_without() {
+        let root = tempfile::tempdir().unwrap();
+        releases(root.path(), &["000002", "3"]);
+        let check =
+            |wanted: u32, found: Option<u32>| assert_eq!(number(root.path(), VersionPolicy::Pinned(wanted)), found);
+        check(2, Some(2));
+        check(3, Some(3));
+        check(4, None);
+    }
+
+    #[test]
+    fn a_name_is_what_its_link_points_to() {
+        let root = tempfile::tempdir().unwrap();
+        releases(root.path(), &["000001", "000002"]);
+        let name = || VersionPolicy::Name("champion".to_owned());
+        assert_eq!(number(root.path(), name()), None);
+        std::os::unix::fs::symlink("000001", root.path().join("champion")).unwrap();
+        assert_eq!(number(root.path(), name()), Some(1));
+        fs::remove_file(root.path().join("champion")).unwrap();
+        std::os::unix::fs::symlink("000002", root.path().join("champion")).unwrap();
+        assert_eq!(number(root.path(), name()), Some(2));
+    }
+
+    #[test]
+    fn a_missing_root_is_an_error_with_its_path() {
+        let mut source = FolderSource::releases("/does/not/exist", VersionPolicy::Latest);
+        assert!(source.wanted().unwrap_err().to_string().contains("/does/not/exist"));
+    }
+}

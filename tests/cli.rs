@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use bellwether_env_adapter::ingest::TelemetryWriter;
-use program::{bellwether, bellwether_in, files, shell, unread};
+use program::{bellwether, bellwether_in, files, keeps_schema, shell, unread};
 
 const VERBS: [&[&str]; 20] = [
     &[],
@@ -146,6 +146,7 @@ fn doctor_says_what_the_machine_has_and_what_is_used_of_it() {
     let at = folder.path();
     let report = bellwether(at, &["doctor", "--json"]).expect(0).json();
     insta::assert_json_snapshot!("doctor", shape(&report));
+    keeps_schema("doctor-report.schema.json", &report);
     assert!(report["instruction_sets"].as_array().unwrap().contains(&report["instruction_set_used"]));
     for amount in [&report["memory"]["total_bytes"], &report["runs"]["free_bytes"], &report["threads"]] {
         assert!(amount.as_u64().unwrap() > 0, "{report}");
@@ -221,6 +222,7 @@ fn missing_and_empty_inputs_are_named_and_nothing_is_written() {
     let report = bellwether(at, &[&["ingest", "--json", "--format", "jsonl", "broken.jsonl"], &out[..]].concat());
     let report = report.complains(2, &["no episode"]).json();
     assert_eq!((&report["out"], &report["quality"]["bad_lines"]["count"]), (&serde_json::Value::Null, &2.into()));
+    keeps_schema("ingest-report.schema.json", &report);
     assert_eq!(files(at), ["broken.jsonl", "empty.jsonl"]);
 }
 
@@ -233,6 +235,7 @@ fn what_is_wrong_with_recordings_is_counted_and_reported_with_its_line() {
     let arguments = ["ingest", "--format", "jsonl", "input.jsonl", "--out", "out.parquet", "--json"];
     let report = bellwether(at, &arguments).expect(0).json();
     assert_eq!(report["events"], 30);
+    keeps_schema("ingest-report.schema.json", &report);
     let lines = report["quality"]["bad_lines"].to_string();
     assert!(lines.contains("\"count\":2") && lines.contains("31") && lines.contains("32"), "{lines}");
     assert_eq!(files(at), ["input.jsonl", "out.parquet"]);
@@ -350,7 +353,8 @@ fn no_part_of_an_earlier_split_stays_beside_the_new_ones() {
     let split = ["split", "all.parquet", "--by", "family", "--out", "parts", "--shares"];
     bellwether(at, &[&split[..], &["0.4", "0.3", "0.3"]].concat()).expect(0);
     assert_eq!(files(&at.join("parts")), ["test.parquet", "train.parquet", "valid.parquet"]);
-    bellwether(at, &[&split[..], &["0.6", "0", "0.4"]].concat()).expect(0);
+    let report = bellwether(at, &[&split[..], &["0.6", "0", "0.4", "--json"]].concat()).expect(0).json();
+    keeps_schema("split-report.schema.json", &report);
     assert_eq!(files(&at.join("parts")), ["test.parquet", "train.parquet"]);
     bellwether(at, &["validate", "parts/train.parquet", "parts/test.parquet"]).expect(0);
     bellwether(at, &[&split[..], &["-0.2", "0", "1.2"]].concat()).complains(64, &["between 0 and 1"]);

@@ -89,11 +89,14 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
     assert_eq!((listed[0]["id"].as_str(), listed[0]["status"].as_str()), (Some(run), Some("complete")));
     let shown = bellwether(at, &[&runs[..], &["show", run]].concat()).expect(0).json();
     assert!(shown["metrics_records"].as_u64().unwrap() > 0);
-    bellwether(at, &[&runs[..], &["verify", run]].concat()).expect(0);
+    keeps_schema("runs-list.schema.json", &listed);
+    keeps_schema("runs-show.schema.json", &shown);
+    keeps_schema("runs-verify.schema.json", &bellwether(at, &[&runs[..], &["verify", run]].concat()).expect(0).json());
     let metrics = at.join("quickstart/runs").join(run).join("metrics.jsonl");
     let whole = std::fs::read(&metrics).unwrap();
     std::fs::write(&metrics, &whole[1..]).unwrap();
-    bellwether(at, &[&runs[..], &["verify", run]].concat()).complains(2, &["not what its manifest says"]);
+    let changed = bellwether(at, &[&runs[..], &["verify", run]].concat());
+    keeps_schema("runs-verify.schema.json", &changed.complains(2, &["not what its manifest says"]).json());
     std::fs::write(&metrics, whole).unwrap();
     let release = ["release", "--json", "--registry", "quickstart/releases"];
     let models = bellwether(at, &[&release[..], &["list"]].concat()).expect(0).json();
@@ -102,7 +105,9 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
 
     // The exported model is byte for byte the run's, and is not written twice.
     let export = ["export", run, "--runs", "quickstart/runs", "--out", "model", "--json"];
-    assert_eq!(bellwether(at, &export).expect(0).json()["model_version"], version);
+    let exported = bellwether(at, &export).expect(0).json();
+    keeps_schema("export-report.schema.json", &exported);
+    assert_eq!(exported["model_version"], version);
     bellwether(at, &export).complains(1, &["model"]);
     for file in ["model.onnx", "model.json"] {
         let made = at.join("quickstart/runs").join(run).join("model").join(file);
@@ -295,6 +300,7 @@ fn a_killed_run_is_aborted_readable_and_goes_on_to_the_same_bytes() {
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]["status"]), (1, &"aborted".into()));
     let id = listed[0]["id"].as_str().unwrap();
     let shown = bellwether(at, &["runs", "show", id, "--json"]).expect(0).json();
+    keeps_schema("runs-show.schema.json", &shown);
     assert!(shown["metrics_records"].as_u64().unwrap() > 0 && shown["last_metrics"].is_object(), "{shown}");
     let run = at.join("runs").join(id);
     assert!(!run.join("model").exists() && !run.join("evaluation.json").exists(), "the kill came too late");
@@ -303,7 +309,7 @@ fn a_killed_run_is_aborted_readable_and_goes_on_to_the_same_bytes() {
 
     // Taken up by mistake, it stays what it is.
     let mistaken = train(&[&long[..], &["--seed", "9", "--resume", id]].concat());
-    bellwether(at, &mistaken).complains(64, &["another configuration"]);
+    bellwether(at, &mistaken).complains(64, &["seeds.master was", "now 9"]);
     let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
     assert_eq!(listed[0]["status"], "aborted");
 
@@ -324,6 +330,7 @@ fn cross_validation_plays_every_episode_once_and_writes_nothing() {
     let evaluation = bellwether(at, &[&evaluate[..], &SMALL].concat()).expect(0).json();
     keeps_schema("evaluation.schema.json", &evaluation);
     let recordings = bellwether(at, &["validate", "--json", "reduced.parquet"]).expect(0).json();
+    keeps_schema("validation-report.schema.json", &recordings);
     assert_eq!(evaluation["episodes"], recordings["files"][0]["report"]["episodes"]);
     let families = evaluation["per_family"].as_object().unwrap();
     assert_eq!(families.len(), bellwether_corpus::jobs().lines().count() - 1);

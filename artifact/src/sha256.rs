@@ -9,7 +9,10 @@ use sha2::Digest;
 
 /// A SHA-256 digest (FIPS 180-4); printed, parsed and stored as 64 lowercase hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sha256([u8; 32]);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transparent))]
+pub struct Sha256(
+    #[cfg_attr(feature = "schema", schemars(with = "String", regex(pattern = "^[0-9a-f]{64}$")))] [u8; 32],
+);
 
 /// A text that is no SHA-256 digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use bellwether_artifact::{durable, release};
-use bellwether_registry::{RunManifest, RunPaths, RunReport, RunStatus, show_run};
+use bellwether_registry::{RunPaths, RunReport, RunStatus, show_run};
 use bellwether_trainer::evaluate::{Evaluation, OperatingPointReport};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -100,11 +100,11 @@ pub(crate) fn compare(folders: &[impl AsRef<Path>]) -> Result<Comparison, Failur
         evaluations.push(evaluation_of(&paths)?);
         reports.push(report);
     }
-    let data = rows(reports.iter().map(|report| inputs(&report.manifest)));
+    let data = rows(reports.iter().map(|report| report.manifest.data()));
     Ok(Comparison {
         same_data: data.iter().all(Row::is_constant),
         data,
-        settings: differing(reports.iter().map(|report| settings(&report.manifest)).collect::<Result<_, _>>()?),
+        settings: differing(reports.iter().map(|report| report.manifest.settings()).collect()),
         results: results(&evaluations),
         reproduced: reproduced(&reports, &runs),
         runs,
@@ -120,45 +120,6 @@ fn evaluation_of(paths: &RunPaths) -> Result<Option<Evaluation>, Failure> {
     let bytes = durable::read(&path, MAX_EVALUATION_BYTES)?;
     let evaluation = serde_json::from_slice(&bytes);
     Ok(Some(evaluation.with_context(|| format!("{} is no evaluation of this version", path.display()))?))
-}
-
-/// What a run read, by role; several files of one role are numbered.
-fn inputs(manifest: &RunManifest) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    for input in &manifest.inputs {
-        let role = |number: usize| if number == 1 { input.role.clone() } else { format!("{}.{number}", input.role) };
-        let free = (1..).map(role).find(|role| !found.contains_key(role));
-        found.insert(free.unwrap_or_default(), Value::from(input.sha256.to_string()));
-    }
-    found
-}
-
-/// Everything beside the data that decides the results of a run, by dotted key.
-fn settings(manifest: &RunManifest) -> Result<BTreeMap<String, Value>, Failure> {
-    let mut found = BTreeMap::new();
-    flatten("", &manifest.config, &mut found);
-    for (prefix, value) in [
-        ("seeds", serde_json::to_value(&manifest.seeds)?),
-        ("flags", serde_json::to_value(&manifest.flags)?),
-        ("versions", serde_json::to_value(&manifest.versions)?),
-        ("source", serde_json::to_value(&manifest.source)?),
-    ] {
-        flatten(prefix, &value, &mut found);
-    }
-    Ok(found)
-}
-
-/// Puts the leaves of nested objects under dotted keys; a list is a leaf.
-fn flatten(prefix: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                flatten(&path, value, found);
-            }
-        }
-        leaf => _ = found.insert(prefix.to_owned(), leaf.clone()),
-    }
 }
 
 /// All keys of all runs.

@@ -7,6 +7,7 @@ use bellwether_env_adapter::Action;
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::Isa;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Failure, Output, build, machine};
@@ -19,33 +20,52 @@ pub(crate) struct Arguments {
     runs: PathBuf,
 }
 
-#[derive(Serialize)]
-struct Report {
+/// What `doctor` reports as JSON.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "DoctorReport")]
+pub(crate) struct Report {
+    /// Version of this program.
     version: String,
+    /// What it was built from.
     source: SourceRevision,
+    /// Operating system and processor family.
     platform: String,
+    /// Name of the processor; null where the system does not say.
     processor: Option<String>,
+    /// Features of the processor that matter to kernels.
     processor_features: Vec<&'static str>,
     /// Threads that can run at once; training takes as many unless `trainer.threads` says otherwise.
     threads: usize,
     /// Instruction sets that kernels are written for and this processor has.
     instruction_sets: Vec<&'static str>,
+    /// The one that is used.
     instruction_set_used: &'static str,
+    /// Why that one.
     instruction_set_reason: &'static str,
+    /// Memory of the machine.
     memory: machine::Memory,
+    /// Room where runs are written.
     runs: machine::Disk,
+    /// Learners that this build has.
     learners: Vec<&'static str>,
+    /// SHA-256 of the feature specification.
     feature_spec: String,
+    /// Version of the set of actions.
     action_set: u32,
+    /// What optional parts of the project need, and whether it is here.
     parts: Vec<Part>,
 }
 
 /// Something that an optional part of the project needs.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Part {
+    /// What it is.
     name: &'static str,
+    /// Where it was found; null where it was not.
     path: Option<PathBuf>,
+    /// What needs it.
     needed_for: &'static str,
+    /// The command that installs it.
     install: &'static str,
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use bellwether_artifact::release::{self, Companions};
 use bellwether_registry::{RunPaths, RunStatus, find_run, show_run};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Failure, Output, model};
@@ -22,11 +23,17 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
-#[derive(Serialize)]
-struct Report {
+/// What `export` reports as JSON.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "ExportReport")]
+pub(crate) struct Report {
+    /// The folder that was written.
     out: PathBuf,
+    /// Version of the model, from its content.
     model_version: String,
+    /// SHA-256 of `model.onnx`.
     onnx_sha256: String,
+    /// Golden vectors that the loaded model reproduced to the last bit.
     golden_vectors: usize,
 }
 

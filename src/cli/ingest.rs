@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use bellwether_artifact::durable::DurableFile;
 use bellwether_env_adapter::ingest::{Format, Options, QualityReport, TelemetryWriter};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Failure, Output, keep_inputs};
@@ -30,8 +31,9 @@ pub(crate) struct Arguments {
 }
 
 /// What `ingest` reports as JSON.
-#[derive(Serialize)]
-struct Report<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "IngestReport")]
+pub(crate) struct Report<'a> {
     /// The telemetry file; null where no episode was found, so that nothing was written.
     out: Option<&'a Path>,
     events: u64,

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Memory, in bytes; null where the system does not say.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Memory {
     /// What the machine has.
     pub(crate) total_bytes: Option<u64>,
@@ -16,7 +17,7 @@ pub(crate) struct Memory {
 }
 
 /// Room in a file system.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Disk {
     /// The folder that was asked about; it need not exist yet.
     pub(crate) folder: PathBuf,

@@ -2,24 +2,34 @@
 
 use std::path::Path;
 
+use bellwether_env_adapter::ingest::ValidationReport;
+use bellwether_registry::{RunReport, RunSummary, Verification};
 use bellwether_trainer::config::TrainConfig;
 use schemars::transform::RecursiveTransform;
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, schema_for};
 use serde_json::Value;
 
-use super::{compare, decide, evaluate, quickstart, train};
+use super::{compare, decide, doctor, evaluate, export, ingest, quickstart, split, train};
 
 /// Set to write the files anew.
 const UPDATE: &str = "UPDATE_SCHEMAS";
 
 /// The files and what they must hold.
-fn schemas() -> [(&'static str, Value); 6] {
+fn schemas() -> [(&'static str, Value); 14] {
     [
         ("train-config.schema.json", config_schema()),
         ("train-report.schema.json", schema_for!(train::Report).to_value()),
         ("evaluation.schema.json", schema_for!(evaluate::Report).to_value()),
         ("quickstart-report.schema.json", schema_for!(quickstart::Report).to_value()),
         ("decision.schema.json", schema_for!(decide::Answer<'_>).to_value()),
+        ("doctor-report.schema.json", schema_for!(doctor::Report).to_value()),
+        ("export-report.schema.json", schema_for!(export::Report).to_value()),
+        ("ingest-report.schema.json", schema_for!(ingest::Report<'_>).to_value()),
+        ("split-report.schema.json", schema_for!(split::Report).to_value()),
+        ("validation-report.schema.json", schema_for!(ValidationReport).to_value()),
+        ("runs-list.schema.json", schema_for!(Vec<RunSummary>).to_value()),
+        ("runs-show.schema.json", schema_for!(RunReport).to_value()),
+        ("runs-verify.schema.json", schema_for!(Verification).to_value()),
         ("runs-compare.schema.json", schema_for!(compare::Comparison).to_value()),
     ]
 }

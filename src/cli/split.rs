@@ -10,6 +10,7 @@ use bellwether_env_adapter::ingest::{
     Assignment, DigestSink, LabelCounts, Leaks, Shares, Side, SplitBy, SplitList, SplitSink, TelemetryReader,
     TelemetryWriter, assign,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Failure, Output, keep_inputs};
@@ -48,8 +49,9 @@ enum By {
 }
 
 /// What `split` reports as JSON.
-#[derive(Serialize)]
-struct Report {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "SplitReport")]
+pub(crate) struct Report {
     parts: Vec<Part>,
     /// Episodes that the list does not name; they went nowhere.
     unlisted: u64,
@@ -59,7 +61,7 @@ struct Report {
 }
 
 /// One part of a split.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Part {
     pub(crate) side: Side,
     pub(crate) file: PathBuf,

@@ -128,12 +128,12 @@ pub enum RunError {
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
     /// The run to go on with had other data, another configuration or other code.
-    #[error(
-        "the run {run} was made from other data, another configuration or by another build; start a new run instead"
-    )]
+    #[error("the run {run} was begun on other terms ({differs}); go back to them, or start a new run")]
     OtherRun {
         /// Id of the run.
         run: String,
+        /// What differs: the first few keys, with what the run was begun with and what was asked for now.
+        differs: String,
     },
 }
 
@@ -269,8 +269,9 @@ fn open(
     let Some(folder) = request.resume else { return Ok(RunDirectory::create(request.runs, manifest)?) };
     // Asked before it is taken up: a slip of whoever calls changes nothing about the run.
     let paths = RunPaths::new(folder);
-    if RunManifest::read(&paths.manifest())?.fingerprint()? != fingerprint {
-        return Err(RunError::OtherRun { run: paths.id() });
+    let begun = RunManifest::read(&paths.manifest())?;
+    if begun.fingerprint()? != fingerprint {
+        return Err(RunError::OtherRun { run: paths.id(), differs: differences(&begun, &manifest) });
     }
     let mut directory = RunDirectory::resume(folder)?;
     let path = directory.paths().folder().join(CHECKPOINT);
@@ -279,13 +280,29 @@ fn open(
         let mut file = File::open(&path).map_err(|source| ArtifactError::io("open", &path, source))?;
         let checkpoint = Checkpoint::read(&mut file, training.released().len(), request.config.calibration.folds + 1)?;
         if checkpoint.fingerprint != fingerprint {
-            return Err(RunError::OtherRun { run: directory.id() });
+            let differs = "its checkpoint is of another run".to_owned();
+            return Err(RunError::OtherRun { run: directory.id(), differs });
         }
         training.restore(checkpoint.updates, &checkpoint.members)?;
         metrics_bytes = checkpoint.metrics_bytes;
     }
     directory.rewind_metrics(metrics_bytes)?;
     Ok(directory)
+}
+
+/// What differs between the terms that a run was begun on and those of now, in a line.
+fn differences(begun: &RunManifest, now: &RunManifest) -> String {
+    const TOLD: usize = 6;
+    let differing = begun.differences(now);
+    let mut told: Vec<String> =
+        differing.iter().take(TOLD).map(|(key, was, is)| format!("{key} was {was}, now {is}")).collect();
+    if differing.is_empty() {
+        // Name, command or format: no setting.
+        told.push("another name or command".to_owned());
+    } else if differing.len() > TOLD {
+        told.push(format!("and {} more", differing.len() - TOLD));
+    }
+    told.join("; ")
 }
 
 /// The metrics as curves for TensorBoard, in a file of this start of the run.

@@ -177,6 +177,7 @@ pub struct GoldenVector {
 
 /// The code that made a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SourceRevision {
     /// Version of the package.

@@ -17,6 +17,7 @@ const MAX_TEXT: usize = 200;
 
 /// What was read and what is wrong with it. Counts are complete; of examples the first [`MAX_EXAMPLES`] are kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct QualityReport {
     /// Files read.
@@ -63,6 +64,7 @@ pub struct QualityReport {
 
 /// Episodes by label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LabelCounts {
     /// Benign.
     pub benign: u64,
@@ -74,6 +76,7 @@ pub struct LabelCounts {
 
 /// A count with its first examples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Examples {
     /// How many there are.
     pub count: u64,
@@ -83,6 +86,7 @@ pub struct Examples {
 
 /// Counts by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tally {
     /// Counts of the first [`MAX_NAMES`] names.
     pub counts: BTreeMap<String, u64>,
@@ -93,6 +97,7 @@ pub struct Tally {
 
 /// Faulty places in files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problems {
     /// How many there are.
     pub count: u64,
@@ -102,6 +107,7 @@ pub struct Problems {
 
 /// One faulty place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// The file.
     pub file: String,

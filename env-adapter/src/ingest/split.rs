@@ -19,6 +19,7 @@ use crate::{EpisodeAttributes, Event, EventSink, Label};
 
 /// A part of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     /// What is learnt from.
@@ -67,6 +68,7 @@ pub struct Assignment {
 
 /// What several parts have in common and should not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Leaks {
     /// Ids in more than one part.
     pub ids: Examples,

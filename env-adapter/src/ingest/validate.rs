@@ -13,6 +13,7 @@ use crate::{EpisodeAttributes, Event, EventSink};
 
 /// What validation found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ValidationReport {
     /// The files, in the order given.
     pub files: Vec<FileReport>,
@@ -22,6 +23,7 @@ pub struct ValidationReport {
 
 /// What validation found in a file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FileReport {
     /// The file.
     pub file: String,

@@ -1,6 +1,6 @@
 //! The canonical record of a run: everything that its results are a function of, and the hashes of those results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bellwether_artifact::{ArtifactError, Sha256, SourceRevision, canonical_json, canonical_json_pretty, durable};
@@ -20,6 +20,7 @@ pub(crate) const MAX_JSON_BYTES: u64 = 64 * 1024 * 1024;
 /// The content of `manifest.json`. It holds no time, no host and no path of this machine, so two runs with the same
 /// content must give the same artefacts; one that does not is a bug.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RunManifest {
     /// [`MANIFEST_FORMAT`].
@@ -46,6 +47,7 @@ pub struct RunManifest {
 
 /// A file that a run read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InputFile {
     /// What it was used for: "train", "valid".
@@ -60,6 +62,7 @@ pub struct InputFile {
 
 /// A file that a run made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ArtifactEntry {
     /// Relative to the run's folder, with `/` between folders.
@@ -93,6 +96,49 @@ impl RunManifest {
         Ok(Sha256::of(canonical_json(&before)?.as_bytes()))
     }
 
+    /// Everything beside the data that decides the results, by dotted key: the configuration by its own keys, and what stands
+    /// under `seeds`, `flags`, `versions` and `source`. A list is one value.
+    pub fn settings(&self) -> BTreeMap<String, Value> {
+        let mut found = BTreeMap::new();
+        flatten("", &self.config, &mut found);
+        let SourceRevision { package, revision, modified } = &self.source;
+        found.extend(self.seeds.iter().map(|(name, seed)| (format!("seeds.{name}"), Value::from(*seed))));
+        found.extend(self.flags.iter().map(|(name, flag)| (format!("flags.{name}"), Value::from(flag.as_str()))));
+        found.extend(
+            self.versions.iter().map(|(name, version)| (format!("versions.{name}"), Value::from(version.as_str()))),
+        );
+        found.insert("source.package".to_owned(), Value::from(package.as_str()));
+        found.insert("source.revision".to_owned(), Value::from(revision.clone()));
+        found.insert("source.modified".to_owned(), Value::from(*modified));
+        found
+    }
+
+    /// SHA-256 of what was read, by role; several files of one role are numbered.
+    pub fn data(&self) -> BTreeMap<String, Value> {
+        let mut found = BTreeMap::new();
+        for input in &self.inputs {
+            let role =
+                |number: usize| if number == 1 { input.role.clone() } else { format!("{}.{number}", input.role) };
+            let free = (1..).map(role).find(|role| !found.contains_key(role));
+            found.insert(free.unwrap_or_default(), Value::from(input.sha256.to_string()));
+        }
+        found
+    }
+
+    /// The keys of settings and data in which another manifest differs, with both values, this one's first; null where there
+    /// is no such key.
+    pub fn differences(&self, other: &RunManifest) -> Vec<(String, Value, Value)> {
+        let all = |manifest: &RunManifest| {
+            let data = manifest.data().into_iter().map(|(role, hash)| (format!("data.{role}"), hash));
+            data.chain(manifest.settings()).collect::<BTreeMap<String, Value>>()
+        };
+        let (ours, theirs) = (all(self), all(other));
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let of = |values: &BTreeMap<String, Value>, key: &str| values.get(key).cloned().unwrap_or_default();
+        let pairs = keys.into_iter().map(|key| (key.clone(), of(&ours, key), of(&theirs, key)));
+        pairs.filter(|(_, one, other)| one != other).collect()
+    }
+
     /// The bytes of `manifest.json`.
     pub(crate) fn to_json(&self) -> Result<String, RegistryError> {
         check_name("name of a run", &self.name)?;
@@ -124,6 +170,19 @@ impl RunManifest {
             });
         }
         parse_json(bytes, path)
+    }
+}
+
+/// Puts the leaves of nested objects under dotted keys; a list is a leaf.
+fn flatten(prefix: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&path, value, found);
+            }
+        }
+        leaf => _ = found.insert(prefix.to_owned(), leaf.clone()),
     }
 }
 

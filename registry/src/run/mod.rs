@@ -47,6 +47,7 @@ pub struct RunDirectory {
 
 /// The content of `terminal.json`, the last thing a run writes; a run without one did not end by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Terminal {
     /// How it ended.
@@ -61,6 +62,7 @@ pub struct Terminal {
 
 /// How a run ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It did all it was asked for.
@@ -71,6 +73,7 @@ pub enum Outcome {
 
 /// The content of `host.json`: when and where a run was started. Nothing of it is hashed or decides a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HostFacts {
     /// When the run was created, in milliseconds since 1970.

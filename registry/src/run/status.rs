@@ -13,6 +13,7 @@ use crate::{RegistryError, clock};
 
 /// Where a run stands; derived from its terminal record and its lease, never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// No terminal record, and the process of the lease lives.
@@ -27,6 +28,7 @@ pub enum RunStatus {
 
 /// One line of a list of runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunSummary {
     /// The run's id, the name of its folder.
     pub id: String,
@@ -42,6 +44,7 @@ pub struct RunSummary {
 
 /// Everything about one run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunReport {
     /// The run's id.
     pub id: String,

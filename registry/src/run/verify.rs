@@ -11,6 +11,7 @@ use crate::{RegistryError, clock};
 
 /// One thing that is not as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Problem {
     /// A recorded file is gone or cannot be read.
@@ -38,6 +39,7 @@ pub enum Problem {
 
 /// The result of re-hashing a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Verification {
     /// The run's id.
     pub id: String,

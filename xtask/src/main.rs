@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool speaks on its outputs")]
 
+mod bench_peers;
+mod python;
 mod record_corpus;
 mod test;
 mod tidy;
@@ -17,6 +19,8 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Time ours and its peers in turn, and print the ratios as tables.
+    BenchPeers(bench_peers::Args),
     /// Record the jobs and emulations of `corpus/programs` under strace.
     RecordCorpus(record_corpus::Args),
     /// Set up what the tests need, run all of them, and say what was not run.
@@ -27,6 +31,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::BenchPeers(args) => bench_peers::run(&args),
         Task::RecordCorpus(args) => record_corpus::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args),

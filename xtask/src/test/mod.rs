@@ -1,7 +1,6 @@
 //! `cargo xtask test`: everything that decides whether the project is in order, in one command.
 
 mod junit;
-mod python;
 mod small_run;
 mod stages;
 
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::ValueEnum;
 
+use crate::python;
 use crate::workspace::Workspace;
 
 /// Arguments of `test`.

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use anyhow::Context;
 
 use super::small_run::{SmallRun, require_parity};
-use super::{Findings, Outcome, Stage, junit, python};
-use crate::tidy;
+use super::{Findings, Outcome, Stage, junit};
 use crate::workspace::{Workspace, cargo, shown};
+use crate::{python, tidy};
 
 /// One set of features for all stages, so that nothing is built twice: the defaults of every member.
 const WHOLE: [&str; 3] = ["--workspace", "--profile", "ci"];

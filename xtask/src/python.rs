@@ -13,13 +13,13 @@ const REQUIREMENTS: &str = "xtask/requirements.txt";
 
 /// A virtual environment in which everything of the requirements is installed.
 #[derive(Clone, Debug)]
-pub(super) struct Environment {
+pub(crate) struct Environment {
     folder: PathBuf,
 }
 
 impl Environment {
     /// The environment below the target folder, where it was set up for the present requirements.
-    pub(super) fn standing(workspace: &Workspace) -> Option<Environment> {
+    pub(crate) fn standing(workspace: &Workspace) -> Option<Environment> {
         let environment = Environment { folder: workspace.target.join("venv") };
         let installed = fs::read(environment.stamp()).ok()?;
         let wanted = fs::read(workspace.root.join(REQUIREMENTS)).ok()?;
@@ -27,12 +27,12 @@ impl Environment {
     }
 
     /// Its Python.
-    pub(super) fn interpreter(&self) -> PathBuf {
+    pub(crate) fn interpreter(&self) -> PathBuf {
         self.folder.join("bin/python")
     }
 
     /// The shared library of ONNX Runtime that came with its package.
-    pub(super) fn onnx_runtime(&self) -> Option<PathBuf> {
+    pub(crate) fn onnx_runtime(&self) -> Option<PathBuf> {
         let versions = fs::read_dir(self.folder.join("lib")).ok()?;
         let folders = versions.filter_map(|version| Some(version.ok()?.path().join("site-packages/onnxruntime/capi")));
         let files = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().filter_map(Result::ok);
@@ -50,7 +50,7 @@ impl Environment {
 }
 
 /// Makes the environment stand; the inner error says why it cannot on this machine.
-pub(super) fn set_up(workspace: &Workspace) -> anyhow::Result<Result<Environment, String>> {
+pub(crate) fn set_up(workspace: &Workspace) -> anyhow::Result<Result<Environment, String>> {
     if let Some(environment) = Environment::standing(workspace) {
         println!("{} stands", environment.folder.display());
         return Ok(Ok(environment));

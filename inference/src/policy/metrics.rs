@@ -155,7 +155,7 @@ impl Tally {
         self.decisions.iter().sum()
     }
 
-    pub(super) fn add(&mut self, other: &Tally) {
+    pub(crate) fn add(&mut self, other: &Tally) {
         self.decisions.resize(self.decisions.len().max(other.decisions.len()), 0);
         for (sum, count) in self.decisions.iter_mut().zip(&other.decisions) {
             *sum += count;

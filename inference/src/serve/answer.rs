@@ -5,6 +5,7 @@ use bellwether_env_adapter::spec::{element, encode_cost};
 use thiserror::Error;
 use tonic::Code;
 
+use super::decision_log::Place;
 use super::shared::Shared;
 use crate::engine::DecideError;
 use crate::policy::{Answer, Held, ModelId};
@@ -88,7 +89,8 @@ pub(super) fn answer<R>(
     shared.with_decider(|decider| {
         decider.hold(terms.episode, |held| {
             let cost = prepare(held, terms)?;
-            decide(shared, held, cost, state, mask).map(take)
+            let place = Place { episode_number: terms.episode, ..Place::default() };
+            decide(shared, held, cost, place, state, mask).map(take)
         })
     })
 }
@@ -104,11 +106,12 @@ pub(super) fn prepare(held: &Held<'_>, terms: Terms<'_>) -> Result<Option<f32>, 
     Ok(Some(encode_cost(cost)))
 }
 
-/// One decision by a held model, with this cost in the state.
+/// One decision by a held model, with this cost in the state; logged, where decisions are, with its place in the episode.
 pub(super) fn decide<'h>(
     shared: &Shared,
     held: &'h mut Held<'_>,
     cost: Option<f32>,
+    place: Place<'_>,
     state: &mut [f32],
     mask: &[bool],
 ) -> Result<Answer<'h>, Refused> {
@@ -117,11 +120,15 @@ pub(super) fn decide<'h>(
     }
     const ALL: [bool; 64] = [true; 64];
     let actions = shared.policy.actions().len();
-    match ALL.get(..actions) {
-        Some(all) if mask.is_empty() => Ok(held.decide(state, all)?),
-        None if mask.is_empty() => Ok(held.decide(state, &vec![true; actions])?),
-        _ => Ok(held.decide(state, mask)?),
+    let answer = match ALL.get(..actions) {
+        Some(all) if mask.is_empty() => held.decide(state, all)?,
+        None if mask.is_empty() => held.decide(state, &vec![true; actions])?,
+        _ => held.decide(state, mask)?,
+    };
+    if let Some(log) = &shared.decision_log {
+        log.record(place, state, &answer);
     }
+    Ok(answer)
 }
 
 /// Whether a client that asks for `asked` means this model.

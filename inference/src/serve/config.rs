@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ServeError;
+use super::{DecisionLogConfig, ServeError};
 
 /// Everything that a server is told before it starts. Every default is safe: loopback alone, no admin, everything bounded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct ServeConfig {
     pub tls: Option<TlsFiles>,
     /// Who may call.
     pub auth: AuthConfig,
+    /// Where decisions are logged; nowhere without it.
+    pub decisions: Option<DecisionLogConfig>,
 }
 
 /// What clients may use up. What is beyond is refused at once; nothing queues.
@@ -123,6 +125,7 @@ impl Default for ServeConfig {
             times: ServeTimes::default(),
             tls: None,
             auth: AuthConfig::default(),
+            decisions: None,
         }
     }
 }
@@ -204,6 +207,9 @@ impl ServeConfig {
             if value == 0 || value > DAY_MS {
                 return Err(refused(key, &format!("{value} ms is not within 1 ms to a day")));
             }
+        }
+        if let Some(decisions) = &self.decisions {
+            decisions.check()?;
         }
         for (key, value) in [("times.leave_ms", times.leave_ms), ("times.drain_ms", times.drain_ms)] {
             if value > DAY_MS {

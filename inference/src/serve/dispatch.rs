@@ -189,7 +189,8 @@ impl Body for Counted {
 impl Drop for Ending {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
-        self.shared.requests.ended(self.method, code, self.began.elapsed());
+        let elapsed = (!self.method.is_stream()).then(|| self.began.elapsed());
+        self.shared.requests.ended(self.method.index(), code as usize, elapsed);
         self.activity.ends();
     }
 }

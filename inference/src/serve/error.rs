@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::DecisionLogError;
+
 /// Why a server did not start. Nothing listens then.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -33,6 +35,9 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
+    /// Decisions cannot be logged.
+    #[error(transparent)]
+    DecisionLog(#[from] DecisionLogError),
     /// The system gives no thread or no event loop.
     #[error("cannot start a thread that answers: {0}")]
     Thread(io::Error),

@@ -6,15 +6,20 @@
 //! [`Server::drain`] ends it.
 
 mod answer;
+mod chain;
 mod config;
 mod connection;
 mod decide;
+mod decision_log;
 mod dispatch;
 mod error;
 mod health;
 mod listen;
+mod log_file;
 mod method;
+pub mod metrics;
 pub mod proto;
+mod requests;
 mod routes;
 mod secrets;
 mod shared;
@@ -22,9 +27,13 @@ mod stream;
 mod tls;
 mod worker;
 
+pub use chain::Chain;
 pub use config::{AuthConfig, ServeConfig, ServeLimits, ServeTimes, TlsFiles};
+pub use decision_log::{DecisionLog, DecisionLogConfig, DecisionLogCounts, DecisionLogError, DecisionLogWriter, Place};
 pub use error::ServeError;
-pub use shared::{Gauge, Phase, RequestCounts, Shared};
+pub use log_file::{LogFile, LogFileError, Rotation, put_aside};
+pub use requests::RequestCounts;
+pub use shared::{Gauge, Phase, Shared};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,6 +43,7 @@ use std::time::{Duration, Instant};
 
 use dispatch::Plane;
 use listen::UnixEndpoint;
+use metrics::Metrics;
 use secrets::Secrets;
 use serde::Serialize;
 use tls::Tls;
@@ -46,8 +56,10 @@ use crate::policy::Policy;
 pub struct Server {
     shared: Arc<Shared>,
     endpoints: Endpoints,
+    metrics: Arc<Metrics>,
     threads: Vec<JoinHandle<()>>,
     sockets: Vec<UnixEndpoint>,
+    log_writer: Option<DecisionLogWriter>,
 }
 
 /// Where a server listens.
@@ -84,6 +96,8 @@ impl Server {
         config.validate()?;
         let secrets = Secrets::read(&config.auth)?;
         let tls = config.tls.as_ref().map(Tls::read).transpose()?;
+        let log = config.decisions.as_ref().map(|log| DecisionLog::start(log, policy.actions())).transpose()?;
+        let (decision_log, log_writer) = log.unzip();
         let mut workers: Vec<Worker> = Vec::new();
         workers.resize_with(config.threads, Worker::default);
         let mut endpoints = Endpoints::default();
@@ -112,8 +126,9 @@ impl Server {
             *bound = Some(socket.path().to_owned());
             sockets.push(socket);
         }
-        let shared = Arc::new(Shared::new(policy, model_name.to_owned(), config, secrets, tls));
-        let mut server = Server { shared, endpoints, threads: Vec::new(), sockets };
+        let shared = Arc::new(Shared::new(policy, model_name.to_owned(), config, secrets, tls, decision_log));
+        let metrics = Arc::new(Metrics::new(&shared));
+        let mut server = Server { shared, metrics, endpoints, threads: Vec::new(), sockets, log_writer };
         for (number, worker) in workers.into_iter().enumerate() {
             let thread = thread::Builder::new().name(format!("bellwether-serve-{number}"));
             let running = worker.start(thread, Arc::clone(&server.shared)).map_err(ServeError::Thread)?;
@@ -130,6 +145,11 @@ impl Server {
     /// What its threads share: counters, the policy, the configuration.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What it counts, for a scrape.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Says that it leaves, takes no more connections, tells clients to go, and waits for what they have begun, as long as
@@ -170,6 +190,8 @@ impl Server {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
+        // Nobody decides any more, so what waits now is all there is.
+        self.log_writer = None;
     }
 }
 

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::decision_log::DecisionLog;
 use super::method::Method;
+use super::requests::{GRPC_CODES, RequestCounts};
 use super::tls::Tls;
 use super::{Secrets, ServeConfig};
 use crate::policy::{Decider, Policy};
@@ -33,8 +34,10 @@ pub struct Shared {
     pub connections: Gauge,
     /// Episodes that are open on streams.
     pub episodes: Gauge,
-    /// Requests by method and code.
+    /// Requests of gRPC that have ended.
     pub requests: RequestCounts,
+    /// Where decisions are logged.
+    pub(super) decision_log: Option<DecisionLog>,
     /// How far the server is on its way out.
     pub(super) phase: watch::Sender<Phase>,
 }
@@ -67,12 +70,6 @@ pub(super) struct Slot {
     gauge: fn(&Shared) -> &Gauge,
 }
 
-/// Requests that have ended, by method and by code of gRPC.
-#[derive(Debug)]
-pub struct RequestCounts {
-    cells: Vec<[AtomicU64; RequestCounts::CODES]>,
-}
-
 impl Gauge {
     fn new(limit: usize) -> Self {
         Gauge { now: AtomicUsize::new(0), limit, refused: AtomicU64::new(0) }
@@ -94,30 +91,6 @@ impl Gauge {
     }
 }
 
-impl RequestCounts {
-    /// Codes of gRPC, 0 to 16.
-    pub const CODES: usize = 17;
-
-    fn new() -> Self {
-        RequestCounts { cells: Method::ALL.iter().map(|_| Default::default()).collect() }
-    }
-
-    /// Counts a request that took `_elapsed` from its headers to the end of its answer.
-    pub(super) fn ended(&self, method: Method, code: tonic::Code, _elapsed: Duration) {
-        if let Some(cell) = self.cells.get(method.index()).and_then(|codes| codes.get(code as usize)) {
-            cell.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Every count that is not 0: path of the method, number of the code, count.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, usize, u64)> {
-        Method::ALL.iter().zip(&self.cells).flat_map(|(method, codes)| {
-            let counts = codes.iter().map(|cell| cell.load(Ordering::Relaxed)).enumerate();
-            counts.filter(|(_, count)| *count > 0).map(move |(code, count)| (method.path(), code, count))
-        })
-    }
-}
-
 impl Shared {
     pub(super) fn new(
         policy: Policy,
@@ -125,6 +98,7 @@ impl Shared {
         config: ServeConfig,
         secrets: Secrets,
         tls: Option<Tls>,
+        decision_log: Option<DecisionLog>,
     ) -> Self {
         static SERVERS: AtomicU64 = AtomicU64::new(0);
         Shared {
@@ -136,7 +110,8 @@ impl Shared {
             in_flight: Gauge::new(config.limits.in_flight),
             connections: Gauge::new(config.limits.connections),
             episodes: Gauge::new(config.limits.episodes),
-            requests: RequestCounts::new(),
+            requests: RequestCounts::new("grpc", Method::ALL.map(Method::path), &GRPC_CODES),
+            decision_log,
             phase: watch::Sender::new(Phase::Serving),
             config,
         }

@@ -7,4 +7,5 @@ mod manifests;
 mod nets;
 
 mod decide;
+mod observed;
 mod started;

@@ -1,0 +1,85 @@
+//! What operators see: metrics, and the log of decisions.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use bellwether_inference::serve::proto::policy::DecideRequest;
+use bellwether_inference::serve::{DecisionLogConfig, DecisionLogError, LogFileError, ServeConfig, ServeError, Server};
+use prometheus_parse::{Scrape, Value};
+use tonic::Code;
+
+use crate::nets::state_for;
+use crate::started::{WIDTH, client, network, policy, start};
+
+/// Waits for what is counted only after the client has its answer.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what} never came true");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The number in the one row that has all these labels, or 0 where there is none.
+pub(crate) fn number(text: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let page = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
+    let has = |sample: &&prometheus_parse::Sample| {
+        sample.metric == name && labels.iter().all(|(label, value)| sample.labels.get(label) == Some(*value))
+    };
+    let found: Vec<_> = page.samples.iter().filter(has).collect();
+    assert!(found.len() <= 1, "{name} {labels:?}: {found:?}");
+    found.first().map_or(0.0, |sample| match &sample.value {
+        Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => *value,
+        Value::Histogram(buckets) => buckets.last().unwrap().count,
+        other => panic!("{name}: {other:?}"),
+    })
+}
+
+#[tokio::test]
+async fn what_was_asked_is_counted_timed_and_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("decisions.jsonl");
+    let server = start(|config| config.decisions = Some(DecisionLogConfig::new(&path)));
+    let mut client = client(&server).await;
+    for episode in 0..30 {
+        let state = state_for(&network(1), episode);
+        let request = DecideRequest { state, episode: Some(episode), ..DecideRequest::default() };
+        client.decide(request).await.unwrap();
+    }
+    for _ in 0..7 {
+        let refused = client.decide(DecideRequest { state: vec![f32::NAN; WIDTH], ..DecideRequest::default() }).await;
+        assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    }
+    let method = [("protocol", "grpc"), ("method", "/bellwether.policy.v1.PolicyService/Decide")];
+    let counted = |code| {
+        let labels = [method[0], method[1], ("code", code)];
+        number(&server.metrics().render(), "bellwether_requests_total", &labels)
+    };
+    eventually("the count of refusals", || counted("INVALID_ARGUMENT") == 7.0);
+    assert_eq!(counted("OK"), 30.0);
+    let text = server.metrics().render();
+    assert_eq!(number(&text, "bellwether_request_duration_seconds", &method), 37.0);
+    assert_eq!(number(&text, "bellwether_decision_refusals_total", &[("reason", "non_finite_state")]), 7.0);
+    assert_eq!(number(&text, "bellwether_open", &[("what", "connections")]), 1.0);
+    assert_eq!(number(&text, "bellwether_open_limit", &[("what", "requests")]), 1024.0);
+    drop(client);
+    drop(server);
+    let lines = fs::read_to_string(&path).unwrap();
+    let episodes = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let numbers: Vec<u64> = episodes.map(|line| line["episode_number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..30).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_log_that_cannot_be_written_keeps_the_server_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        |log| ServeConfig { grpc: Some(([127, 0, 0, 1], 0).into()), decisions: Some(log), ..ServeConfig::default() };
+    let missing = DecisionLogConfig::new(folder.path().join("missing/decisions.jsonl"));
+    let refused = Server::start(config(missing), policy(1), "policy").unwrap_err();
+    assert!(matches!(refused, ServeError::DecisionLog(DecisionLogError::File(LogFileError::Open { .. }))));
+    let none = DecisionLogConfig { queue: 0, ..DecisionLogConfig::new(folder.path().join("decisions.jsonl")) };
+    let refused = config(none).validate().unwrap_err();
+    assert!(matches!(refused, ServeError::DecisionLog(DecisionLogError::Queue { .. })));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -58,7 +58,7 @@ fn release(widths: &[usize], seed: u64) -> LoadedRelease {
         golden: vec![golden],
         source: SourceRevision { package: "0.1.0".to_owned(), revision: None, modified: None },
     };
-    LoadedRelease { manifest: manifest.sealed().unwrap(), mlp, engine }
+    LoadedRelease { manifest: manifest.sealed().unwrap(), mlp: Some(mlp), engine }
 }
 
 fn policy(widths: &[usize], precision: Precision, time_every: u32) -> Policy {

@@ -122,6 +122,9 @@ fn rules() {
     refuses(|m| m.format_version = 3, "format_version is 3");
     refuses(|m| m.format_version = 2, "graph is None");
     refuses(|m| m.graph = Some(Graph::Dueling), "graph is Some(Dueling)");
+    let general =
+        |m: &mut ModelManifest| (m.format_version, m.graph) = (FORMAT_VERSION_WITH_GRAPH, Some(Graph::General));
+    refuses(general, "of a general graph only the first and the last");
     refuses(|m| m.name = "../up".into(), "name");
     refuses(|m| m.name = String::new(), "name");
     refuses(|m| m.widths = vec![5, 2], "must begin with features.width");

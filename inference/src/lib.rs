@@ -15,6 +15,8 @@ pub mod serve;
 #[cfg(feature = "watch")]
 pub mod watch;
 
-pub use engine::{DecideError, Decision, Engine, EngineError, Isa, Precision, Scratch};
+#[cfg(feature = "ort")]
+pub use engine::OnnxRuntime;
+pub use engine::{Backend, DecideError, Decision, Engine, EngineError, Isa, Precision, Scratch};
 pub use policy::{Answer, Decider, Policy, PolicyError};
-pub use release::{GoldenError, LoadedRelease, ReleaseError, load_release};
+pub use release::{Engines, GoldenError, LoadedRelease, ReleaseError, load_release};

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use bellwether_artifact::{ArtifactError, GoldenVector, ModelManifest, release};
+use bellwether_artifact::{ArtifactError, GoldenVector, Graph, ModelManifest, release};
 use thiserror::Error;
 
-use crate::engine::{DecideError, Engine, EngineError, Isa, Scratch};
+#[cfg(feature = "ort")]
+use crate::engine::OnnxRuntime;
+use crate::engine::{Backend, DecideError, Engine, EngineError, Isa, Scratch};
 use crate::model::{Expectation, Mlp, ModelError, load};
 
 /// A release whose file, contract and golden vectors were all checked.
@@ -13,10 +15,32 @@ use crate::model::{Expectation, Mlp, ModelError, load};
 pub struct LoadedRelease {
     /// `model.json`.
     pub manifest: ModelManifest,
-    /// The network.
-    pub mlp: Mlp,
+    /// The network; `None` of a general graph, which ONNX Runtime holds.
+    pub mlp: Option<Mlp>,
     /// The network, ready to decide.
     pub engine: Engine,
+}
+
+/// What may evaluate a model that is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engines {
+    /// The instruction set of the native kernels.
+    pub isa: Isa,
+    /// Where given, general graphs are loaded too, and evaluated by it; otherwise they are refused. Hostile files are refused
+    /// either way, before any engine sees them.
+    #[cfg(feature = "ort")]
+    pub onnx_runtime: Option<OnnxRuntime>,
+}
+
+impl From<Isa> for Engines {
+    /// The native engine alone.
+    fn from(isa: Isa) -> Self {
+        Engines {
+            isa,
+            #[cfg(feature = "ort")]
+            onnx_runtime: None,
+        }
+    }
 }
 
 /// Why a release was refused. The folder was not changed.
@@ -62,7 +86,7 @@ pub enum GoldenError {
         /// Why.
         cause: DecideError,
     },
-    /// The engine's q-values are not those of the vector, to the last bit.
+    /// The engine's q-values are not those of the vector: to the last bit, or with ONNX Runtime within its tolerance.
     #[error(
         "golden vector {index}: the q-value of action {action} is {found}, expected {expected}: do not serve this model"
     )]
@@ -95,15 +119,23 @@ impl From<ModelError> for ReleaseError {
 }
 
 /// Reads a release, each file once, and checks it: the manifest's rules, the network's hash, its graph, the contract in
-/// the network and in the manifest against `expectation`, and the golden vectors, which the engine on `isa` must
-/// reproduce bit for bit.
+/// the network and in the manifest against `expectation`, and the golden vectors, which the engine must reproduce: the native
+/// one bit for bit, ONNX Runtime within [`TOLERANCE`] and with the same actions. `engines` says what may evaluate it; an [`Isa`]
+/// is the native engine alone.
 ///
 /// # Errors
 /// The first violation.
-pub fn load_release(folder: &Path, expectation: &Expectation, isa: Isa) -> Result<LoadedRelease, ReleaseError> {
+pub fn load_release(
+    folder: &Path,
+    expectation: &Expectation,
+    engines: impl Into<Engines>,
+) -> Result<LoadedRelease, ReleaseError> {
     let release::Release { manifest, onnx } = release::read(folder)?;
-    check_release(manifest, &onnx, expectation, isa)
+    check_release(manifest, &onnx, expectation, engines)
 }
+
+/// How far a q-value of ONNX Runtime may be from that of a golden vector, relative to `max(1, |q|)`.
+pub const TOLERANCE: f64 = 1e-5;
 
 /// [`load_release`] without the folder: the manifest and the network are in memory, and the caller has checked that the
 /// network's hash is the manifest's.
@@ -114,13 +146,30 @@ pub fn check_release(
     manifest: ModelManifest,
     onnx: &[u8],
     expectation: &Expectation,
-    isa: Isa,
+    engines: impl Into<Engines>,
 ) -> Result<LoadedRelease, ReleaseError> {
-    let mlp = load(onnx, expectation)?;
-    check_binding(&manifest, onnx.len(), expectation, &mlp)?;
-    let engine = Engine::new(&mlp, isa)?;
+    let engines = engines.into();
+    let (mlp, engine) = match load(onnx, expectation) {
+        #[cfg(feature = "ort")]
+        Err(ModelError::General) if engines.onnx_runtime.is_some() => (None, general(onnx, expectation, &engines)?),
+        mlp => {
+            let mlp = mlp?;
+            let engine = Engine::new(&mlp, engines.isa)?;
+            (Some(mlp), engine)
+        }
+    };
+    check_binding(&manifest, onnx.len(), expectation, mlp.as_ref())?;
     check_golden(&manifest.golden, &engine, &mut engine.scratch())?;
     Ok(LoadedRelease { manifest, mlp, engine })
+}
+
+#[cfg(feature = "ort")]
+fn general(onnx: &[u8], expectation: &Expectation, engines: &Engines) -> Result<Engine, ReleaseError> {
+    let options = engines.onnx_runtime.clone().unwrap_or_default();
+    match Engine::on_onnx_runtime(onnx, expectation, engines.isa, &options) {
+        Err(EngineError::Model(error)) => Err(error.into()),
+        engine => Ok(engine?),
+    }
 }
 
 /// The golden vector of one state: what `engine` makes of it, to be kept in the manifest.
@@ -147,10 +196,12 @@ fn check_binding(
     manifest: &ModelManifest,
     onnx_bytes: usize,
     expectation: &Expectation,
-    mlp: &Mlp,
+    mlp: Option<&Mlp>,
 ) -> Result<(), ReleaseError> {
     let contract = &expectation.contract;
-    let widths: Vec<usize> = mlp.widths().collect();
+    let ends = || vec![contract.width, contract.actions.len()];
+    let widths = mlp.map_or_else(ends, |mlp| mlp.widths().collect());
+    let graph = mlp.map_or(Some(Graph::General), Mlp::graph);
     let (features, actions) = (&manifest.features, &manifest.actions);
     let facts = [
         ("onnx.bytes", manifest.onnx.bytes.to_string(), onnx_bytes.to_string()),
@@ -159,7 +210,7 @@ fn check_binding(
         ("actions.set_version", actions.set_version.to_string(), contract.action_set.to_string()),
         ("actions.names", actions.names.join(","), contract.actions.join(",")),
         ("widths", format!("{:?}", manifest.widths), format!("{widths:?}")),
-        ("graph", format!("{:?}", manifest.graph), format!("{:?}", mlp.graph())),
+        ("graph", format!("{:?}", manifest.graph), format!("{graph:?}")),
     ];
     for (field, found, expected) in facts {
         if found != expected {
@@ -169,7 +220,7 @@ fn check_binding(
     Ok(())
 }
 
-/// Runs the golden vectors in `scratch`: exactly, which must give the manifest's bytes, and as the engine decides.
+/// Runs the golden vectors in `scratch`: exactly, which must give the manifest's q-values, and as the engine decides.
 pub(crate) fn check_golden(golden: &[GoldenVector], engine: &Engine, scratch: &mut Scratch) -> Result<(), GoldenError> {
     if golden.is_empty() {
         return Err(GoldenError::Missing);
@@ -179,7 +230,7 @@ pub(crate) fn check_golden(golden: &[GoldenVector], engine: &Engine, scratch: &m
         let state = vector.dense_state(engine.width());
         let exact = engine.decide_exactly(scratch, &state, &vector.mask).map_err(refused)?;
         for (action, (&found, &expected)) in exact.q_values.iter().zip(&vector.q_values).enumerate() {
-            if found.to_bits() != expected.to_bits() {
+            if !reproduces(engine.backend(), found, expected) {
                 return Err(GoldenError::Values { index, action, found, expected });
             }
         }
@@ -190,4 +241,15 @@ pub(crate) fn check_golden(golden: &[GoldenVector], engine: &Engine, scratch: &m
         }
     }
     Ok(())
+}
+
+/// Whether a q-value is that of a golden vector.
+fn reproduces(backend: Backend, found: f32, expected: f32) -> bool {
+    match backend {
+        Backend::Native => found.to_bits() == expected.to_bits(),
+        Backend::OnnxRuntime => {
+            let (found, expected) = (f64::from(found), f64::from(expected));
+            (found - expected).abs() <= TOLERANCE * expected.abs().max(1.0)
+        }
+    }
 }

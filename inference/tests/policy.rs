@@ -277,7 +277,7 @@ fn metrics_keep_what_deciders_that_are_gone_have_counted() {
     let decisions: Vec<u64> = (0..5).map(|other| if other == action { 30 } else { 0 }).collect();
     assert_eq!((*id, &tally.decisions, tally.overflows), (status.champion, &decisions, 0));
     let expected = |refusal| match refusal {
-        Refusal::Overflow | Refusal::Scratch => 0,
+        Refusal::Overflow | Refusal::Scratch | Refusal::OnnxRuntime => 0,
         _ => 3,
     };
     assert_eq!(metrics.refusals, Refusal::ALL.map(|refusal| (refusal, expected(refusal))));

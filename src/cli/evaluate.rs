@@ -85,7 +85,8 @@ impl Arguments {
                 let config: TrainConfig = serde_json::from_value(release.manifest.training.clone())
                     .context("the model's training configuration is of another version of this program")?;
                 let episode_file = self.played.start(&release)?;
-                let (shape, parameters) = NetworkShape::from_mlp(&release.mlp).map_err(|error| anyhow!(error))?;
+                let (shape, parameters) =
+                    NetworkShape::from_mlp(model::network(&release)?).map_err(|error| anyhow!(error))?;
                 let recordings = run::read(&self.data, &config)?;
                 let train = self.train.as_ref().map(|path| run::read(path, &config)).transpose()?;
                 let operating_points: Vec<OperatingPoint> = release

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use bellwether_artifact::{ModelManifest, Sha256, release};
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
-use bellwether_inference::model::{Contract, Expectation};
+use bellwether_inference::model::{Contract, Expectation, Mlp};
 use bellwether_inference::{LoadedRelease, load_release};
 
 use super::{Failure, build};
@@ -20,6 +20,14 @@ pub(crate) fn load(folder: &Path) -> Result<LoadedRelease, Failure> {
     let contract = Contract::sandbox(spec.width(), Sha256::from_bytes(spec.hash()));
     Ok(load_release(folder, &Expectation::new(contract), build::isa()?)
         .with_context(|| format!("the model in {} is refused", folder.display()))?)
+}
+
+/// The network of a release, for what plays it otherwise than through an engine.
+pub(crate) fn network(release: &LoadedRelease) -> Result<&Mlp, Failure> {
+    release
+        .mlp
+        .as_ref()
+        .ok_or_else(|| Failure::Failed(anyhow!("a general graph decides, but cannot be evaluated here")))
 }
 
 /// Refuses a folder, or a file, in which no model lies.

@@ -96,7 +96,7 @@ impl EpisodeFile {
         data: &Path,
     ) -> Result<Report, Failure> {
         let EpisodeFile { file, player } = self;
-        let (shape, parameters) = NetworkShape::from_mlp(&release.mlp).map_err(|error| anyhow!(error))?;
+        let (shape, parameters) = NetworkShape::from_mlp(model::network(release)?).map_err(|error| anyhow!(error))?;
         let episodes: Vec<u32> = recordings.episodes().collect();
         let sources = [format!("sha256:{}", durable::hash_file(data)?.0)];
         let playing = Playing {

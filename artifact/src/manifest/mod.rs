@@ -69,6 +69,8 @@ pub enum Graph {
     /// A multi-layer perceptron whose last hidden layer feeds a value and advantages, which are joined to q-values. `widths` are
     /// those of the layers to the advantages, of which there are as many as q-values; the value is one more output.
     Dueling,
+    /// Any graph that keeps the interface, for ONNX Runtime. `widths` are those of the state and of the q-values alone.
+    General,
 }
 
 /// Identity of an ONNX file.

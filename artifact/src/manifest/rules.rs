@@ -1,7 +1,7 @@
 //! The rules that a `model.json` must keep beyond its shape.
 
 use super::{
-    FORMAT_VERSION, FORMAT_VERSION_WITH_GRAPH, GoldenVector, MAX_MANIFEST_BYTES, ModelManifest, OperatingPoint,
+    FORMAT_VERSION, FORMAT_VERSION_WITH_GRAPH, GoldenVector, Graph, MAX_MANIFEST_BYTES, ModelManifest, OperatingPoint,
 };
 use crate::{CanonicalError, ModelVersion, is_plain_name};
 
@@ -116,6 +116,12 @@ impl ModelManifest {
         ensure(self.widths.first() == Some(&self.features.width), "widths", &widths, "must begin with features.width")?;
         let actions = u32::try_from(self.actions.names.len()).ok();
         ensure(self.widths.last().copied() == actions, "widths", &widths, "must end with the number of actions")?;
+        ensure(
+            self.graph != Some(Graph::General) || self.widths.len() == 2,
+            "widths",
+            &widths,
+            "of a general graph only the first and the last are known",
+        )?;
         let events = self.features.window.max_events;
         ensure(events >= 1, "features.window.max_events", events, "a window holds at least one event")
     }

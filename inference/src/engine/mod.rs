@@ -1,6 +1,9 @@
-//! The native engine: one network, evaluated in f32 without allocating.
+//! The engine: one network, evaluated for one state at a time.
 //!
-//! **Numeric contract.** Every output of a layer is one chain, `acc = bias; for k in order { acc = fma(x_k, w_kj, acc) }`;
+//! The native kernels evaluate without allocating. With the feature `ort`, ONNX Runtime evaluates what they do not cover, under
+//! the same checks and with the same ranking of actions, though not to the same bytes.
+//!
+//! **Numeric contract** of the native kernels. Every output of a layer is one chain, `acc = bias; for k in order { acc = fma(x_k, w_kj, acc) }`;
 //! between layers stands `max(x, 0)`; a dueling head sums its advantages in the order of the actions, divides by their number for
 //! their mean `m`, and gives `q_a = V + (A_a - m)`; a q-value of zero is given as `+0`. That makes the q-values a function of the
 //! network and the state alone: every instruction set gives the same bytes, and so does a learner that keeps the chain.
@@ -10,21 +13,29 @@
 //! the sign. No larger difference can arise from it.
 
 mod certified;
+mod error;
 mod head;
 mod isa;
 mod kernels;
+mod native;
+#[cfg(feature = "ort")]
+mod onnx_runtime;
 mod slab;
 
+pub use error::{DecideError, EngineError};
 pub use isa::{Isa, UnknownIsa};
+#[cfg(feature = "ort")]
+pub use onnx_runtime::OnnxRuntime;
 
 use std::ops::RangeInclusive;
 
-use thiserror::Error;
-
-use crate::model::{Mlp, ModelError};
-use certified::{Certified, Workspace};
+use crate::model::Mlp;
+use certified::Workspace;
 use kernels::{Active, Kernel, all_within};
-use slab::{Lane, Slab};
+use native::Native;
+#[cfg(feature = "ort")]
+use onnx_runtime::Sessions;
+use slab::Lane;
 
 /// How decisions are computed. The action is the same either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,12 +50,38 @@ pub enum Precision {
 /// A network ready to decide. Cheap to share between threads; each brings its own [`Scratch`].
 #[derive(Debug)]
 pub struct Engine {
-    slab: Slab,
+    evaluator: Evaluator,
+    /// Checks states, whatever evaluates them.
     kernel: Kernel,
     state_range: RangeInclusive<f32>,
     precision: Precision,
-    /// Only where precision asks for it and the network permits it.
-    certified: Option<Certified>,
+}
+
+/// What evaluates a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// The kernels of this crate, under the numeric contract.
+    Native,
+    /// ONNX Runtime, whose sums are in an order of its own: other bytes, close by.
+    OnnxRuntime,
+}
+
+/// The network itself.
+#[derive(Debug)]
+enum Evaluator {
+    Native(Native),
+    #[cfg(feature = "ort")]
+    OnnxRuntime(Sessions),
+}
+
+impl Backend {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Backend::Native => "native",
+            Backend::OnnxRuntime => "onnxruntime",
+        }
+    }
 }
 
 /// The working memory of one thread, reused from call to call.
@@ -69,95 +106,12 @@ pub struct Decision<'a> {
     pub q_values: &'a [f32],
     /// Its q-value less that of the next best allowed action, at least 0; `None` where only one action is allowed.
     pub margin: Option<f32>,
-    /// Whether a certificate stands for the f32 kernel, which then was not run: see [`Precision::Certified`].
+    /// Whether 16-bit integers decided, under a certificate that the f32 kernel, which was not run, chooses the same action: see
+    /// [`Precision::Certified`]. Never of ONNX Runtime.
     pub certified: bool,
-    /// No q-value is further than this from that of the f32 kernel: 0 where that kernel gave them. The margin can be off by
-    /// twice as much.
+    /// No q-value is further than this from that of the f32 kernel: 0 where that kernel or ONNX Runtime gave them. The margin can
+    /// be off by twice as much.
     pub bound: f32,
-}
-
-/// Why an engine was not built.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// The network breaks the rules of [`Mlp::check`].
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The processor lacks the instruction set that was asked for.
-    #[error("this processor lacks {0}; leave the choice to Isa::best")]
-    IsaUnavailable(Isa),
-}
-
-/// Why a state was not decided. Nothing of it was scored.
-#[derive(Clone, Debug, PartialEq, Error)]
-#[non_exhaustive]
-pub enum DecideError {
-    /// The state has another width than the model.
-    #[error("the state has {found} values, the model wants {expected}")]
-    StateWidth {
-        /// Values in the state.
-        found: usize,
-        /// Width of the model.
-        expected: usize,
-    },
-    /// The mask has another width than the model has actions.
-    #[error("the mask has {found} entries, the model has {expected} actions")]
-    MaskWidth {
-        /// Entries of the mask.
-        found: usize,
-        /// Actions of the model.
-        expected: usize,
-    },
-    /// The mask allows no action.
-    #[error("the mask allows no action; one must be allowed")]
-    EmptyMask,
-    /// A value of the state is infinite or not a number.
-    #[error("value {index} of the state is {value}, which is not finite")]
-    NonFiniteState {
-        /// Position in the state.
-        index: usize,
-        /// The value.
-        value: f32,
-    },
-    /// A value of the state is outside the range that the model was built for.
-    #[error("value {index} of the state is {value}, outside {low} to {high}")]
-    StateOutOfRange {
-        /// Position in the state.
-        index: usize,
-        /// The value.
-        value: f32,
-        /// Lowest permitted value.
-        low: f32,
-        /// Highest permitted value.
-        high: f32,
-    },
-    /// An output of a hidden layer came out infinite or not a number: the weights are too large for such a state.
-    #[error("an output of layer {layer} is not finite: the weights overflow on this state; do not use the model")]
-    Overflow {
-        /// Number of the layer, from 0.
-        layer: usize,
-    },
-    /// A q-value came out infinite or not a number: the weights are too large for such a state.
-    #[error("the q-value of action {action} is not finite: the weights overflow on this state; do not use the model")]
-    NonFiniteValue {
-        /// Number of the action.
-        action: usize,
-    },
-    /// The scratch was made for a smaller network.
-    #[error("the scratch is too small for this model; make one with Engine::scratch")]
-    ScratchTooSmall,
-    /// The columns of a batch do not divide into the same number of rows.
-    #[error("{states} state values and {masks} mask entries are no batch of states of {width} and masks of {actions}")]
-    BatchShape {
-        /// Values in all states.
-        states: usize,
-        /// Entries in all masks.
-        masks: usize,
-        /// Width of the model.
-        width: usize,
-        /// Actions of the model.
-        actions: usize,
-    },
 }
 
 impl Engine {
@@ -171,22 +125,26 @@ impl Engine {
     pub fn new(mlp: &Mlp, isa: Isa) -> Result<Self, EngineError> {
         mlp.check()?;
         let kernel = Kernel::new(isa).ok_or(EngineError::IsaUnavailable(isa))?;
-        let (precision, state_range) = (Precision::Exact, Self::STATE_RANGE);
-        Ok(Engine { slab: Slab::new(mlp), kernel, state_range, precision, certified: None })
+        Ok(Engine::with(Evaluator::Native(Native::new(mlp)), kernel))
+    }
+
+    fn with(evaluator: Evaluator, kernel: Kernel) -> Self {
+        Engine { evaluator, kernel, state_range: Self::STATE_RANGE, precision: Precision::Exact }
     }
 
     /// The same engine, deciding with this precision; a new engine is exact. Certified decisions are prepared here, which takes
     /// some 10 ms for 64-256-256-6.
     ///
     /// Networks of one layer or more than 64 actions, weights past 2^40 and ranges of states past 2^20 always end at the f32
-    /// kernel.
+    /// kernel, and ONNX Runtime knows one precision.
     #[must_use]
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
-        self.certified = match precision {
-            Precision::Exact => None,
-            Precision::Certified => Certified::new(&self.slab, &self.state_range),
-        };
+        match &mut self.evaluator {
+            Evaluator::Native(native) => native.prepare(precision, &self.state_range),
+            #[cfg(feature = "ort")]
+            Evaluator::OnnxRuntime(_) => {}
+        }
         self
     }
 
@@ -200,12 +158,29 @@ impl Engine {
 
     /// Width of a state.
     pub fn width(&self) -> usize {
-        self.slab.inputs()
+        match &self.evaluator {
+            Evaluator::Native(native) => native.width(),
+            #[cfg(feature = "ort")]
+            Evaluator::OnnxRuntime(sessions) => sessions.width(),
+        }
     }
 
     /// Number of actions.
     pub fn actions(&self) -> usize {
-        self.slab.actions()
+        match &self.evaluator {
+            Evaluator::Native(native) => native.actions(),
+            #[cfg(feature = "ort")]
+            Evaluator::OnnxRuntime(sessions) => sessions.actions(),
+        }
+    }
+
+    /// What evaluates the network.
+    pub fn backend(&self) -> Backend {
+        match &self.evaluator {
+            Evaluator::Native(_) => Backend::Native,
+            #[cfg(feature = "ort")]
+            Evaluator::OnnxRuntime(_) => Backend::OnnxRuntime,
+        }
     }
 
     /// How decisions are computed.
@@ -213,7 +188,7 @@ impl Engine {
         self.precision
     }
 
-    /// The instruction set in use.
+    /// The instruction set of the kernels in use; beside ONNX Runtime they check states.
     pub fn isa(&self) -> Isa {
         self.kernel.isa()
     }
@@ -236,13 +211,13 @@ impl Engine {
         state: &[f32],
         mask: &[bool],
     ) -> Result<Decision<'s>, DecideError> {
-        let Some(certified) = &self.certified else {
-            return self.decide_exactly(scratch, state, mask);
-        };
         self.check(scratch, state, Some(mask))?;
-        let Scratch { lanes, active, workspace, q_values } = &mut *scratch;
-        let memory = (workspace, active, lanes.as_mut_slice(), &mut q_values[..mask.len()]);
-        let Some(found) = certified.decide(self.kernel, &self.slab, memory, state, mask) else {
+        let certificate = match &self.evaluator {
+            Evaluator::Native(native) => native.certify(self.kernel, scratch, state, mask),
+            #[cfg(feature = "ort")]
+            Evaluator::OnnxRuntime(_) => None,
+        };
+        let Some(found) = certificate else {
             return self.decide_in_f32(scratch, state, mask);
         };
         let q_values = &scratch.q_values[..mask.len()];
@@ -286,18 +261,14 @@ impl Engine {
     }
 
     fn q_values_in_f32<'s>(&self, scratch: &'s mut Scratch, state: &[f32]) -> Result<&'s [f32], DecideError> {
-        scratch.active.gather(self.kernel, state);
-        let last = self.slab.layers() - 1;
-        for index in 0..=last {
-            let layer = self.slab.layer(index);
-            let lanes = &mut scratch.lanes[..layer.bias.len()];
-            self.kernel.affine(&layer, &scratch.active, lanes);
-            if index < last && !scratch.active.gather_rectified(self.kernel, lanes, layer.outputs) {
-                return Err(DecideError::Overflow { layer: index });
+        match &self.evaluator {
+            Evaluator::Native(native) => native.q_values(self.kernel, scratch, state)?,
+            #[cfg(feature = "ort")]
+            Evaluator::OnnxRuntime(sessions) => {
+                sessions.q_values(state, &mut scratch.q_values[..sessions.actions()])?
             }
         }
-        let q_values = &mut scratch.q_values[..self.actions()];
-        head::join(&self.slab, &scratch.lanes, q_values);
+        let q_values = &scratch.q_values[..self.actions()];
         match q_values.iter().position(|value| !value.is_finite()) {
             Some(action) => Err(DecideError::NonFiniteValue { action }),
             None => Ok(q_values),
@@ -342,11 +313,6 @@ impl Engine {
         if scratch.fits(self) { Ok(()) } else { Err(DecideError::ScratchTooSmall) }
     }
 
-    fn widest_lanes(&self) -> usize {
-        let certified = self.certified.as_ref().map_or(0, Certified::lanes);
-        self.slab.widest_lanes().max(certified)
-    }
-
     fn check_state(&self, state: &[f32]) -> Result<(), DecideError> {
         let (found, expected) = (state.len(), self.width());
         if found != expected {
@@ -384,13 +350,10 @@ fn best(q_values: &[f32], mask: &[bool]) -> Option<(usize, Option<f32>)> {
 impl Scratch {
     /// Makes room for `engine`, which allocates only where the scratch was smaller.
     pub fn grow(&mut self, engine: &Engine) {
-        let (lanes, width) = (engine.widest_lanes(), engine.slab.widest_input());
-        if self.lanes.len() < lanes {
-            self.lanes.resize(lanes, Lane::ZERO);
-        }
-        self.active.grow(width);
-        if engine.certified.is_some() {
-            self.workspace.grow(engine.width(), width);
+        match &engine.evaluator {
+            Evaluator::Native(native) => native.grow(self),
+            #[cfg(feature = "ort")]
+            Evaluator::OnnxRuntime(_) => {}
         }
         if self.q_values.len() < engine.actions() {
             self.q_values.resize(engine.actions(), 0.0);
@@ -398,9 +361,11 @@ impl Scratch {
     }
 
     fn fits(&self, engine: &Engine) -> bool {
-        self.lanes.len() >= engine.widest_lanes()
-            && self.active.room() >= engine.slab.widest_input()
-            && self.q_values.len() >= engine.actions()
-            && (engine.certified.is_none() || self.workspace.fits(engine.width(), engine.slab.widest_input()))
+        let fits = match &engine.evaluator {
+            Evaluator::Native(native) => native.fits(self),
+            #[cfg(feature = "ort")]
+            Evaluator::OnnxRuntime(_) => true,
+        };
+        fits && self.q_values.len() >= engine.actions()
     }
 }

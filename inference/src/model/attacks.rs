@@ -160,7 +160,7 @@ fn another_container_is_refused() {
 #[test]
 fn another_contract_is_refused() {
     let entry = |index: usize, value: &str| changed(|model| model.metadata_props[index].value = Some(value.to_owned()));
-    refused!(entry(0, "3"), FormatVersion, "\"3\"");
+    refused!(entry(0, "4"), FormatVersion, "\"4\"");
     refused!(entry(1, &"cd".repeat(32)), FeatureSpec, "cdcd");
     refused!(entry(1, "cd"), Metadata, "SHA-256");
     refused!(entry(1, &"CD".repeat(32)), Metadata, "SHA-256");
@@ -193,7 +193,8 @@ fn another_graph_is_refused() {
     refused!(changed(|model| node(model, 6).output[0] = "other".to_owned()), Structure, "other");
     let relu = NodeProto { op_type: Some("Relu".to_owned()), ..NodeProto::default() };
     refused!(changed(|model| model.graph.as_mut().unwrap().node.push(relu)), Structure, "after the end");
-    let alpha = AttributeProto { name: Some("transB".to_owned()), i: Some(1), ints: Vec::new(), r#type: Some(2) };
+    let alpha =
+        AttributeProto { name: Some("transB".to_owned()), i: Some(1), r#type: Some(2), ..AttributeProto::default() };
     refused!(changed(|model| node(model, 0).attribute.push(alpha)), Attribute, "node 0");
     refused!(changed(|model| node(model, 6).attribute[2].i = Some(1)), Attribute, "select_last_index");
     refused!(changed(|model| node(model, 6).attribute.clear()), Attribute, "axis");
@@ -260,7 +261,7 @@ fn another_dueling_head_is_refused() {
         |version: &'static str| move |model: &mut ModelProto| model.metadata_props[0].value = Some(version.to_owned());
     refused!(changed_dueling(format("1")), FormatVersion, "\"1\", expected 2");
     refused!(changed(format("2")), FormatVersion, "\"2\", expected 1");
-    refused!(changed_dueling(format("3")), FormatVersion, "\"3\", expected 1 or 2");
+    refused!(changed_dueling(format("4")), FormatVersion, "\"4\", expected 1 or 2");
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) const OPSET: i64 = 17;
 pub(super) mod formats {
     pub(in super::super) const PLAIN: &str = "1";
     pub(in super::super) const DUELING: &str = "2";
+    /// Of a graph that only ONNX Runtime evaluates; nothing here writes one.
+    pub(in super::super) const GENERAL: &str = "3";
 }
 
 /// Names of the graph's inputs and outputs: part of the format.
@@ -62,6 +64,7 @@ pub fn encode(mlp: &Mlp, contract: &Contract) -> Result<Vec<u8>, ModelError> {
         initializer,
         input: vec![value(values::STATE, FLOAT, &[mlp.inputs()]), value(values::ACTION_MASK, BOOL, &[actions])],
         output: vec![value(values::Q_VALUES, FLOAT, &[actions]), value(values::ACTION, INT64, &[])],
+        value_info: Vec::new(),
     };
     let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
     let model = ModelProto {
@@ -176,7 +179,7 @@ pub(super) fn attributes(settings: &[(&str, Setting)]) -> Vec<AttributeProto> {
             Setting::One(value) => (Some(value), Vec::new(), ATTRIBUTE_INT),
             Setting::Many(values) => (None, values.to_vec(), ATTRIBUTE_INTS),
         };
-        AttributeProto { name: Some(name.to_owned()), i, ints, r#type: Some(kind) }
+        AttributeProto { name: Some(name.to_owned()), i, ints, r#type: Some(kind), ..AttributeProto::default() }
     };
     settings.iter().map(attribute).collect()
 }
@@ -187,7 +190,7 @@ fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
         output: vec![output.to_owned()],
         name: Some(format!("{output}_node")),
         op_type: Some(operator.to_owned()),
-        attribute: Vec::new(),
+        ..NodeProto::default()
     }
 }
 

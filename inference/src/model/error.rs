@@ -63,6 +63,12 @@ pub enum ModelError {
         /// Position in the file.
         offset: usize,
     },
+    /// A node holds a graph of its own.
+    #[error("byte {offset}: an attribute holds a graph; loops and branches are never permitted")]
+    Subgraph {
+        /// Position in the file.
+        offset: usize,
+    },
     /// The graph has sparse weights.
     #[error("byte {offset}: the graph has sparse weights; export them dense")]
     SparseInitializer {
@@ -121,6 +127,11 @@ pub enum ModelError {
         /// What this program reads.
         expected: String,
     },
+    /// The file holds a graph that the native engine does not evaluate, and says so by its format.
+    #[error(
+        "model format \"3\" is a graph for ONNX Runtime: use a program built with the feature `ort`, and let it load such models"
+    )]
+    General,
     /// The model was trained on states of another specification.
     #[error("the model wants states of feature specification {found}, expected {expected}: train it on this one")]
     FeatureSpec {
@@ -191,6 +202,16 @@ pub enum ModelError {
         /// Name of the operator.
         operator: String,
     },
+    /// An operator of a general graph that is of another domain, or not on the list.
+    #[error(
+        "node {node} is {operator:?}, which is not on the list for graphs of ONNX Runtime, see docs/formats/model.md"
+    )]
+    OperatorNotListed {
+        /// Position of the node in the graph.
+        node: usize,
+        /// Name of the operator, with its domain where it is not ai.onnx.
+        operator: String,
+    },
     /// An operator stands where another belongs, or is wired otherwise.
     #[error("node {node} does not fit the permitted graph: {reason}")]
     Structure {
@@ -217,8 +238,8 @@ pub enum ModelError {
         /// What was expected.
         reason: String,
     },
-    /// A tensor of another type than f32.
-    #[error("tensor {tensor:?} has ONNX type {found}; only f32 (1) is permitted")]
+    /// A tensor of another type than f32; in a general graph, than f32, i32, i64 and bool.
+    #[error("tensor {tensor:?} has ONNX type {found}; only f32 (1) is permitted, in a general graph also 6, 7 and 9")]
     DataType {
         /// Name of the tensor.
         tensor: String,

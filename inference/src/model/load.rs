@@ -6,7 +6,10 @@ use bellwether_artifact::Sha256;
 use prost::Message;
 
 use super::encode::{ARGMAX, IR_VERSION, MEAN, OPSET, Setting, attributes, format_of, formats, keys, value, values};
-use super::onnx::{BOOL, FLOAT, GraphProto, INT64, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use super::onnx::{
+    BOOL, FLOAT, GraphProto, INT64, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+};
+use super::wire::Kinds;
 use super::{Contract, Expectation, Head, Linear, Mlp, ModelError, limits, wire};
 
 /// The network of a model file that keeps the caller's expectation.
@@ -18,19 +21,24 @@ use super::{Contract, Expectation, Head, Linear, Mlp, ModelError, limits, wire};
 /// The first violation. No input panics.
 pub fn load(bytes: &[u8], expectation: &Expectation) -> Result<Mlp, ModelError> {
     let (mlp, found) = read(bytes, expectation.max_bytes)?;
-    let expected = &expectation.contract;
+    matches(&found, &expectation.contract)?;
+    Ok(mlp)
+}
+
+/// Checks the contract of a file against the expected one.
+pub(super) fn matches(found: &Contract, expected: &Contract) -> Result<(), ModelError> {
     if found.feature_spec != expected.feature_spec {
         let (found, expected) = (found.feature_spec, expected.feature_spec);
         return Err(ModelError::FeatureSpec { found, expected });
     }
     if found.action_set != expected.action_set || found.actions != expected.actions {
         let name = |contract: &Contract| format!("set {} ({})", contract.action_set, contract.actions.join(","));
-        return Err(ModelError::ActionSet { found: name(&found), expected: name(expected) });
+        return Err(ModelError::ActionSet { found: name(found), expected: name(expected) });
     }
     if found.width != expected.width {
         return Err(ModelError::Width { found: found.width, expected: expected.width });
     }
-    Ok(mlp)
+    Ok(())
 }
 
 /// The network of a model file and the contract that the file states, whatever that is.
@@ -40,15 +48,15 @@ pub fn load(bytes: &[u8], expectation: &Expectation) -> Result<Mlp, ModelError> 
 /// # Errors
 /// As [`load`], save for the contract.
 pub fn read(bytes: &[u8], max_bytes: usize) -> Result<(Mlp, Contract), ModelError> {
-    if bytes.len() > max_bytes {
-        return Err(ModelError::TooLarge { bytes: bytes.len(), limit: max_bytes });
+    if is_general(bytes, max_bytes) {
+        return Err(ModelError::General);
     }
-    wire::check(bytes)?;
-    let model = ModelProto::decode(bytes)
-        .map_err(|error| ModelError::Malformed { offset: bytes.len(), reason: error.to_string() })?;
-    canonical(&model, bytes)?;
-    header(&model)?;
+    let model = decode(bytes, max_bytes, Kinds::Native)?;
     let Metadata { format, feature_spec, action_set, actions } = metadata(&model)?;
+    if ![formats::PLAIN, formats::DUELING].contains(&format.as_str()) {
+        let expected = format!("{} or {}", formats::PLAIN, formats::DUELING);
+        return Err(ModelError::FormatVersion { found: format, expected });
+    }
     let graph = model.graph.ok_or_else(|| ModelError::Missing { what: "the graph".to_owned() })?;
     let mlp = network(&graph)?;
     mlp.check()?;
@@ -58,10 +66,40 @@ pub fn read(bytes: &[u8], max_bytes: usize) -> Result<(Mlp, Contract), ModelErro
     if mlp.outputs() != actions.len() {
         return Err(ModelError::Outputs { found: mlp.outputs(), expected: actions.len() });
     }
-    interface(&graph, &mlp)?;
+    interface(&graph, mlp.inputs(), mlp.outputs())?;
     let contract = Contract { width: mlp.inputs(), feature_spec, action_set, actions };
     contract.check()?;
     Ok((mlp, contract))
+}
+
+/// Whether a file says that it is for ONNX Runtime alone. Of a file that is refused in any case it is not said.
+pub fn is_general(bytes: &[u8], max_bytes: usize) -> bool {
+    /// The metadata; the decoder passes over the rest.
+    #[derive(Clone, PartialEq, Message)]
+    struct Label {
+        #[prost(message, repeated, tag = "14")]
+        metadata_props: Vec<StringStringEntryProto>,
+    }
+    let format = |entry: &StringStringEntryProto| {
+        entry.key.as_deref() == Some(keys::FORMAT) && entry.value.as_deref() == Some(formats::GENERAL)
+    };
+    // The walk bounds the number of entries before any is allocated.
+    bytes.len() <= max_bytes
+        && wire::check(bytes, Kinds::General).is_ok()
+        && Label::decode(bytes).is_ok_and(|label| label.metadata_props.iter().any(format))
+}
+
+/// The messages of a file: size, fields, spelling and container checked.
+pub(super) fn decode(bytes: &[u8], max_bytes: usize, kinds: Kinds) -> Result<ModelProto, ModelError> {
+    if bytes.len() > max_bytes {
+        return Err(ModelError::TooLarge { bytes: bytes.len(), limit: max_bytes });
+    }
+    wire::check(bytes, kinds)?;
+    let model = ModelProto::decode(bytes)
+        .map_err(|error| ModelError::Malformed { offset: bytes.len(), reason: error.to_string() })?;
+    canonical(&model, bytes)?;
+    header(&model)?;
+    Ok(model)
 }
 
 /// What was understood must be all that there is: writing it again gives the same bytes.
@@ -91,14 +129,14 @@ fn header(model: &ModelProto) -> Result<(), ModelError> {
 }
 
 /// What a file says about itself.
-struct Metadata {
-    format: String,
-    feature_spec: Sha256,
-    action_set: u32,
-    actions: Vec<String>,
+pub(super) struct Metadata {
+    pub(super) format: String,
+    pub(super) feature_spec: Sha256,
+    pub(super) action_set: u32,
+    pub(super) actions: Vec<String>,
 }
 
-fn metadata(model: &ModelProto) -> Result<Metadata, ModelError> {
+pub(super) fn metadata(model: &ModelProto) -> Result<Metadata, ModelError> {
     let refuse = |key: &str, reason: &str| ModelError::Metadata { key: key.to_owned(), reason: reason.to_owned() };
     let mut found = BTreeMap::new();
     for entry in &model.metadata_props {
@@ -111,12 +149,7 @@ fn metadata(model: &ModelProto) -> Result<Metadata, ModelError> {
         }
     }
     let take = |key| found.get(key).copied().ok_or_else(|| ModelError::Missing { what: format!("metadata {key}") });
-    let format = take(keys::FORMAT)?;
-    if ![formats::PLAIN, formats::DUELING].contains(&format) {
-        let expected = format!("{} or {}", formats::PLAIN, formats::DUELING);
-        return Err(ModelError::FormatVersion { found: format.to_owned(), expected });
-    }
-    let format = format.to_owned();
+    let format = take(keys::FORMAT)?.to_owned();
     let set = take(keys::ACTION_SET)?;
     let action_set = set.parse::<u32>().ok().filter(|number| number.to_string() == set);
     let action_set = action_set.ok_or_else(|| refuse(keys::ACTION_SET, "not a version number"))?;
@@ -127,12 +160,12 @@ fn metadata(model: &ModelProto) -> Result<Metadata, ModelError> {
 }
 
 /// The graph's tensors by name; [`Tensors::take`] hands each out once.
-struct Tensors<'a>(BTreeMap<&'a str, &'a TensorProto>);
+pub(super) struct Tensors<'a>(pub(super) BTreeMap<&'a str, &'a TensorProto>);
 
 /// The one chain of layers that the nodes spell out, and its head. Nodes stand in the order in which they are written: a chain has
 /// no other, and of the two branches of a dueling head the advantages come first.
 fn network(graph: &GraphProto) -> Result<Mlp, ModelError> {
-    let mut tensors = names(graph)?;
+    let mut tensors = names(graph, false)?;
     let mut nodes = Nodes { graph, next: 0 };
     let (mut layers, mut head) = (Vec::new(), Head::Plain);
     let mut flow = values::STATE;
@@ -182,8 +215,9 @@ fn dueling(nodes: &mut Nodes<'_>, tensors: &mut Tensors<'_>, flow: &str, advanta
     Ok(Head::Dueling(layer))
 }
 
-/// Checks that every name stands for one thing and that every node reads what exists by then.
-fn names(graph: &GraphProto) -> Result<Tensors<'_>, ModelError> {
+/// Checks that every name stands for one thing and that every node reads what exists by then. Where names may be left `blank`, an
+/// empty one stands for an input or output that is not given.
+pub(super) fn names(graph: &GraphProto, blank: bool) -> Result<Tensors<'_>, ModelError> {
     let produced: BTreeSet<&str> = graph.node.iter().flat_map(|node| &node.output).map(String::as_str).collect();
     let mut known = BTreeSet::new();
     let define = |known: &mut BTreeSet<String>, name: &str| match name {
@@ -201,7 +235,8 @@ fn names(graph: &GraphProto) -> Result<Tensors<'_>, ModelError> {
         tensors.insert(name, tensor);
     }
     for (index, node) in graph.node.iter().enumerate() {
-        if let Some(value) = node.input.iter().find(|name| !known.contains(name.as_str())) {
+        let given = |name: &&String| !(blank && name.is_empty());
+        if let Some(value) = node.input.iter().filter(given).find(|name| !known.contains(name.as_str())) {
             let (node, cyclic, value) = (index, produced.contains(value.as_str()), value.clone());
             return Err(if cyclic {
                 ModelError::Cycle { node, value }
@@ -209,7 +244,7 @@ fn names(graph: &GraphProto) -> Result<Tensors<'_>, ModelError> {
                 ModelError::UndefinedValue { node, value }
             });
         }
-        for name in &node.output {
+        for name in node.output.iter().filter(given) {
             define(&mut known, name)?;
         }
     }
@@ -256,7 +291,7 @@ impl<'a> Tensors<'a> {
     }
 }
 
-fn dimension(tensor: &str, found: i64) -> Result<usize, ModelError> {
+pub(super) fn dimension(tensor: &str, found: i64) -> Result<usize, ModelError> {
     match usize::try_from(found) {
         Ok(dim) if dim > 0 && dim <= limits::MAX_WIDTH => Ok(dim),
         _ => Err(ModelError::Dimension { tensor: tensor.to_owned(), found }),
@@ -331,10 +366,9 @@ fn structure(node: usize, reason: String) -> ModelError {
     ModelError::Structure { node, reason }
 }
 
-/// Checks the graph's inputs and outputs against the widths of the network.
-fn interface(graph: &GraphProto, mlp: &Mlp) -> Result<(), ModelError> {
-    let actions = mlp.outputs();
-    let inputs = [value(values::STATE, FLOAT, &[mlp.inputs()]), value(values::ACTION_MASK, BOOL, &[actions])];
+/// Checks the graph's inputs and outputs against the widths of a state and of the q-values.
+pub(super) fn interface(graph: &GraphProto, width: usize, actions: usize) -> Result<(), ModelError> {
+    let inputs = [value(values::STATE, FLOAT, &[width]), value(values::ACTION_MASK, BOOL, &[actions])];
     let outputs = [value(values::Q_VALUES, FLOAT, &[actions]), value(values::ACTION, INT64, &[])];
     ports("input", &graph.input, &inputs)?;
     ports("output", &graph.output, &outputs)

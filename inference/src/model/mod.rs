@@ -1,20 +1,23 @@
 //! The network that a model file holds, and the contract it was trained for.
 //!
-//! A model file is ONNX, restricted to one graph shape (`docs/formats/model.md`). [`encode`] writes it, the same bytes
-//! for the same network; [`load`] reads that shape and refuses everything else.
+//! A model file is ONNX, restricted to one graph for each format (`docs/formats/model.md`). [`encode`] writes it, the same bytes
+//! for the same network; [`load`] reads those graphs and refuses everything else. What ONNX Runtime alone evaluates is a format
+//! of its own, which [`check_general`] checks.
 
 #[cfg(test)]
 mod attacks;
 mod encode;
 mod error;
 pub mod fuzz;
+mod general;
 mod load;
 mod onnx;
 mod wire;
 
 pub use encode::encode;
 pub use error::ModelError;
-pub use load::{load, read};
+pub use general::{GENERAL_OPERATORS, check_general};
+pub use load::{is_general, load, read};
 
 use bellwether_artifact::{Graph, Sha256};
 use bellwether_env_adapter::Action;

@@ -1,12 +1,14 @@
 //! The messages of ONNX that a model file uses, field numbers as in the public `onnx.proto` (IR version 8).
 //!
-//! Only fields that the format uses are declared. The decoder would skip any other one silently, so [`super::wire`]
-//! walks the bytes first and refuses what is not declared here.
+//! Only fields that some format uses are declared. The decoder would skip any other one silently, so [`super::wire`]
+//! walks the bytes first and refuses what is not declared here, or not used by the format at hand.
 
 use prost::Message;
 
 /// ONNX element type of f32.
 pub(super) const FLOAT: i32 = 1;
+/// ONNX element type of i32.
+pub(super) const INT32: i32 = 6;
 /// ONNX element type of i64.
 pub(super) const INT64: i32 = 7;
 /// ONNX element type of bool.
@@ -60,6 +62,8 @@ pub(super) struct GraphProto {
     pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
+    #[prost(message, repeated, tag = "13")]
+    pub value_info: Vec<ValueInfoProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,14 +78,24 @@ pub(super) struct NodeProto {
     pub op_type: Option<String>,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
+    #[prost(string, optional, tag = "7")]
+    pub domain: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct AttributeProto {
     #[prost(string, optional, tag = "1")]
     pub name: Option<String>,
+    #[prost(float, optional, tag = "2")]
+    pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(string, optional, tag = "4")]
+    pub s: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    pub t: Option<TensorProto>,
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(int32, optional, tag = "20")]

@@ -9,6 +9,8 @@ use super::{ModelError, limits};
 enum Kind {
     /// A number of up to 64 bits.
     Number,
+    /// An f32.
+    Single,
     /// UTF-8 of bounded length.
     Text,
     /// Raw bytes.
@@ -29,17 +31,20 @@ struct Schema {
 const ONCE: bool = false;
 const MANY: bool = true;
 
-static MODEL: Schema = Schema {
-    name: "ModelProto",
-    fields: &[
+/// What every model file may hold around this graph.
+const fn model(graph: &'static Schema) -> [Field; 6] {
+    [
         Field(1, ONCE, Kind::Number),
         Field(2, ONCE, Kind::Text),
         Field(3, ONCE, Kind::Text),
-        Field(7, ONCE, Kind::Message(&GRAPH)),
+        Field(7, ONCE, Kind::Message(graph)),
         Field(8, MANY, Kind::Message(&OPERATOR_SET)),
         Field(14, MANY, Kind::Message(&ENTRY)),
-    ],
-};
+    ]
+}
+
+static MODEL: Schema = Schema { name: "ModelProto", fields: &model(&GRAPH) };
+static GENERAL_MODEL: Schema = Schema { name: "ModelProto", fields: &model(&GENERAL_GRAPH) };
 static OPERATOR_SET: Schema =
     Schema { name: "OperatorSetIdProto", fields: &[Field(1, ONCE, Kind::Text), Field(2, ONCE, Kind::Number)] };
 static ENTRY: Schema =
@@ -73,6 +78,41 @@ static ATTRIBUTE: Schema = Schema {
         Field(20, ONCE, Kind::Number),
     ],
 };
+static GENERAL_GRAPH: Schema = Schema {
+    name: "GraphProto",
+    fields: &[
+        Field(1, MANY, Kind::Message(&GENERAL_NODE)),
+        Field(2, ONCE, Kind::Text),
+        Field(5, MANY, Kind::Message(&TENSOR)),
+        Field(11, MANY, Kind::Message(&VALUE_INFO)),
+        Field(12, MANY, Kind::Message(&VALUE_INFO)),
+        Field(13, MANY, Kind::Message(&VALUE_INFO)),
+    ],
+};
+static GENERAL_NODE: Schema = Schema {
+    name: "NodeProto",
+    fields: &[
+        Field(1, MANY, Kind::Text),
+        Field(2, MANY, Kind::Text),
+        Field(3, ONCE, Kind::Text),
+        Field(4, ONCE, Kind::Text),
+        Field(5, MANY, Kind::Message(&GENERAL_ATTRIBUTE)),
+        Field(7, ONCE, Kind::Text),
+    ],
+};
+static GENERAL_ATTRIBUTE: Schema = Schema {
+    name: "AttributeProto",
+    fields: &[
+        Field(1, ONCE, Kind::Text),
+        Field(2, ONCE, Kind::Single),
+        Field(3, ONCE, Kind::Number),
+        Field(4, ONCE, Kind::Text),
+        Field(5, ONCE, Kind::Message(&TENSOR)),
+        Field(7, MANY, Kind::Single),
+        Field(8, MANY, Kind::Number),
+        Field(20, ONCE, Kind::Number),
+    ],
+};
 static TENSOR: Schema = Schema {
     name: "TensorProto",
     fields: &[
@@ -91,11 +131,23 @@ static SHAPE: Schema = Schema { name: "TensorShapeProto", fields: &[Field(1, MAN
 static DIMENSION: Schema =
     Schema { name: "TensorShapeProto.Dimension", fields: &[Field(1, ONCE, Kind::Number), Field(2, ONCE, Kind::Text)] };
 
+/// Which files are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kinds {
+    /// Those that the native engine evaluates.
+    Native,
+    /// Those that only ONNX Runtime does: attributes hold more.
+    General,
+}
+
 /// Walks the whole file. Afterwards each field is one of the allow-list, ends where its parent ends or before, and there
 /// are at most [`limits::MAX_FIELDS`] of them.
-pub(super) fn check(bytes: &[u8]) -> Result<(), ModelError> {
-    let mut cursor = Cursor { bytes, offset: 0, fields: 0 };
-    cursor.message(&MODEL, bytes.len())
+pub(super) fn check(bytes: &[u8], kinds: Kinds) -> Result<(), ModelError> {
+    let schema = match kinds {
+        Kinds::Native => &MODEL,
+        Kinds::General => &GENERAL_MODEL,
+    };
+    Cursor { bytes, offset: 0, fields: 0 }.message(schema, bytes.len())
 }
 
 struct Cursor<'a> {
@@ -129,6 +181,7 @@ impl Cursor<'_> {
                 (Kind::Number, 0) => {
                     self.number(end)?;
                 }
+                (Kind::Single, 5) if end - self.offset >= size_of::<f32>() => self.offset += size_of::<f32>(),
                 (Kind::Text, 2) => {
                     let (start, stop) = self.span(end)?;
                     if stop - start > limits::MAX_TEXT_BYTES {
@@ -201,6 +254,7 @@ fn refused(message: &'static str, field: u32, offset: usize) -> ModelError {
         ("TensorProto", 13 | 14) => ModelError::ExternalData { offset },
         ("ModelProto", 25) => ModelError::Functions { offset },
         ("GraphProto", 15) => ModelError::SparseInitializer { offset },
+        ("AttributeProto", 6 | 11) => ModelError::Subgraph { offset },
         _ => ModelError::UnknownField { offset, message, field },
     }
 }

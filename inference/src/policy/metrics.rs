@@ -30,6 +30,8 @@ pub enum Refusal {
     Overflow,
     /// The decider's memory is too small for the model, which a policy never lets happen.
     Scratch,
+    /// ONNX Runtime failed.
+    OnnxRuntime,
 }
 
 /// What one model did.
@@ -108,7 +110,7 @@ pub(super) struct Layout {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::StateWidth,
         Refusal::MaskWidth,
         Refusal::EmptyMask,
@@ -117,6 +119,7 @@ impl Refusal {
         Refusal::BatchShape,
         Refusal::Overflow,
         Refusal::Scratch,
+        Refusal::OnnxRuntime,
     ];
 
     /// Its name as a label.
@@ -130,6 +133,7 @@ impl Refusal {
             Refusal::BatchShape => "batch_shape",
             Refusal::Overflow => "overflow",
             Refusal::Scratch => "scratch",
+            Refusal::OnnxRuntime => "onnx_runtime",
         }
     }
 }
@@ -145,6 +149,7 @@ impl From<&DecideError> for Refusal {
             DecideError::BatchShape { .. } => Refusal::BatchShape,
             DecideError::Overflow { .. } | DecideError::NonFiniteValue { .. } => Refusal::Overflow,
             DecideError::ScratchTooSmall => Refusal::Scratch,
+            DecideError::OnnxRuntime { .. } => Refusal::OnnxRuntime,
         }
     }
 }

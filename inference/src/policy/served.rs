@@ -145,7 +145,9 @@ impl Terms {
             }
         }
         let limit = self.limits.hidden_width;
-        let hidden = &mlp.layers[..mlp.layers.len().saturating_sub(1)];
+        // A general graph has memory of its own.
+        let layers = mlp.as_ref().map_or(&[][..], |mlp| mlp.layers.as_slice());
+        let hidden = &layers[..layers.len().saturating_sub(1)];
         for (layer, width) in hidden.iter().map(|layer| layer.outputs).enumerate() {
             if width > limit {
                 return Err(PolicyError::TooWide { layer, width, limit });
@@ -188,13 +190,13 @@ fn largest_scratch(engine: &Engine, limits: Limits, precision: Precision) -> Res
     }
     let mut scratch = engine.scratch();
     for widths in [[width, 1, actions], [1, hidden, actions]] {
-        let layers = widths.windows(2).map(|pair| Linear {
-            inputs: pair[0],
-            outputs: pair[1],
-            weights: vec![1.0; pair[0] * pair[1]],
-            bias: vec![0.0; pair[1]],
-        });
-        let mlp = Mlp::plain(layers.collect());
+        let linear = |inputs: usize, outputs: usize| {
+            let (weights, bias) = (vec![1.0; inputs * outputs], vec![0.0; outputs]);
+            Linear { inputs, outputs, weights, bias }
+        };
+        let layers = widths.windows(2).map(|pair| linear(pair[0], pair[1]));
+        // A dueling head is the one that wants more.
+        let mlp = Mlp::dueling(layers.collect(), linear(widths[1], 1));
         let engine = Engine::new(&mlp, Isa::Scalar).map_err(|_| refused())?;
         scratch.grow(&engine.with_precision(precision));
     }

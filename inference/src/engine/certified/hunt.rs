@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::Precision;
-use crate::engine::{Engine, Isa, Scratch};
+use crate::engine::native::Native;
+use crate::engine::{Engine, Evaluator, Isa, Precision, Scratch};
 use crate::model::{Head, Linear, Mlp};
 
 /// `SplitMix64`: the same numbers everywhere.
@@ -152,6 +152,14 @@ fn reference(mlp: &Mlp, state: &[f32]) -> (Vec<f64>, Vec<f64>) {
     (before, flow)
 }
 
+fn native(engine: &Engine) -> &Native {
+    match &engine.evaluator {
+        Evaluator::Native(native) => native,
+        #[cfg(feature = "ort")]
+        Evaluator::OnnxRuntime(_) => panic!("the hunt draws networks of the native kernels"),
+    }
+}
+
 /// Counts of what was seen.
 #[derive(Debug, Default)]
 struct Seen {
@@ -174,7 +182,8 @@ fn check(seed: u64, largest: usize, states: usize, seen: &mut Seen) {
     let span = [1.0, 1.0, 4.8, 700.0][draw.below(4)];
     let range = if span == 1.0 { 0.0..=1.0 } else { -span..=span };
     let engine = Engine::new(&mlp, isa).unwrap().with_precision(Precision::Certified).with_state_range(range);
-    let Some(certified) = &engine.certified else { return };
+    let native = native(&engine);
+    let Some(certified) = &native.certified else { return };
     let mut scratch = engine.scratch();
     for _ in 0..states {
         let mut state = state(&mut draw, mlp.inputs());
@@ -201,7 +210,7 @@ fn check(seed: u64, largest: usize, states: usize, seen: &mut Seen) {
                 let term = |((d, &x), y): ((f64, &f32), &f64)| d * (f64::from(x) - y);
                 let difference = direction.zip(&x).zip(&y).map(term).sum::<f64>().abs();
                 let sums = &lanes[..2 * certified.widest];
-                let bound = certified.sharper(engine.kernel, &engine.slab, (&mut *workspace, sums), reach, (a, b));
+                let bound = certified.sharper(engine.kernel, &native.slab, (&mut *workspace, sums), reach, (a, b));
                 assert!(difference <= bound * (1.0 + 1e-8), "seed {seed} on {isa}: {difference:e} past {bound:e}");
                 seen.sharpest = seen.sharpest.max(difference / bound.max(1e-300));
             }
@@ -290,7 +299,7 @@ fn a_dueling_head_rounds_no_more_than_derived_and_a_swallowed_difference_is_not_
         assert_eq!(found.action, canonical.action, "seed {seed}");
         let exact = reference(&mlp, &state).1;
         // Whichever of the two decided, the canonical values are within the head's part of the bound of the exact ones.
-        let last = &engine.certified.as_ref().unwrap().last;
+        let last = &native(&engine).certified.as_ref().unwrap().last;
         let outputs: Vec<f32> = mlp.layers[1].bias.iter().copied().chain([value]).collect();
         let reach = Reach { size: 0.0, error: 0.0, own: 0.0, before: 0.0 };
         let (pair, bound) = last.dueling(&outputs, &last.joined, &vec![0.0; actions + 1], reach);

@@ -67,9 +67,10 @@ pub(crate) struct Answer<'a> {
     q_values: &'a [f32],
     /// Lead over the next best allowed action; null where nothing else is allowed.
     margin: Option<f32>,
-    /// Whether 16-bit integers decided, under a certificate that the canonical f32 kernel chooses the same action.
+    /// Whether 16-bit integers decided, under a certificate that the canonical f32 kernel, which was not run, chooses the same
+    /// action.
     certified: bool,
-    /// How far each q-value can be from the canonical one: 0 where that kernel decided.
+    /// How far each q-value can be from that of the canonical f32 kernel: 0 where that kernel, or ONNX Runtime, gave them.
     bound: f32,
     /// Version of the model that decided.
     model_version: &'a str,
@@ -77,7 +78,7 @@ pub(crate) struct Answer<'a> {
 
 impl Arguments {
     pub(crate) fn run(self, _: &Output) -> Result<(), Failure> {
-        let mut release = model::load(&self.model)?;
+        let mut release = model::load_to_decide(&self.model)?;
         release.engine = release.engine.with_precision(match self.precision {
             Computed::Exact => Precision::Exact,
             Computed::Certified => Precision::Certified,

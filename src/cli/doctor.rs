@@ -122,7 +122,7 @@ fn parts() -> Vec<Part> {
         Part {
             name: "ONNX Runtime",
             path: onnx_runtime,
-            needed_for: "comparing the engine with another; serving does without",
+            needed_for: "models beyond the native engine, in builds with the feature ort; comparing the two",
             install: if named { "export ORT_DYLIB_PATH=LIBRARY" } else { "pip install onnxruntime" },
         },
     ]

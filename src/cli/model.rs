@@ -7,18 +7,31 @@ use bellwether_artifact::{ModelManifest, Sha256, release};
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::model::{Contract, Expectation, Mlp};
-use bellwether_inference::{LoadedRelease, load_release};
+use bellwether_inference::{Engines, LoadedRelease, load_release};
 
 use super::{Failure, build};
 
 /// Loads and checks the model in a folder, against the feature specification of this program at the model's own window
-/// limits.
+/// limits. The native engine evaluates it.
 pub(crate) fn load(folder: &Path) -> Result<LoadedRelease, Failure> {
+    load_for(folder, build::isa()?.into())
+}
+
+/// [`load`] for what only decides: with the feature `ort`, ONNX Runtime evaluates what the native engine does not.
+pub(crate) fn load_to_decide(folder: &Path) -> Result<LoadedRelease, Failure> {
+    #[allow(unused_mut, reason = "without the feature there is nothing to add")]
+    let mut engines = Engines::from(build::isa()?);
+    #[cfg(feature = "ort")]
+    engines.onnx_runtime.replace(bellwether_inference::OnnxRuntime { library: None, sessions: 1 });
+    load_for(folder, engines)
+}
+
+fn load_for(folder: &Path, engines: Engines) -> Result<LoadedRelease, Failure> {
     require(folder)?;
     let manifest = release::read_manifest(folder)?;
     let spec = FeatureSpec::v1(window_of(&manifest));
     let contract = Contract::sandbox(spec.width(), Sha256::from_bytes(spec.hash()));
-    Ok(load_release(folder, &Expectation::new(contract), build::isa()?)
+    Ok(load_release(folder, &Expectation::new(contract), engines)
         .with_context(|| format!("the model in {} is refused", folder.display()))?)
 }
 

@@ -122,10 +122,26 @@ fn peers(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outco
             "peers: ONNX Runtime, which is neither in target/venv nor named by ORT_DYLIB_PATH; tract alone ran".into(),
         ),
     }
-    match succeed(&mut command)? {
-        Outcome::Passed => parity_of_a_trained_model(library.as_deref(), findings),
-        other => Ok(other),
+    for command in [&mut command, &mut onnx_runtime(library.as_deref())] {
+        match succeed(command)? {
+            Outcome::Passed => {}
+            other => return Ok(other),
+        }
     }
+    parity_of_a_trained_model(library.as_deref(), findings)
+}
+
+/// The tests of the policy runtime on ONNX Runtime, which is in no build by default.
+fn onnx_runtime(library: Option<&Path>) -> Command {
+    let mut command = cargo();
+    if has_nextest() {
+        command.args(["nextest", "run", "--cargo-profile", "ci"]);
+    } else {
+        command.args(["test", "--profile", "ci"]);
+    }
+    command.args(["--package", "bellwether-inference", "--features", "ort", "--test", "onnx_runtime", "--locked"]);
+    command.envs(library.map(|library| ("ORT_DYLIB_PATH", library)));
+    command
 }
 
 /// Recorded states on which the runtimes are compared, at least.

@@ -4,8 +4,6 @@
 //! for the same network; [`load`] reads those graphs and refuses everything else. What ONNX Runtime alone evaluates is a format
 //! of its own, which [`check_general`] checks.
 
-#[cfg(test)]
-mod attacks;
 mod encode;
 mod error;
 pub mod fuzz;

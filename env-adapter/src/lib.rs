@@ -13,6 +13,7 @@ pub mod environment;
 pub mod event;
 #[cfg(feature = "ingest")]
 pub mod ingest;
+pub mod live;
 #[cfg(feature = "proto")]
 pub mod proto;
 pub mod recorded;
@@ -24,6 +25,7 @@ pub mod window;
 pub use action::{ACTION_COUNT, Action, ActionMask};
 pub use environment::{Environment, Step};
 pub use event::{EpisodeAttributes, EpisodeId, Event, EventBuf, EventKind, EventRecord, EventSink, Label};
+pub use live::{LiveWindow, LiveWindows};
 pub use reward::{Parts, RewardConfig};
 pub use spec::{FeatureSpec, Featurizer, StateVector};
 pub use window::{Window, WindowConfig, WindowSink, Windower};

@@ -19,6 +19,8 @@ pub(super) struct Terms<'a> {
     pub(super) target_fpr: Option<f64>,
     /// Version or number of the model that must decide; empty for whichever does.
     pub(super) model_version: &'a str,
+    /// Where in its episode the question stands, for the log of decisions.
+    pub(super) place: Place<'a>,
 }
 
 /// Why a question has no answer. Nothing of it was scored.
@@ -34,6 +36,14 @@ pub(super) enum Refused {
         target: f64,
         /// The rates of its table.
         known: String,
+    },
+    /// A row of a batch is refused, and with it the batch.
+    #[error("row {row}: {cause}")]
+    Row {
+        /// Number of the row, from 0.
+        row: usize,
+        /// Why.
+        cause: DecideError,
     },
     /// Another model would decide.
     #[error("model {asked} is not the one that decides here; {served} is")]
@@ -59,15 +69,25 @@ pub(super) enum Refused {
 }
 
 impl Refused {
+    /// The same, said of a row of a batch.
+    pub(super) fn in_row(self, row: usize) -> Self {
+        match self {
+            Refused::Decide(cause) => Refused::Row { row, cause },
+            other => other,
+        }
+    }
+
     /// The code of gRPC.
     pub(super) fn code(&self) -> Code {
         use DecideError::{NonFiniteValue, Overflow, ScratchTooSmall};
         match self {
-            Refused::Decide(Overflow { .. } | NonFiniteValue { .. } | ScratchTooSmall) => Code::Internal,
-            Refused::NotServed { .. } => Code::NotFound,
-            Refused::Decide(_) | Refused::OperatingPoint { .. } | Refused::Malformed(_) | Refused::TooMany { .. } => {
-                Code::InvalidArgument
+            Refused::Decide(cause) | Refused::Row { cause, .. }
+                if matches!(cause, Overflow { .. } | NonFiniteValue { .. } | ScratchTooSmall) =>
+            {
+                Code::Internal
             }
+            Refused::NotServed { .. } => Code::NotFound,
+            _ => Code::InvalidArgument,
         }
     }
 }
@@ -89,8 +109,7 @@ pub(super) fn answer<R>(
     shared.with_decider(|decider| {
         decider.hold(terms.episode, |held| {
             let cost = prepare(held, terms)?;
-            let place = Place { episode_number: terms.episode, ..Place::default() };
-            decide(shared, held, cost, place, state, mask).map(take)
+            decide(shared, held, cost, terms, state, mask).map(take)
         })
     })
 }
@@ -111,7 +130,7 @@ pub(super) fn decide<'h>(
     shared: &Shared,
     held: &'h mut Held<'_>,
     cost: Option<f32>,
-    place: Place<'_>,
+    terms: Terms<'_>,
     state: &mut [f32],
     mask: &[bool],
 ) -> Result<Answer<'h>, Refused> {
@@ -126,7 +145,7 @@ pub(super) fn decide<'h>(
         _ => held.decide(state, mask)?,
     };
     if let Some(log) = &shared.decision_log {
-        log.record(place, state, &answer);
+        log.record(Place { episode_number: terms.episode, ..terms.place }, state, &answer);
     }
     Ok(answer)
 }

@@ -58,8 +58,6 @@ pub struct ServeLimits {
     pub episodes_per_stream: usize,
     /// Episodes that are open on all streams; one takes up to 250 KiB.
     pub episodes: usize,
-    /// Answers that wait for a slow reader; until one is read no further question of its stream is.
-    pub pending_answers: usize,
 }
 
 /// How long things may take, in milliseconds.
@@ -141,7 +139,6 @@ impl Default for ServeLimits {
             batch: 256,
             episodes_per_stream: 64,
             episodes: 1_024,
-            pending_answers: 16,
         }
     }
 }
@@ -187,7 +184,6 @@ impl ServeConfig {
             ("limits.batch", limits.batch, 1 << 16),
             ("limits.episodes_per_stream", limits.episodes_per_stream, 1 << 16),
             ("limits.episodes", limits.episodes, 1 << 20),
-            ("limits.pending_answers", limits.pending_answers, 1 << 16),
         ];
         for (key, value, most) in counts {
             if value == 0 || value > most {
@@ -245,6 +241,10 @@ impl ServeTimes {
 
     pub(super) fn handshake(&self) -> Duration {
         Duration::from_millis(self.handshake_ms)
+    }
+
+    pub(super) fn stream_idle(&self) -> Duration {
+        Duration::from_millis(self.stream_idle_ms)
     }
 
     pub(super) fn idle(&self) -> Duration {

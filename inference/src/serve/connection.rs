@@ -58,8 +58,8 @@ pub(super) async fn speak(stream: Stream, dispatch: Dispatch, config: &ServeConf
     http.timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(limits.header_bytes)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_BYTES)
+        .initial_connection_window_size(CONNECTION_BYTES)
         .max_send_buf_size(SEND_BYTES)
         .keep_alive_interval(times.keepalive())
         .keep_alive_timeout(times.keepalive_timeout())
@@ -98,6 +98,9 @@ pub(super) async fn speak(stream: Stream, dispatch: Dispatch, config: &ServeConf
 }
 
 /// What a peer may send of one stream before it is read: several states.
-const WINDOW_BYTES: u32 = 256 << 10;
+const STREAM_BYTES: u32 = 64 << 10;
+/// The same over all streams. The HTTP/2 library also takes half of it as its budget for small frames that are not read yet, and
+/// ends a connection beyond that: large enough for several streams that wait, each full of small messages.
+const CONNECTION_BYTES: u32 = 4 << 20;
 /// What is kept of one stream for a peer that does not read.
-const SEND_BYTES: usize = 256 << 10;
+const SEND_BYTES: usize = 64 << 10;

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::answer::{Refused, Terms, answer};
+use super::dispatch::client_deadline;
 use super::proto::policy::policy_service_server::PolicyService;
 use super::proto::policy::{
-    DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse, DecideResult, Refusal, Role, decide_result,
+    DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse, DecideResult, Refusal, Role,
+    SessionRequest, decide_result,
 };
+use super::session::Session;
 use super::shared::Shared;
 use crate::policy::{self, Answer};
 
@@ -42,6 +45,17 @@ impl PolicyService for Decisions {
         });
         Ok(Response::new(DecideBatchResponse { results: results.collect() }))
     }
+
+    type SessionStream = Session;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        // It was read before, so that what is no deadline is refused already.
+        let deadline = request.metadata().get("grpc-timeout").and_then(|value| client_deadline(value.as_bytes()));
+        Ok(Response::new(Session::new(&self.shared, request.into_inner(), deadline)))
+    }
 }
 
 fn one(shared: &Shared, request: DecideRequest) -> Result<DecideResponse, Refused> {
@@ -49,7 +63,7 @@ fn one(shared: &Shared, request: DecideRequest) -> Result<DecideResponse, Refuse
         request;
     let mut state = floats(state, &state_bytes)?;
     let mask = mask_of(mask, mask_bits, shared.policy.actions().len())?;
-    let terms = Terms { episode, target_fpr, model_version: &model_version };
+    let terms = Terms { episode, target_fpr, model_version: &model_version, ..Terms::default() };
     answer(shared, terms, &mut state, &mask, |answer| response(shared, answer, with_q_values))
 }
 

@@ -121,6 +121,9 @@ impl Dispatch {
                 Status::invalid_argument("grpc-timeout is at most 8 digits and a unit of H, M, S, m, u or n")
             })?),
         };
+        if asked.is_some_and(|asked| asked.is_zero()) {
+            return Err(Status::deadline_exceeded("the deadline had passed already"));
+        }
         // Operators must see a server that is full.
         if matches!(method.service(), Service::Policy | Service::Inference) {
             let Some(slot) = self.shared.take(|shared| &shared.in_flight) else {

@@ -28,12 +28,12 @@ pub enum ServeError {
         reason: String,
     },
     /// A listener was not opened.
-    #[error("cannot listen on {endpoint}: {source}")]
+    #[error("cannot listen on {endpoint}: {cause}")]
     Listen {
         /// Address or path.
         endpoint: String,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Decisions cannot be logged.
     #[error(transparent)]

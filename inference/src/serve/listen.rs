@@ -27,7 +27,7 @@ pub(super) struct UnixEndpoint {
 pub(super) fn tcp(address: SocketAddr, threads: usize) -> Result<Vec<TcpListener>, ServeError> {
     let mut listeners: Vec<TcpListener> = Vec::with_capacity(threads);
     let mut at = address;
-    let failed = |source| ServeError::Listen { endpoint: address.to_string(), source };
+    let failed = |cause| ServeError::Listen { endpoint: address.to_string(), cause };
     for _ in 0..threads {
         let listener = tcp_socket(at, threads > 1).map_err(failed)?;
         // The first one finds a free port where none was given.
@@ -54,7 +54,7 @@ impl UnixEndpoint {
     pub(super) fn bind(path: &Path) -> Result<Self, ServeError> {
         check_folder(path)?;
         check_place(path)?;
-        let failed = |source| ServeError::Listen { endpoint: path.display().to_string(), source };
+        let failed = |cause| ServeError::Listen { endpoint: path.display().to_string(), cause };
         // Nobody can connect before `listen`, and by then the mode is right; the name comes last.
         let temporary = path.with_extension(format!("{}.new", std::process::id()));
         let made = bind_private(&temporary).and_then(|listener| {
@@ -62,9 +62,9 @@ impl UnixEndpoint {
             fs::rename(&temporary, path)?;
             Ok(UnixEndpoint { listener, path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
         });
-        made.map_err(|source| {
+        made.map_err(|cause| {
             let _ = fs::remove_file(&temporary);
-            failed(source)
+            failed(cause)
         })
     }
 

@@ -40,7 +40,7 @@ const fn stream(service: Service, path: &'static str) -> Row {
 }
 
 /// All calls, those that are asked most first. The last one stands for all that are not known.
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 23] = [
     unary(Service::Policy, "/bellwether.policy.v1.PolicyService/Decide"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ModelInfer"),
     unary(Service::Policy, "/bellwether.policy.v1.PolicyService/DecideBatch"),
@@ -62,6 +62,7 @@ const ROWS: [Row; 22] = [
     unary(Service::Admin, "/bellwether.policy.v1.Admin/Withdraw"),
     unary(Service::Admin, "/bellwether.policy.v1.Admin/Promote"),
     unary(Service::Admin, "/bellwether.policy.v1.Admin/CheckNow"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/Forgive"),
     unary(Service::Unknown, "unknown"),
 ];
 

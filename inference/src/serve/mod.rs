@@ -5,6 +5,7 @@
 //! the request arrives. What clients may use up is bounded by [`ServeLimits`]; what is beyond is refused at once.
 //! [`Server::drain`] ends it.
 
+mod admin;
 mod answer;
 mod chain;
 mod config;
@@ -12,16 +13,21 @@ mod connection;
 mod decide;
 mod decision_log;
 mod dispatch;
+mod episode;
 mod error;
 mod health;
+mod infer;
 mod listen;
 mod log_file;
 mod method;
 pub mod metrics;
+mod oip;
 pub mod proto;
+mod reflection;
 mod requests;
 mod routes;
 mod secrets;
+mod session;
 mod shared;
 mod stream;
 mod tls;
@@ -50,6 +56,7 @@ use tls::Tls;
 use worker::{Listener, Worker};
 
 use crate::policy::Policy;
+use crate::watch::Watcher;
 
 /// A server that runs. Dropped without [`Server::drain`] it lets go of everything at once.
 #[derive(Debug)]
@@ -87,12 +94,17 @@ pub struct Left {
 }
 
 impl Server {
-    /// Starts a server for `policy`, whose model clients call `model_name`.
+    /// Starts a server for `policy`, whose model clients call `model_name`, and which `watcher` keeps up to date.
     ///
     /// # Errors
     /// A configuration that [`ServeConfig::validate`] refuses, and then nothing was touched; a file that cannot be used, an
     /// address that is taken.
-    pub fn start(config: ServeConfig, policy: Policy, model_name: &str) -> Result<Server, ServeError> {
+    pub fn start(
+        config: ServeConfig,
+        policy: Policy,
+        model_name: &str,
+        watcher: Option<Watcher>,
+    ) -> Result<Server, ServeError> {
         config.validate()?;
         let secrets = Secrets::read(&config.auth)?;
         let tls = config.tls.as_ref().map(Tls::read).transpose()?;
@@ -120,13 +132,13 @@ impl Server {
             for worker in &mut workers {
                 let shared = socket.share();
                 let listener =
-                    shared.map_err(|source| ServeError::Listen { endpoint: path.display().to_string(), source })?;
+                    shared.map_err(|cause| ServeError::Listen { endpoint: path.display().to_string(), cause })?;
                 worker.listeners.push((Listener::Unix(listener), plane));
             }
             *bound = Some(socket.path().to_owned());
             sockets.push(socket);
         }
-        let shared = Arc::new(Shared::new(policy, model_name.to_owned(), config, secrets, tls, decision_log));
+        let shared = Arc::new(Shared::new(policy, model_name.to_owned(), config, secrets, tls, decision_log, watcher));
         let metrics = Arc::new(Metrics::new(&shared));
         let mut server = Server { shared, metrics, endpoints, threads: Vec::new(), sockets, log_writer };
         for (number, worker) in workers.into_iter().enumerate() {

@@ -12,6 +12,7 @@ use super::requests::{GRPC_CODES, RequestCounts};
 use super::tls::Tls;
 use super::{Secrets, ServeConfig};
 use crate::policy::{Decider, Policy};
+use crate::watch::Watcher;
 
 /// What all threads of a server have in common.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Shared {
     id: u64,
     /// What decides.
     pub policy: Policy,
+    /// Brings new models, where there are any.
+    pub watcher: Option<Watcher>,
     /// What the model is called by clients.
     pub model_name: String,
     /// What the operator said.
@@ -99,11 +102,13 @@ impl Shared {
         secrets: Secrets,
         tls: Option<Tls>,
         decision_log: Option<DecisionLog>,
+        watcher: Option<Watcher>,
     ) -> Self {
         static SERVERS: AtomicU64 = AtomicU64::new(0);
         Shared {
             id: SERVERS.fetch_add(1, Ordering::Relaxed),
             policy,
+            watcher,
             model_name,
             secrets,
             tls,

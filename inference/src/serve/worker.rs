@@ -86,12 +86,17 @@ impl Accepting {
 fn run(runtime: Runtime, listeners: Vec<(Accepting, Plane)>, shared: Arc<Shared>) {
     // Made now, not by the first request.
     shared.with_decider(|_| ());
-    let routes = Arc::new(Routes::new(&shared));
+    let planes = [Plane::Data, Plane::Admin].map(|plane| Arc::new(Routes::new(&shared, plane)));
     let mut phases = shared.phase.subscribe();
     runtime.block_on(async move {
         let (alive, mut connections) = mpsc::channel(1);
         for (listener, plane) in listeners {
-            let (shared, routes, alive) = (Arc::clone(&shared), Arc::clone(&routes), alive.clone());
+            let [data, admin] = &planes;
+            let routes = Arc::clone(match plane {
+                Plane::Data => data,
+                Plane::Admin => admin,
+            });
+            let (shared, alive) = (Arc::clone(&shared), alive.clone());
             tokio::spawn(take(listener, Context { shared, routes, plane, alive }));
         }
         drop(alive);

@@ -6,6 +6,13 @@ mod manifests;
 #[path = "../nets/mod.rs"]
 mod nets;
 
+mod admin;
 mod decide;
+mod drain;
+mod hostile;
+mod limits;
 mod observed;
+mod oip;
+mod session;
 mod started;
+mod tls;

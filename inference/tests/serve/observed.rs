@@ -76,7 +76,7 @@ fn a_log_that_cannot_be_written_keeps_the_server_from_starting() {
     let config =
         |log| ServeConfig { grpc: Some(([127, 0, 0, 1], 0).into()), decisions: Some(log), ..ServeConfig::default() };
     let missing = DecisionLogConfig::new(folder.path().join("missing/decisions.jsonl"));
-    let refused = Server::start(config(missing), policy(1), "policy").unwrap_err();
+    let refused = Server::start(config(missing), policy(1), "policy", None).unwrap_err();
     assert!(matches!(refused, ServeError::DecisionLog(DecisionLogError::File(LogFileError::Open { .. }))));
     let none = DecisionLogConfig { queue: 0, ..DecisionLogConfig::new(folder.path().join("decisions.jsonl")) };
     let refused = config(none).validate().unwrap_err();

@@ -1,6 +1,7 @@
 //! A server that was started for one test, and clients of it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bellwether_artifact::{OperatingPoint, Sha256};
 use bellwether_inference::model::{Contract, Expectation, Mlp};
@@ -8,7 +9,7 @@ use bellwether_inference::policy::Options;
 use bellwether_inference::release::check_release;
 use bellwether_inference::serve::proto::policy::policy_service_client::PolicyServiceClient;
 use bellwether_inference::serve::{ServeConfig, Server};
-use bellwether_inference::{Isa, LoadedRelease, Policy};
+use bellwether_inference::{Isa, LoadedRelease, Policy, load_release};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::manifests::sealed;
@@ -44,7 +45,23 @@ pub(crate) fn config() -> ServeConfig {
 pub(crate) fn start(change: impl FnOnce(&mut ServeConfig)) -> Server {
     let mut config = config();
     change(&mut config);
-    Server::start(config, policy(1), "policy").unwrap()
+    Server::start(config, policy(1), "policy", None).unwrap()
+}
+
+/// The model that ships, whose states are those of the sandbox.
+pub(crate) fn shipped() -> LoadedRelease {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/quickstart");
+    let manifest = bellwether_artifact::release::read_manifest(&folder).unwrap();
+    let contract = Contract::sandbox(manifest.features.width as usize, manifest.features.spec_sha256);
+    load_release(&folder, &Expectation::new(contract), Isa::best()).unwrap()
+}
+
+/// A server of the model that ships.
+pub(crate) fn start_shipped(change: impl FnOnce(&mut ServeConfig)) -> Server {
+    let mut config = config();
+    change(&mut config);
+    let policy = Policy::new(shipped(), None, Options::default()).unwrap();
+    Server::start(config, policy, "quickstart", None).unwrap()
 }
 
 /// A channel over TCP.
@@ -61,4 +78,15 @@ pub(crate) async fn unix_channel(path: &Path) -> Channel {
 /// A client over TCP.
 pub(crate) async fn client(server: &Server) -> PolicyServiceClient<Channel> {
     PolicyServiceClient::new(channel(server).await)
+}
+
+/// Waits until something is so, for as long as no healthy machine needs.
+pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} did not come to be");
 }

@@ -1,0 +1,153 @@
+//! TLS: who is let in, who is not, and certificates that change while connections stand.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bellwether_inference::serve::proto::policy::policy_service_client::PolicyServiceClient;
+use bellwether_inference::serve::{ServeError, Server, TlsFiles};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::TcpStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::admin::private;
+use crate::limits::question;
+use crate::started::{config, policy, start, until};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate for localhost and its key.
+fn issued(authority: &Authority) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
+}
+
+fn files(folder: &Path, server: &Authority, clients: Option<&Authority>) -> TlsFiles {
+    let (certificate, key) = issued(server);
+    TlsFiles {
+        certificate: private(folder, "certificate.pem", &certificate),
+        key: private(folder, "key.pem", &key),
+        client_ca: clients.map(|authority| private(folder, "clients.pem", &authority.pem())),
+    }
+}
+
+async fn connect(server: &Server, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+    let port = server.endpoints().grpc.unwrap().port();
+    let endpoint = Endpoint::from_shared(format!("https://localhost:{port}")).unwrap();
+    endpoint.tls_config(tls).unwrap().connect().await
+}
+
+fn trusting(authority: &Authority) -> ClientTlsConfig {
+    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()))
+}
+
+async fn is_answered(server: &Server, tls: ClientTlsConfig) -> bool {
+    match connect(server, tls).await {
+        // With TLS 1.3 a client learns only afterwards that its certificate was refused.
+        Ok(channel) => PolicyServiceClient::new(channel).decide(question()).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn clients_that_trust_the_server_are_answered_and_plain_text_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) = (authority(), authority());
+    let server = start(|config| config.tls = Some(files(folder.path(), &ours, None)));
+    assert!(is_answered(&server, trusting(&ours)).await);
+    assert!(!is_answered(&server, trusting(&other)).await);
+    let address = server.endpoints().grpc.unwrap();
+    let plain = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await;
+    if let Ok(channel) = plain {
+        assert!(PolicyServiceClient::new(channel).decide(question()).await.is_err());
+    }
+    assert!(is_answered(&server, trusting(&ours)).await);
+}
+
+#[tokio::test]
+async fn with_an_authority_for_clients_only_theirs_are_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, clients, other) = (authority(), authority(), authority());
+    let server = start(|config| config.tls = Some(files(folder.path(), &ours, Some(&clients))));
+    let identity = |authority: &Authority| {
+        let (certificate, key) = issued(authority);
+        Identity::from_pem(certificate, key)
+    };
+    assert!(is_answered(&server, trusting(&ours).identity(identity(&clients))).await);
+    assert!(!is_answered(&server, trusting(&ours).identity(identity(&other))).await);
+    assert!(!is_answered(&server, trusting(&ours)).await);
+}
+
+#[tokio::test]
+async fn half_open_handshakes_end_and_block_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = authority();
+    let server = start(|config| {
+        config.tls = Some(files(folder.path(), &ours, None));
+        config.times.handshake_ms = 300;
+    });
+    let mut half_open = Vec::new();
+    for _ in 0..100 {
+        half_open.push(TcpStream::connect(server.endpoints().grpc.unwrap()).await.unwrap());
+    }
+    until("all of them", || server.shared().connections.now() >= 50).await;
+    assert!(is_answered(&server, trusting(&ours)).await);
+    until("their end", || server.shared().connections.now() == 0).await;
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_when_they_change_and_kept_when_they_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, after) = (authority(), authority());
+    let server = start(|config| config.tls = Some(files(folder.path(), &before, None)));
+    assert!(is_answered(&server, trusting(&before)).await);
+    let replace = |name: &str, text: &str| {
+        let new = private(folder.path(), "new", text);
+        std::fs::rename(new, folder.path().join(name)).unwrap();
+    };
+    replace("key.pem", "no key");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(is_answered(&server, trusting(&before)).await);
+    let (certificate, key) = issued(&after);
+    replace("certificate.pem", &certificate);
+    replace("key.pem", &key);
+    for _ in 0..100 {
+        if is_answered(&server, trusting(&after)).await {
+            assert!(!is_answered(&server, trusting(&before)).await);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the new certificate is not served");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused_before_anything_listens() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let ours = authority();
+    let good = files(folder.path(), &ours, None);
+    let (_, other_key) = issued(&ours);
+    let other_key = private(folder.path(), "other-key.pem", &other_key);
+    let empty = private(folder.path(), "empty.pem", "");
+    let open = private(folder.path(), "open.pem", &std::fs::read_to_string(&good.key).unwrap());
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    for tls in [
+        TlsFiles { certificate: empty.clone(), ..good.clone() },
+        TlsFiles { key: empty.clone(), ..good.clone() },
+        TlsFiles { key: other_key, ..good.clone() },
+        TlsFiles { key: open, ..good.clone() },
+        TlsFiles { client_ca: Some(empty), ..good.clone() },
+        TlsFiles { certificate: folder.path().join("absent"), ..good.clone() },
+    ] {
+        let mut config = config();
+        config.tls = Some(tls);
+        assert!(matches!(Server::start(config, policy(1), "policy", None), Err(ServeError::File { .. })));
+    }
+}

@@ -35,7 +35,7 @@ impl ModelVersion {
         ModelVersion(bytes)
     }
 
-    /// The 8 bytes of the version.
+    /// The 8 bytes, of which the text gives the digits in this order.
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }
@@ -97,6 +97,7 @@ mod tests {
             let version = ModelVersion::of_digest(&digest);
             prop_assert_eq!(version.to_string().parse::<ModelVersion>().unwrap(), version);
             prop_assert!(digest.to_string().starts_with(&version.to_string()));
+            prop_assert_eq!(version.as_bytes(), &bytes[..8]);
         }
     }
 }

@@ -3,10 +3,13 @@
 //! [`model`] turns an [`model::Mlp`] into ONNX bytes and back, strictly. [`engine`] evaluates it, allocating nothing per
 //! decision. [`release`] opens a released model and checks it against its own metadata. [`policy`] serves one to many threads
 //! and swaps it for another while they decide; with the feature `watch`, a thread of the module of that name does so by
-//! itself when a new model is released. With default features this is the native engine alone: the crate never sees Parquet, Arrow or the trainer.
+//! itself when a new model is released. With default features this is the native engine alone: the crate never sees
+//! Parquet, Arrow or the trainer. The feature `ffi` adds a C ABI.
 #![deny(unsafe_code)]
 
 pub mod engine;
+#[cfg(feature = "ffi")]
+pub mod ffi;
 pub mod model;
 pub mod policy;
 pub mod release;

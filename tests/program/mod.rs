@@ -20,6 +20,7 @@ impl Ran {
     }
 
     /// Fails unless the program ended with `code` and said each of `parts` on standard error.
+    #[allow(dead_code, reason = "not every test file makes the program fail")]
     #[track_caller]
     pub(crate) fn complains(self, code: i32, parts: &[&str]) -> Ran {
         let ran = self.expect(code);
@@ -38,6 +39,7 @@ impl Ran {
     }
 
     /// Standard output as one JSON document.
+    #[allow(dead_code, reason = "not every test file looks at reports")]
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in\n{}", self.stdout))
@@ -74,6 +76,7 @@ pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Runs the program in `folder`.
+#[allow(dead_code, reason = "not every test file runs it without input")]
 pub(crate) fn bellwether(folder: &Path, arguments: &[&str]) -> Ran {
     ran(clean(env!("CARGO_BIN_EXE_bellwether"), folder).args(arguments).output().unwrap())
 }

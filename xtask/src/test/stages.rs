@@ -11,8 +11,12 @@ use super::{Findings, Outcome, Stage, junit};
 use crate::workspace::{Workspace, cargo, shown};
 use crate::{python, tidy};
 
-/// One set of features for all stages, so that nothing is built twice: the defaults of every member.
-const WHOLE: [&str; 3] = ["--workspace", "--profile", "ci"];
+/// One set of features for all stages, so that nothing is built twice: the defaults of every member, and what is optional and
+/// builds everywhere.
+const FEATURES: &str = "bellwether-inference/ffi";
+
+/// All members with all of that.
+const WHOLE: [&str; 5] = ["--workspace", "--profile", "ci", "--features", FEATURES];
 
 /// Where the configuration of nextest puts its report: below the root, wherever Cargo builds.
 const NEXTEST_REPORT: &str = "target/nextest/default/junit.xml";
@@ -93,6 +97,7 @@ fn tests(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outco
     }
     // The peers have a stage of their own, with all their features.
     let arguments = ["nextest", "run", "--workspace", "--exclude", "bellwether-peers", "--cargo-profile", "ci"];
+    let arguments = [&arguments[..], &["--features", FEATURES]].concat();
     let report = workspace.root.join(NEXTEST_REPORT);
     // Where nothing can be built no report is written, and an old one would be taken for it.
     let _ = std::fs::remove_file(&report);

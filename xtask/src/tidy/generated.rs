@@ -5,13 +5,14 @@ use std::fs;
 
 use anyhow::Context;
 
-use super::Finding;
+use super::{Finding, c_header};
 use crate::workspace::{Workspace, cargo, output};
 
 /// A file and what makes its content.
 type Generated = (&'static str, fn(&Workspace) -> anyhow::Result<String>);
 
-const FILES: [Generated; 1] = [("xtask/inference-tree.txt", inference_tree)];
+const FILES: [Generated; 2] =
+    [("xtask/inference-tree.txt", inference_tree), ("inference/include/bellwether.h", c_header::header)];
 
 /// Compares every generated file with what would be written now.
 pub(super) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: what compilers and formatters do not see.
 
+mod c_header;
 mod folders;
 mod generated;
 mod imports;

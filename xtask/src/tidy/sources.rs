@@ -13,7 +13,9 @@ const UNFINISHED: [&str; 2] = [concat!("TO", "DO"), concat!("FIX", "ME")];
 pub(super) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let machine = machine_paths(workspace);
     let mut findings = Vec::new();
-    for file in workspace.with_extension(&["rs", "md", "toml", "py", "sh", "c", "h", "ipynb", "json", "yml", "yaml"]) {
+    for file in workspace
+        .with_extension(&["rs", "md", "toml", "py", "sh", "c", "h", "cpp", "hpp", "ipynb", "json", "yml", "yaml"])
+    {
         let text = workspace.read(file)?;
         findings.extend(inspect(file, &text, &machine));
     }

@@ -1,4 +1,4 @@
-//! One affine layer, on each instruction set: the inner loops of the engine and the only unsafe code of the crate.
+//! One affine layer, on each instruction set: the inner loops of the engine and its only unsafe code.
 
 mod active;
 mod integer;

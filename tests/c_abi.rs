@@ -1,6 +1,6 @@
 //! The C ABI from C and C++: the library built as its page says, the examples compiled with sanitizers and compared with the
 //! program, and what C can do wrong.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it skips")]
 
 mod program;
 

@@ -501,10 +501,10 @@ typedef struct bellwether_api_v1 {
   /**
    * Decides `rows` states, one after the other in `states`, all by the same champion.
    *
-   * `masks`, where not NULL, has the masks one after the other; `q_values`, where not NULL, gets the q-values likewise. A row that
-   * is refused has its code in its decision and NaN for its q-values; the other rows are decided all the same, and the
-   * call returns the code of the first refused row. Where no row has that code, nothing was written. Without masks the
-   * first batch of a new largest size allocates; nothing else does.
+   * `masks`, where not NULL, has the masks one after the other; `q_values`, where not NULL, gets the q-values likewise. A row
+   * that is refused has its code in its decision and NaN for its q-values, and the others are decided all the same. The call
+   * then returns the code of the first refused row: `EMPTY_MASK`, `NON_FINITE_STATE`, `STATE_OUT_OF_RANGE` or `OVERFLOW`. With
+   * any other code but `OK` nothing was written. Without masks a batch larger than all before allocates; nothing else does.
    */
   bellwether_code (*decide_batch)(struct bellwether_decider *decider,
                                   const float *states,

@@ -136,7 +136,7 @@ fn questions() -> Vec<Question> {
 }
 
 /// What the program answers, in the form of the examples: action, margin, certified, bound, version, q-values.
-fn expected(questions: &[Question], model: &Path, precision: &str) -> Vec<String> {
+fn expected(questions: &[Question], model: &Path, precision: &str, target: Option<&str>) -> Vec<String> {
     let mut lines = String::new();
     for question in questions {
         let mut line = serde_json::json!({ "state": question.state });
@@ -146,7 +146,8 @@ fn expected(questions: &[Question], model: &Path, precision: &str) -> Vec<String
         writeln!(lines, "{line}").unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
-    let arguments = ["decide", "--model", model.to_str().unwrap(), "--precision", precision];
+    let mut arguments = vec!["decide", "--model", model.to_str().unwrap(), "--precision", precision];
+    arguments.extend(target.iter().flat_map(|target| ["--target-fpr", target]));
     let answers = bellwether_with(folder.path(), &arguments, &lines).expect(0).stdout;
     let shown = |answer: &str| {
         let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
@@ -237,10 +238,13 @@ fn the_example_in_c_answers_as_the_program_does() {
     let libraries = [&[archive.as_os_str()], &system[..]].concat();
     compiler.build("inference/examples/c/decide.c", &[], &libraries, &whole);
     let model = shipped_model();
-    for precision in ["exact", "certified"] {
-        let expected = expected(&questions, &model, precision);
+    for (precision, target) in
+        [("exact", None), ("certified", None), ("exact", Some("0.05")), ("certified", Some("0.01"))]
+    {
+        let expected = expected(&questions, &model, precision, target);
         for program in [&shared, &whole] {
-            let output = succeed(Command::new(program).arg(&model).arg(precision), &asked(&questions));
+            let mut command = Command::new(program);
+            let output = succeed(command.arg(&model).arg(precision).args(target), &asked(&questions));
             assert_eq!(answered(&output), expected, "{}", program.display());
         }
     }
@@ -256,8 +260,8 @@ fn the_example_in_cpp_answers_as_the_program_does_before_and_after_a_swap() {
     compiler.build_shared("inference/examples/cpp/decide.cpp", sanitizers, &library, &program);
     let (model, other) = (shipped_model(), other_model(folder.path()));
     for precision in ["exact", "certified"] {
-        let before = expected(&questions, &model, precision);
-        let after = expected(&questions, &other, precision);
+        let before = expected(&questions, &model, precision, None);
+        let after = expected(&questions, &other, precision, None);
         assert_ne!(before, after);
         let asked = asked(&questions);
         let output =

@@ -10,7 +10,8 @@ use std::mem::offset_of;
 use std::ptr;
 use std::thread;
 
-use bellwether_artifact::{durable, release};
+use bellwether_artifact::{OperatingPoint, durable, release};
+use bellwether_env_adapter::spec::{element, encode_cost};
 use bellwether_inference::ffi::{
     ApiV1, BELLWETHER_API_VERSION, BELLWETHER_ISA_SCALAR, BELLWETHER_PRECISION_EXACT, BELLWETHER_ROLE_CANARY,
     BELLWETHER_ROLE_CHAMPION, BELLWETHER_TIME_NEVER, Code, DeciderHandle, Metrics, Options, PolicyHandle, Status,
@@ -91,6 +92,7 @@ fn one_version_is_known_and_no_function_of_it_moves() {
         offset_of!(ApiV1, policy_warm_thread),
         offset_of!(ApiV1, decider_create),
         offset_of!(ApiV1, decider_free),
+        offset_of!(ApiV1, decider_set_target_fpr),
         offset_of!(ApiV1, decide),
         offset_of!(ApiV1, decide_batch),
     ];
@@ -353,6 +355,60 @@ fn models_are_swapped_tried_out_pinned_and_rolled_back() {
     assert_eq!(names, ["continue", "raise_isolation", "release", "terminate", "quarantine"]);
     assert_eq!((counts.iter().sum::<u64>(), &counts[ACTIONS..]), (6, &[0, 0][..]));
     assert_eq!(metrics(&policy).decisions, 6);
+}
+
+#[test]
+fn a_rate_to_serve_is_turned_into_the_cost_that_the_deciding_model_was_calibrated_with() {
+    let shelf = Shelf::new();
+    let publish = |name: &str, seed: u64, rates: &[(f64, f32)]| {
+        let (manifest, onnx) = sealed(&network(seed), &contract(64), |manifest| {
+            let point =
+                |&(target_fpr, cost)| OperatingPoint { target_fpr, cost, calibration_fpr: None, calibration_tpr: None };
+            manifest.operating_points = rates.iter().map(point).collect();
+        });
+        release::publish(&shelf.folder(name), &manifest, &onnx, release::Companions::default()).unwrap();
+        shelf.path(name)
+    };
+    let one = publish("one", 1, &[(0.01, 0.9), (0.05, 0.6)]);
+    let other = publish("other", 2, &[(0.05, 0.3)]);
+    let policy = Opened::new(&one, None);
+    let decider = policy.decider();
+    let set = |fpr: f64| {
+        // SAFETY: the decider is not freed yet.
+        unsafe { (api().decider_set_target_fpr)(decider.0, fpr) }
+    };
+    let state = state_for(&network(1), 5);
+    let with = |cost: f32| {
+        let mut state = state.clone();
+        state[element::COST] = encode_cost(cost);
+        state
+    };
+    let by_hand = |cost: f32| {
+        assert_eq!(set(0.0), Code::Ok);
+        decider.decide(None, &with(cost), None).unwrap()
+    };
+    for (fpr, cost) in [(0.01, 0.9), (0.05, 0.6), (0.01, 0.9)] {
+        let expected = by_hand(cost);
+        assert_eq!(set(fpr), Code::Ok);
+        assert_eq!(decider.decide(None, &state, None).unwrap(), expected);
+        let (code, batch, q_values) = decider.decide_batch(&state.repeat(2), None, 2);
+        assert_eq!((code, batch[1], &q_values[ACTIONS..]), (Code::Ok, expected.0, &expected.1[..]));
+    }
+    assert_eq!(set(0.01), Code::Ok);
+    // SAFETY: the policy is open, the folder ends with NUL.
+    assert_eq!(unsafe { (api().policy_swap)(policy.0, other.as_ptr()) }, Code::Ok);
+    assert_eq!(decider.decide(None, &state, None), Err(Code::Target));
+    assert!(message().contains("rate of 0.01; it knows 0.05"), "{}", message());
+    let (code, batch, _) = decider.decide_batch(&state, None, 1);
+    assert_eq!((code, batch[0]), (Code::Target, blank()));
+    assert_eq!(decider.decide(None, &state[1..], None), Err(Code::StateWidth));
+    let expected = by_hand(0.3);
+    assert_eq!(set(0.05), Code::Ok);
+    assert_eq!(decider.decide(Some(9), &state, None).unwrap(), expected);
+    for wrong in [-0.1, 1.0, f64::NAN, f64::INFINITY] {
+        refused(set(wrong), Code::InvalidArgument, "false-positive rate");
+    }
+    assert_eq!(decider.decide(None, &state, None).unwrap(), expected, "a rate that is refused changes nothing");
 }
 
 #[test]

@@ -71,6 +71,18 @@ fn neither_a_decision_nor_a_refusal_allocates() {
     });
     assert_eq!(single, 0, "the first decision of a decider");
     assert_eq!(calls_during(|| decide(&decider, &mut places.0, &mut places.1)), 0);
+    // A rate that no model here was calibrated for: refused, and the list of those that it knows is told.
+    let calls = calls_during(|| {
+        // SAFETY: as above, and the decider is not freed yet.
+        unsafe {
+            let (place, none) = (&raw mut places.0[0], ptr::null_mut());
+            assert_eq!((api().decider_set_target_fpr)(fresh.0, 0.05), Code::Ok);
+            let state = [0.5; WIDTH];
+            let code = (api().decide)(fresh.0, state.as_ptr(), WIDTH, ptr::null(), 0, ptr::null(), place, none, 0);
+            assert_eq!(code, Code::Target);
+        }
+    });
+    assert_eq!(calls, 0, "a rate");
     // SAFETY: the policy is open.
     assert_eq!(unsafe { (api().policy_swap)(policy.0, folders[1].as_ptr()) }, Code::Ok);
     assert_eq!(calls_during(|| decide(&decider, &mut places.0, &mut places.1)), 0, "after a swap");

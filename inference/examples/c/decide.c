@@ -1,8 +1,9 @@
 /*
- * Decides states by a released model: ./decide FOLDER [exact|certified] < states.txt
+ * Decides states by a released model: ./decide FOLDER [exact|certified [TARGET_FPR]] < states.txt
  *
  * A state is a line: which actions are allowed, a digit 0 or 1 for each or "-" for all of them, and then INDEX:VALUE of what is
- * not 0. A line goes out for each: the action, its margin, whether it is certified, the bound, the model, all q-values.
+ * not 0. A line goes out for each: the action, its margin, whether it is certified, the bound, the model, all q-values. Without
+ * a target false-positive rate a state's own cost counts.
  */
 #include <bellwether.h>
 
@@ -86,7 +87,7 @@ int main(int argc, char **argv) {
   bellwether_decider *decider = NULL;
   int result;
   if (argc < 2) {
-    fprintf(stderr, "usage: %s FOLDER [exact|certified] < states.txt\n", argv[0]);
+    fprintf(stderr, "usage: %s FOLDER [exact|certified [TARGET_FPR]] < states.txt\n", argv[0]);
     return EXIT_FAILURE;
   }
   if (argc > 2 && strcmp(argv[2], "exact") == 0) {
@@ -104,6 +105,8 @@ int main(int argc, char **argv) {
     result = failed("policy_status");
   } else if (api->decider_create(policy, &decider) != BELLWETHER_CODE_OK) {
     result = failed("decider_create");
+  } else if (argc > 3 && api->decider_set_target_fpr(decider, atof(argv[3])) != BELLWETHER_CODE_OK) {
+    result = failed("decider_set_target_fpr");
   } else {
     result = decide_all(policy, decider, &status);
   }

@@ -47,6 +47,9 @@ class Decider {
  public:
   Decider(bellwether_decider *handle, std::size_t actions) : handle_(handle), answer_{{}, std::vector<float>(actions)} {}
 
+  // 0 for none: the state's own cost counts.
+  void set_target_fpr(double target_fpr) { check(api().decider_set_target_fpr(handle_.get(), target_fpr)); }
+
   // Without a mask all actions are allowed. The answer is overwritten by the next.
   const Answer &decide(const std::vector<float> &state, const std::vector<std::uint8_t> *mask = nullptr,
                        std::optional<std::uint64_t> episode = std::nullopt) {

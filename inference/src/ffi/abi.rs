@@ -7,7 +7,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{CString, c_char};
 use std::sync::atomic::AtomicBool;
 
-use super::decider::Held;
+use super::decider::Contents;
 use crate::engine::Isa;
 use crate::policy::{Policy, Refusal};
 
@@ -117,6 +117,10 @@ pub enum Code {
     Share = 66,
     /// Too many replaced models are still in use; let decisions and batches end, then try again.
     Crowded = 67,
+    /// The model that decides was not calibrated for the false-positive rate that the decider is to serve.
+    Target = 68,
+    /// Another model became the champion meanwhile.
+    Changed = 69,
 }
 
 /// A policy: what is served, and the right to change it. Any number of threads may use one at the same time.
@@ -129,9 +133,9 @@ pub struct PolicyHandle {
 
 /// A decider: memory and counters of one thread at a time. It may go from thread to thread, and keeps its policy alive.
 pub struct DeciderHandle {
-    /// Whether a call is under way, which alone may look into `held`.
+    /// Whether a call is under way, which alone may look into the rest.
     pub(super) busy: AtomicBool,
-    pub(super) held: UnsafeCell<Held>,
+    pub(super) contents: UnsafeCell<Contents>,
 }
 
 /// How a policy decides. Set `size` to `sizeof(bellwether_options)` and the rest to 0 for the defaults.
@@ -215,7 +219,7 @@ pub struct Metrics {
     pub certified: u64,
     /// States that were refused, by reason: the one of code `c` at position `c - BELLWETHER_CODE_STATE_WIDTH`.
     pub refusals: [u64; BELLWETHER_REFUSALS],
-    /// How long those single decisions took that were timed.
+    /// How long those decisions took that were timed.
     pub latency: [u64; BELLWETHER_LATENCY_BUCKETS],
     /// Sum of their times, in nanoseconds.
     pub latency_total_ns: u64,
@@ -223,7 +227,7 @@ pub struct Metrics {
 
 impl Code {
     /// All of them.
-    pub(super) const ALL: [Code; 32] = [
+    pub(super) const ALL: [Code; 34] = [
         Code::Ok,
         Code::NullPointer,
         Code::Misaligned,
@@ -256,6 +260,8 @@ impl Code {
         Code::NoCanary,
         Code::Share,
         Code::Crowded,
+        Code::Target,
+        Code::Changed,
     ];
 
     /// Its name, as a log wants it.
@@ -293,6 +299,8 @@ impl Code {
             Code::NoCanary => c"no_canary",
             Code::Share => c"share",
             Code::Crowded => c"crowded",
+            Code::Target => c"target",
+            Code::Changed => c"changed",
         }
     }
 }
@@ -326,7 +334,7 @@ mod tests {
              20=state_width 21=mask_width 22=empty_mask 23=non_finite_state 24=state_out_of_range 25=batch_shape \
              26=overflow 27=scratch 40=release_io 41=release_manifest 42=release_hash 43=release_model \
              44=release_binding 45=release_golden 46=isa_unavailable 47=release_other 60=contract 61=too_wide 62=limits \
-             63=pinned 64=no_previous 65=no_canary 66=share 67=crowded"
+             63=pinned 64=no_previous 65=no_canary 66=share 67=crowded 68=target 69=changed"
         );
         // On a 64-bit machine. A struct that grew is a new size here and nothing else that moved.
         assert_eq!((size_of::<Options>(), size_of::<Decision>()), (24, 32));

@@ -1,22 +1,36 @@
 //! Calls on a decider.
 
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::mem::MaybeUninit;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use bellwether_artifact::OperatingPoint;
+use bellwether_env_adapter::spec::{element, encode_cost};
 
 use super::abi::{BELLWETHER_ROLE_CANARY, BELLWETHER_ROLE_CHAMPION, Code, DeciderHandle, Decision, PolicyHandle};
 use super::edge::{Fault, elements, guarded, place, reference, room};
 use crate::policy::{Answer, Decider, Policy, Refusal, Role};
 
-/// What a decider holds beside its flag.
+/// What a decider has beside its flag.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Contents {
     decider: Decider,
-    width: usize,
     actions: usize,
+    target: Target,
     /// Masks that allow everything, for who gives none: of one state at first, later of the largest batch so far.
     everything: Vec<bool>,
+}
+
+/// A false-positive rate to serve, and a state to write its cost into.
+#[derive(Debug)]
+struct Target {
+    /// 0 for none: the state's own cost counts.
+    fpr: f64,
+    state: Vec<f32>,
+    /// A cost and the element that stands for it, since a logarithm takes long and costs seldom change.
+    encoded: (f32, f32),
 }
 
 /// The right to look into a decider, until it is dropped.
@@ -33,9 +47,9 @@ impl DeciderHandle {
 }
 
 impl Turn<'_> {
-    fn held(&mut self) -> &mut Held {
+    fn contents(&mut self) -> &mut Contents {
         // SAFETY: the flag was down and is up until this is dropped, and nobody looks in without it.
-        unsafe { &mut *self.0.held.get() }
+        unsafe { &mut *self.0.contents.get() }
     }
 }
 
@@ -49,7 +63,7 @@ impl Drop for Turn<'_> {
 const _: () = {
     const fn from_thread_to_thread<T: Send>() {}
     const fn by_many_threads<T: Sync>() {}
-    from_thread_to_thread::<Held>();
+    from_thread_to_thread::<Contents>();
     from_thread_to_thread::<PolicyHandle>();
     by_many_threads::<PolicyHandle>();
 };
@@ -68,9 +82,59 @@ pub(super) unsafe extern "C" fn create(policy: *const PolicyHandle, created: *mu
 impl DeciderHandle {
     fn new(policy: &Policy) -> Self {
         let actions = policy.actions().len();
-        let held = Held { decider: policy.decider(), width: policy.width(), actions, everything: vec![true; actions] };
-        DeciderHandle { busy: AtomicBool::new(false), held: UnsafeCell::new(held) }
+        let contents = Contents {
+            decider: policy.decider(),
+            actions,
+            target: Target { fpr: 0.0, state: vec![0.0; policy.width()], encoded: (0.0, encode_cost(0.0)) },
+            everything: vec![true; actions],
+        };
+        DeciderHandle { busy: AtomicBool::new(false), contents: UnsafeCell::new(contents) }
     }
+}
+
+impl Target {
+    /// Writes the cost of the rate that is to be served by a model into the state, where there is such a rate; says
+    /// which state is then to be decided.
+    fn written<'s>(&'s mut self, points: &[OperatingPoint], state: &'s [f32]) -> Result<&'s [f32], Fault> {
+        // Of another width it is refused as it is.
+        if self.fpr == 0.0 || state.len() != self.state.len() {
+            return Ok(state);
+        }
+        let point = points.iter().find(|point| point.target_fpr == self.fpr);
+        let cost = point.ok_or_else(|| Fault::new(Code::Target, Uncalibrated(self.fpr, points)))?.cost;
+        if cost != self.encoded.0 {
+            self.encoded = (cost, encode_cost(cost));
+        }
+        self.state.copy_from_slice(state);
+        self.state[element::COST] = self.encoded.1;
+        Ok(&self.state)
+    }
+}
+
+/// That a model does not know a rate, and which ones it knows.
+struct Uncalibrated<'a>(f64, &'a [OperatingPoint]);
+
+impl fmt::Display for Uncalibrated<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "the model was not calibrated for a false-positive rate of {}; it knows", self.0)?;
+        self.1.iter().try_for_each(|point| write!(out, " {}", point.target_fpr))?;
+        if self.1.is_empty() { out.write_str(" none") } else { Ok(()) }
+    }
+}
+
+/// See [`ApiV1::decider_set_target_fpr`](super::ApiV1::decider_set_target_fpr).
+pub(super) unsafe extern "C" fn set_target_fpr(decider: *mut DeciderHandle, target_fpr: f64) -> Code {
+    guarded(|| {
+        // SAFETY: the caller of C promises that the handle is open; the turn sees to it that it is used once at a time.
+        let mut turn = unsafe { reference(decider, "decider") }?.turn()?;
+        if !(0.0..1.0).contains(&target_fpr) {
+            let message =
+                format_args!("a false-positive rate of {target_fpr} is not above 0 and below 1, nor 0 for none");
+            return Err(Fault::new(Code::InvalidArgument, message));
+        }
+        turn.contents().target.fpr = target_fpr;
+        Ok(())
+    })
 }
 
 /// See [`ApiV1::decider_free`](super::ApiV1::decider_free).
@@ -103,7 +167,7 @@ pub(super) unsafe extern "C" fn decide(
     guarded(|| {
         // SAFETY: the caller of C promises that the handle is open; the turn sees to it that it is used once at a time.
         let mut turn = unsafe { reference(decider, "decider") }?.turn()?;
-        let Held { decider, actions, everything, .. } = turn.held();
+        let Contents { decider, actions, target, everything } = turn.contents();
         // SAFETY: the caller of C promises what the header says of each pointer.
         let (state, decision) = unsafe { (elements(state, state_length, "state")?, place(decision, "decision")?) };
         // SAFETY: as above.
@@ -113,15 +177,18 @@ pub(super) unsafe extern "C" fn decide(
             // SAFETY: as above.
             false => unsafe { allowed(mask, mask_length) }?,
         };
-        let answer = if episode.is_null() {
-            decider.decide(state, mask)
-        } else {
+        let episode = match episode.is_null() {
+            true => None,
             // SAFETY: as above.
-            decider.decide_in(unsafe { *reference(episode, "episode")? }, state, mask)
-        }?;
-        decision.write(said(&answer));
-        copy(q_values, answer.decision.q_values);
-        Ok(())
+            false => Some(*unsafe { reference(episode, "episode") }?),
+        };
+        decider.hold(episode, |held| {
+            let state = target.written(held.operating_points(), state)?;
+            let answer = held.decide(state, mask)?;
+            decision.write(said(&answer));
+            copy(q_values, answer.decision.q_values);
+            Ok(())
+        })
     })
 }
 
@@ -140,11 +207,12 @@ pub(super) unsafe extern "C" fn decide_batch(
     guarded(|| {
         // SAFETY: the caller of C promises that the handle is open; the turn sees to it that it is used once at a time.
         let mut turn = unsafe { reference(decider, "decider") }?.turn()?;
-        let Held { decider, width, actions, everything } = turn.held();
+        let Contents { decider, actions, target, everything } = turn.contents();
         // SAFETY: the caller of C promises what the header says of each pointer.
         let (states, decisions) =
             unsafe { (elements(states, states_length, "states")?, room(decisions, rows, "decisions")?) };
-        let fits = rows.checked_mul(*width) == Some(states.len());
+        let width = target.state.len();
+        let fits = rows.checked_mul(width) == Some(states.len());
         // Bounded by the memory of the caller's states, so nothing of a size that was made up is allocated below.
         let entries = rows.checked_mul(*actions).filter(|_| fits).ok_or_else(|| {
             let message = format_args!("states has {states_length} values, {rows} decisions want {width} each");
@@ -162,26 +230,34 @@ pub(super) unsafe extern "C" fn decide_batch(
             // SAFETY: as above.
             false => unsafe { allowed(masks, masks_length) }?,
         };
-        let mut first_refusal = None;
+        if masks.len() != entries {
+            let message = format_args!("masks has {masks_length} entries, {rows} decisions want {actions} each");
+            return Err(Fault::new(Code::BatchShape, message));
+        }
         let mut q_values = q_values.chunks_exact_mut(*actions);
-        let mut places = decisions.iter_mut();
-        // Refuses masks of another number of rows, and then there is a place for each row.
-        decider.decide_batch(states, masks, |row, answer| {
-            let (Some(place), q_values) = (places.next(), q_values.next().unwrap_or_default()) else { return };
-            match answer {
-                Ok(answer) => {
-                    place.write(said(&answer));
-                    copy(q_values, answer.decision.q_values);
-                }
-                Err(error) => {
-                    let code = Code::from(Refusal::from(&error));
-                    first_refusal.get_or_insert_with(|| Fault::new(code, format_args!("row {row}: {error}")));
-                    place.write(refused(code));
-                    q_values.fill(MaybeUninit::new(f32::NAN));
+        let questions = states.chunks_exact(width).zip(masks.chunks_exact(*actions));
+        decider.hold(None, |held| {
+            // Known to be there before anything is written, or never.
+            target.written(held.operating_points(), &states[..width.min(states.len())])?;
+            let mut first_refusal = None;
+            for (row, ((state, mask), place)) in questions.zip(decisions).enumerate() {
+                let q_values = q_values.next().unwrap_or_default();
+                let state = target.written(held.operating_points(), state)?;
+                match held.decide(state, mask) {
+                    Ok(answer) => {
+                        place.write(said(&answer));
+                        copy(q_values, answer.decision.q_values);
+                    }
+                    Err(error) => {
+                        let code = Code::from(Refusal::from(&error));
+                        first_refusal.get_or_insert_with(|| Fault::new(code, format_args!("row {row}: {error}")));
+                        place.write(refused(code));
+                        q_values.fill(MaybeUninit::new(f32::NAN));
+                    }
                 }
             }
-        })?;
-        first_refusal.map_or(Ok(()), Err)
+            first_refusal.map_or(Ok(()), Err)
+        })
     })
 }
 

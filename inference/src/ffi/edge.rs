@@ -282,6 +282,7 @@ impl From<PolicyError> for Fault {
             PolicyError::Golden(_) => Code::ReleaseGolden,
             PolicyError::Pinned => Code::Pinned,
             PolicyError::NoPrevious => Code::NoPrevious,
+            PolicyError::Changed { .. } => Code::Changed,
             PolicyError::NoCanary => Code::NoCanary,
             PolicyError::Share(_) => Code::Share,
             PolicyError::Crowded { .. } => Code::Crowded,

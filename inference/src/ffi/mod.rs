@@ -84,6 +84,10 @@ pub struct ApiV1 {
     pub decider_create: unsafe extern "C" fn(policy: *const PolicyHandle, created: *mut *mut DeciderHandle) -> Code,
     /// Gives a decider back. NULL is left alone. Nobody may use the handle any more.
     pub decider_free: unsafe extern "C" fn(decider: *mut DeciderHandle) -> Code,
+    /// Serves a false-positive rate with this decider from now on: every state is decided as if its cost element were the one
+    /// that the deciding model was calibrated with for this rate, so the right one across swaps. 0 lets the state's own cost
+    /// count again, as at first. A model that does not know the rate decides nothing: `BELLWETHER_CODE_TARGET`.
+    pub decider_set_target_fpr: unsafe extern "C" fn(decider: *mut DeciderHandle, target_fpr: f64) -> Code,
     /// Decides one state of `state_length` values, each from 0 to 1, without a lock and without allocating.
     ///
     /// `mask` holds one byte per action, 1 where it is allowed and 0 where it is not; NULL allows all. `episode` points to a number
@@ -143,6 +147,7 @@ static API_V1: ApiV1 = ApiV1 {
     policy_warm_thread: policy::warm_thread,
     decider_create: decider::create,
     decider_free: decider::free,
+    decider_set_target_fpr: decider::set_target_fpr,
     decide: decider::decide,
     decide_batch: decider::decide_batch,
 };

@@ -208,6 +208,14 @@ enum bellwether_code
    * Too many replaced models are still in use; let decisions and batches end, then try again.
    */
   BELLWETHER_CODE_CROWDED = 67,
+  /**
+   * The model that decides was not calibrated for the false-positive rate that the decider is to serve.
+   */
+  BELLWETHER_CODE_TARGET = 68,
+  /**
+   * Another model became the champion meanwhile.
+   */
+  BELLWETHER_CODE_CHANGED = 69,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -329,7 +337,7 @@ typedef struct bellwether_metrics {
    */
   uint64_t refusals[BELLWETHER_REFUSALS];
   /**
-   * How long those single decisions took that were timed.
+   * How long those decisions took that were timed.
    */
   uint64_t latency[BELLWETHER_LATENCY_BUCKETS];
   /**
@@ -481,6 +489,12 @@ typedef struct bellwether_api_v1 {
    * Gives a decider back. NULL is left alone. Nobody may use the handle any more.
    */
   bellwether_code (*decider_free)(struct bellwether_decider *decider);
+  /**
+   * Serves a false-positive rate with this decider from now on: every state is decided as if its cost element were the one
+   * that the deciding model was calibrated with for this rate, so the right one across swaps. 0 lets the state's own cost
+   * count again, as at first. A model that does not know the rate decides nothing: `BELLWETHER_CODE_TARGET`.
+   */
+  bellwether_code (*decider_set_target_fpr)(struct bellwether_decider *decider, double target_fpr);
   /**
    * Decides one state of `state_length` values, each from 0 to 1, without a lock and without allocating.
    *

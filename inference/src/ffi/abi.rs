@@ -83,6 +83,8 @@ pub enum Code {
     Overflow = 26,
     /// The decider's memory is too small for the model, which does not happen.
     Scratch = 27,
+    /// ONNX Runtime failed on this state, where it decides.
+    OnnxRuntime = 28,
 
     /// A file of the release cannot be read.
     ReleaseIo = 40,
@@ -227,7 +229,7 @@ pub struct Metrics {
 
 impl Code {
     /// All of them.
-    pub(super) const ALL: [Code; 34] = [
+    pub(super) const ALL: [Code; 35] = [
         Code::Ok,
         Code::NullPointer,
         Code::Misaligned,
@@ -244,6 +246,7 @@ impl Code {
         Code::BatchShape,
         Code::Overflow,
         Code::Scratch,
+        Code::OnnxRuntime,
         Code::ReleaseIo,
         Code::ReleaseManifest,
         Code::ReleaseHash,
@@ -283,6 +286,7 @@ impl Code {
             Code::BatchShape => c"batch_shape",
             Code::Overflow => c"overflow",
             Code::Scratch => c"scratch",
+            Code::OnnxRuntime => c"onnx_runtime",
             Code::ReleaseIo => c"release_io",
             Code::ReleaseManifest => c"release_manifest",
             Code::ReleaseHash => c"release_hash",
@@ -316,6 +320,7 @@ impl From<Refusal> for Code {
             Refusal::BatchShape => Code::BatchShape,
             Refusal::Overflow => Code::Overflow,
             Refusal::Scratch => Code::Scratch,
+            Refusal::OnnxRuntime => Code::OnnxRuntime,
         }
     }
 }
@@ -332,7 +337,7 @@ mod tests {
             listed.join(" "),
             "0=ok 1=null_pointer 2=misaligned 3=invalid_argument 4=invalid_utf8 5=buffer_too_small 6=busy 7=panic \
              20=state_width 21=mask_width 22=empty_mask 23=non_finite_state 24=state_out_of_range 25=batch_shape \
-             26=overflow 27=scratch 40=release_io 41=release_manifest 42=release_hash 43=release_model \
+             26=overflow 27=scratch 28=onnx_runtime 40=release_io 41=release_manifest 42=release_hash 43=release_model \
              44=release_binding 45=release_golden 46=isa_unavailable 47=release_other 60=contract 61=too_wide 62=limits \
              63=pinned 64=no_previous 65=no_canary 66=share 67=crowded 68=target 69=changed"
         );

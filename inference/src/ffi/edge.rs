@@ -260,7 +260,7 @@ impl From<ReleaseError> for Fault {
             ReleaseError::Engine(EngineError::IsaUnavailable(_)) => Code::IsaUnavailable,
             ReleaseError::Binding { .. } => Code::ReleaseBinding,
             ReleaseError::Golden(_) => Code::ReleaseGolden,
-            ReleaseError::Artifact(_) => Code::ReleaseOther,
+            ReleaseError::Artifact(_) | ReleaseError::Engine(EngineError::OnnxRuntime { .. }) => Code::ReleaseOther,
         };
         Fault::new(code, Chain(&error))
     }

@@ -145,6 +145,10 @@ enum bellwether_code
    */
   BELLWETHER_CODE_SCRATCH = 27,
   /**
+   * ONNX Runtime failed on this state, where it decides.
+   */
+  BELLWETHER_CODE_ONNX_RUNTIME = 28,
+  /**
    * A file of the release cannot be read.
    */
   BELLWETHER_CODE_RELEASE_IO = 40,

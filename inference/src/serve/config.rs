@@ -107,6 +107,8 @@ pub struct AuthConfig {
     pub open_health: bool,
     /// Whether reflection answers without a token.
     pub open_reflection: bool,
+    /// Whether metrics are told without a token.
+    pub open_metrics: bool,
 }
 
 impl Default for ServeConfig {
@@ -160,7 +162,13 @@ impl Default for ServeTimes {
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        AuthConfig { token_file: None, admin_token_file: None, open_health: true, open_reflection: false }
+        AuthConfig {
+            token_file: None,
+            admin_token_file: None,
+            open_health: true,
+            open_reflection: false,
+            open_metrics: false,
+        }
     }
 }
 

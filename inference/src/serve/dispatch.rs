@@ -26,6 +26,8 @@ pub(super) enum Plane {
     Data,
     /// Admin calls, health, reflection.
     Admin,
+    /// The Open Inference Protocol, health and metrics over HTTP/1.1.
+    Http,
 }
 
 /// Sends the requests of one connection to the services.
@@ -104,7 +106,7 @@ impl Dispatch {
             Service::Unknown => (false, false),
         };
         let token = match self.plane {
-            Plane::Data => &secrets.data,
+            Plane::Data | Plane::Http => &secrets.data,
             Plane::Admin => &secrets.admin,
         };
         let borne = token.as_ref().is_none_or(|token| token.is_borne_by(headers.get(http::header::AUTHORIZATION)));

@@ -243,7 +243,7 @@ struct Service(Arc<Shared>);
 impl Source for Service {
     fn tell(&self, page: &mut Page<'_>) -> fmt::Result {
         let Service(shared) = self;
-        RequestCounts::tell(&[&shared.requests], page)?;
+        RequestCounts::tell(&[&shared.requests, &shared.http_requests], page)?;
         let gauges =
             [("connections", &shared.connections), ("requests", &shared.in_flight), ("episodes", &shared.episodes)];
         let each = |value: fn(&Gauge) -> f64| gauges.map(|(what, gauge)| ([("what", what)], value(gauge)));

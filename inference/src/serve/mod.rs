@@ -16,6 +16,7 @@ mod dispatch;
 mod episode;
 mod error;
 mod health;
+mod http_api;
 mod infer;
 mod listen;
 mod log_file;
@@ -114,9 +115,11 @@ impl Server {
         workers.resize_with(config.threads, Worker::default);
         let mut endpoints = Endpoints::default();
         let mut sockets = Vec::new();
-        for (address, plane, bound) in
-            [(config.grpc, Plane::Data, &mut endpoints.grpc), (config.admin, Plane::Admin, &mut endpoints.admin)]
-        {
+        for (address, plane, bound) in [
+            (config.grpc, Plane::Data, &mut endpoints.grpc),
+            (config.admin, Plane::Admin, &mut endpoints.admin),
+            (config.http, Plane::Http, &mut endpoints.http),
+        ] {
             let Some(address) = address else { continue };
             for (worker, listener) in workers.iter_mut().zip(listen::tcp(address, config.threads)?) {
                 *bound = listener.local_addr().ok();
@@ -143,7 +146,9 @@ impl Server {
         let mut server = Server { shared, metrics, endpoints, threads: Vec::new(), sockets, log_writer };
         for (number, worker) in workers.into_iter().enumerate() {
             let thread = thread::Builder::new().name(format!("bellwether-serve-{number}"));
-            let running = worker.start(thread, Arc::clone(&server.shared)).map_err(ServeError::Thread)?;
+            let running = worker
+                .start(thread, Arc::clone(&server.shared), Arc::clone(&server.metrics))
+                .map_err(ServeError::Thread)?;
             server.threads.push(running);
         }
         Ok(server)

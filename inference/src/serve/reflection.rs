@@ -34,7 +34,7 @@ impl Reflection {
     /// `None` where the descriptors that were built in cannot be read, which a test excludes.
     pub(super) fn new(plane: Plane) -> Option<Self> {
         let offered = match plane {
-            Plane::Data => &DATA[..],
+            Plane::Data | Plane::Http => &DATA[..],
             Plane::Admin => &ADMIN[..],
         };
         let builder = |own: &str| {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 use super::decision_log::DecisionLog;
+use super::http_api;
 use super::method::Method;
 use super::requests::{GRPC_CODES, RequestCounts};
 use super::tls::Tls;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub episodes: Gauge,
     /// Requests of gRPC that have ended.
     pub requests: RequestCounts,
+    /// Requests of HTTP that have ended.
+    pub http_requests: RequestCounts,
     /// Where decisions are logged.
     pub(super) decision_log: Option<DecisionLog>,
     /// How far the server is on its way out.
@@ -116,6 +119,7 @@ impl Shared {
             connections: Gauge::new(config.limits.connections),
             episodes: Gauge::new(config.limits.episodes),
             requests: RequestCounts::new("grpc", Method::ALL.map(Method::path), &GRPC_CODES),
+            http_requests: http_api::counts(),
             decision_log,
             phase: watch::Sender::new(Phase::Serving),
             config,

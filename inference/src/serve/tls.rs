@@ -13,6 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use super::dispatch::Plane;
 use super::secrets::read_private;
 use super::{ServeError, TlsFiles};
 
@@ -47,7 +48,7 @@ impl Tls {
 
     /// What the next connection is accepted with. Files that have changed are read again; those that cannot be used leave what
     /// was there.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub(super) fn acceptor(&self, plane: Plane) -> TlsAcceptor {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.looked.elapsed() >= Self::LOOK {
             current.looked = Instant::now();
@@ -63,7 +64,15 @@ impl Tls {
                 current.files = seen;
             }
         }
-        TlsAcceptor::from(Arc::clone(&current.config))
+        match plane {
+            Plane::Data | Plane::Admin => TlsAcceptor::from(Arc::clone(&current.config)),
+            Plane::Http => {
+                // What is behind it is shared, so a copy costs little beside a handshake.
+                let mut config = ServerConfig::clone(&current.config);
+                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                TlsAcceptor::from(Arc::new(config))
+            }
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use tokio::time::timeout;
 
 use super::connection::{self, Activity, GREETING_BYTES};
 use super::dispatch::{Dispatch, Plane};
+use super::http_api::{self, Http};
+use super::metrics::Metrics;
 use super::routes::Routes;
 use super::shared::{Phase, Shared};
 use super::stream::{Carrier, Stream};
@@ -42,6 +44,7 @@ enum Accepting {
 struct Context {
     shared: Arc<Shared>,
     routes: Arc<Routes>,
+    metrics: Arc<Metrics>,
     plane: Plane,
     /// Dropped with the last connection: the thread ends when nobody holds one.
     alive: mpsc::Sender<()>,
@@ -49,14 +52,19 @@ struct Context {
 
 impl Worker {
     /// Starts the thread.
-    pub(super) fn start(self, thread: Builder, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    pub(super) fn start(
+        self,
+        thread: Builder,
+        shared: Arc<Shared>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<JoinHandle<()>> {
         // One thread for each loop: work that moves between threads pays more for that than it takes.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let entered = runtime.enter();
         let listeners = self.listeners.into_iter().map(|(listener, plane)| Ok((listener.accepting()?, plane)));
         let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
         drop(entered);
-        thread.spawn(move || run(runtime, listeners, shared))
+        thread.spawn(move || run(runtime, listeners, shared, metrics))
     }
 }
 
@@ -83,7 +91,7 @@ impl Accepting {
     }
 }
 
-fn run(runtime: Runtime, listeners: Vec<(Accepting, Plane)>, shared: Arc<Shared>) {
+fn run(runtime: Runtime, listeners: Vec<(Accepting, Plane)>, shared: Arc<Shared>, metrics: Arc<Metrics>) {
     // Made now, not by the first request.
     shared.with_decider(|_| ());
     let planes = [Plane::Data, Plane::Admin].map(|plane| Arc::new(Routes::new(&shared, plane)));
@@ -93,11 +101,11 @@ fn run(runtime: Runtime, listeners: Vec<(Accepting, Plane)>, shared: Arc<Shared>
         for (listener, plane) in listeners {
             let [data, admin] = &planes;
             let routes = Arc::clone(match plane {
-                Plane::Data => data,
+                Plane::Data | Plane::Http => data,
                 Plane::Admin => admin,
             });
-            let (shared, alive) = (Arc::clone(&shared), alive.clone());
-            tokio::spawn(take(listener, Context { shared, routes, plane, alive }));
+            let (shared, metrics, alive) = (Arc::clone(&shared), Arc::clone(&metrics), alive.clone());
+            tokio::spawn(take(listener, Context { shared, routes, metrics, plane, alive }));
         }
         drop(alive);
         tokio::select! {
@@ -128,14 +136,14 @@ async fn take(listener: Accepting, context: Context) {
 }
 
 fn serve(carrier: Carrier, context: &Context) {
-    let Context { shared, routes, plane, alive } = context.clone();
+    let Context { shared, routes, metrics, plane, alive } = context.clone();
     // One too many is closed at once, and counted.
     let Some(slot) = shared.take(|shared| &shared.connections) else { return };
     tokio::spawn(async move {
         let config = &shared.config;
         let carrier = match (carrier, &shared.tls) {
             (Carrier::Tcp(stream), Some(tls)) => {
-                match timeout(config.times.handshake(), tls.acceptor().accept(stream)).await {
+                match timeout(config.times.handshake(), tls.acceptor(plane).accept(stream)).await {
                     Ok(Ok(stream)) => Carrier::Tls(Box::new(stream)),
                     Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => return tracing::debug!("a TLS handshake took too long"),
@@ -143,10 +151,19 @@ fn serve(carrier: Carrier, context: &Context) {
             }
             (carrier, _) => carrier,
         };
-        let stream = Stream::new(carrier, config.times.handshake(), GREETING_BYTES);
-        let activity = Arc::new(Activity::new());
-        let dispatch = Dispatch { shared: Arc::clone(&shared), routes, plane, activity };
-        if let Err(error) = connection::speak(stream, dispatch, config).await {
+        let handshake = config.times.handshake();
+        let ended = match plane {
+            Plane::Http => {
+                let http = Http { shared: Arc::clone(&shared), metrics };
+                http_api::speak(Stream::new(carrier, handshake, http_api::GREETING_BYTES), http, config).await
+            }
+            Plane::Data | Plane::Admin => {
+                let activity = Arc::new(Activity::new());
+                let dispatch = Dispatch { shared: Arc::clone(&shared), routes, plane, activity };
+                connection::speak(Stream::new(carrier, handshake, GREETING_BYTES), dispatch, config).await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
         }
         drop((slot, alive));

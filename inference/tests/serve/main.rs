@@ -10,6 +10,7 @@ mod admin;
 mod decide;
 mod drain;
 mod hostile;
+mod http_api;
 mod limits;
 mod observed;
 mod oip;

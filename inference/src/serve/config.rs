@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionLogConfig, ServeError};
+use super::{DecisionLogConfig, ServeError, TraceConfig};
 
 /// Everything that a server is told before it starts. Every default is safe: loopback alone, no admin, everything bounded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct ServeConfig {
     pub auth: AuthConfig,
     /// Where decisions are logged; nowhere without it.
     pub decisions: Option<DecisionLogConfig>,
+    /// Where spans of requests go; nowhere without it.
+    pub traces: Option<TraceConfig>,
 }
 
 /// What clients may use up. What is beyond is refused at once; nothing queues.
@@ -126,6 +128,7 @@ impl Default for ServeConfig {
             tls: None,
             auth: AuthConfig::default(),
             decisions: None,
+            traces: None,
         }
     }
 }
@@ -214,6 +217,9 @@ impl ServeConfig {
         }
         if let Some(decisions) = &self.decisions {
             decisions.check()?;
+        }
+        if let Some(traces) = &self.traces {
+            traces.validate()?;
         }
         for (key, value) in [("times.leave_ms", times.leave_ms), ("times.drain_ms", times.drain_ms)] {
             if value > DAY_MS {

@@ -13,6 +13,7 @@ use super::proto::policy::{
 };
 use super::session::Session;
 use super::shared::Shared;
+use super::trace::AnsweredBy;
 use crate::policy::{self, Answer};
 
 /// Answers the calls of `PolicyService`.
@@ -24,7 +25,13 @@ pub(super) struct Decisions {
 #[tonic::async_trait]
 impl PolicyService for Decisions {
     async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
-        Ok(Response::new(one(&self.shared, request.into_inner())?))
+        let decision = one(&self.shared, request.into_inner())?;
+        let answered_by = self.shared.traces.is_some().then(|| AnsweredBy(decision.model_version.clone()));
+        let mut response = Response::new(decision);
+        if let Some(answered_by) = answered_by {
+            response.extensions_mut().insert(answered_by);
+        }
+        Ok(response)
     }
 
     async fn decide_batch(

@@ -16,8 +16,10 @@ use tonic::{Code, Status};
 
 use super::connection::Activity;
 use super::method::{Method, Service};
+use super::requests::GRPC_CODES;
 use super::routes::Routes;
 use super::shared::{Shared, Slot};
+use super::trace::{AnsweredBy, RequestSpan};
 
 /// Which listener a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ struct Ending {
     method: Method,
     began: Instant,
     code: Option<Code>,
+    span: Option<RequestSpan>,
     _slot: Option<Slot>,
 }
 
@@ -64,7 +67,7 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let method = Method::of(request.uri().path());
-        let mut ending = self.begin(method);
+        let mut ending = self.begin(method, request.headers());
         let admitted = self.admit(method, request.headers(), &mut ending);
         let routes = Arc::clone(&self.routes);
         Box::pin(async move {
@@ -77,13 +80,14 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
                 },
             };
             ending.code = code_of(response.headers());
+            ending.told(response.extensions());
             Ok(response.map(|inner| Counted { inner, request: ending }))
         })
     }
 }
 
 impl Dispatch {
-    fn begin(&self, method: Method) -> Ending {
+    fn begin(&self, method: Method, headers: &HeaderMap) -> Ending {
         self.activity.begins();
         Ending {
             shared: Arc::clone(&self.shared),
@@ -91,6 +95,7 @@ impl Dispatch {
             method,
             began: Instant::now(),
             code: None,
+            span: self.shared.traces.as_ref().and_then(|traces| traces.begin("grpc", method.path(), headers)),
             _slot: None,
         }
     }
@@ -191,9 +196,31 @@ impl Body for Counted {
     }
 }
 
+impl Ending {
+    /// Takes down which model answered.
+    fn told(&mut self, extensions: &http::Extensions) {
+        if let (Some(span), Some(AnsweredBy(version))) = (&mut self.span, extensions.get()) {
+            span.answered_by(version);
+        }
+    }
+}
+
 impl Drop for Ending {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
+        if let Some(span) = self.span.take() {
+            // Other codes say that the client was wrong, and not the server.
+            let failed = matches!(
+                code,
+                Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::Unimplemented
+                    | Code::Internal
+                    | Code::Unavailable
+                    | Code::DataLoss
+            );
+            span.end(GRPC_CODES[code as usize], failed);
+        }
         let elapsed = (!self.method.is_stream()).then(|| self.began.elapsed());
         self.shared.requests.ended(self.method.index(), code as usize, elapsed);
         self.activity.ends();

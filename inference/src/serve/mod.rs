@@ -32,6 +32,7 @@ mod session;
 mod shared;
 mod stream;
 mod tls;
+mod trace;
 mod worker;
 
 pub use chain::Chain;
@@ -41,6 +42,7 @@ pub use error::ServeError;
 pub use log_file::{LogFile, LogFileError, Rotation, put_aside};
 pub use requests::RequestCounts;
 pub use shared::{Gauge, Phase, Shared};
+pub use trace::TraceConfig;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,8 +54,10 @@ use dispatch::Plane;
 use listen::UnixEndpoint;
 use metrics::Metrics;
 use secrets::Secrets;
+use shared::Means;
 use serde::Serialize;
 use tls::Tls;
+use trace::Traces;
 use worker::{Listener, Worker};
 
 use crate::policy::Policy;
@@ -111,6 +115,7 @@ impl Server {
         let tls = config.tls.as_ref().map(Tls::read).transpose()?;
         let log = config.decisions.as_ref().map(|log| DecisionLog::start(log, policy.actions())).transpose()?;
         let (decision_log, log_writer) = log.unzip();
+        let traces = config.traces.as_ref().map(Traces::start).transpose()?;
         let mut workers: Vec<Worker> = Vec::new();
         workers.resize_with(config.threads, Worker::default);
         let mut endpoints = Endpoints::default();
@@ -141,7 +146,8 @@ impl Server {
             *bound = Some(socket.path().to_owned());
             sockets.push(socket);
         }
-        let shared = Arc::new(Shared::new(policy, model_name.to_owned(), config, secrets, tls, decision_log, watcher));
+        let means = Means { secrets, tls, decision_log, traces };
+        let shared = Arc::new(Shared::new(policy, model_name.to_owned(), config, means, watcher));
         let metrics = Arc::new(Metrics::new(&shared));
         let mut server = Server { shared, metrics, endpoints, threads: Vec::new(), sockets, log_writer };
         for (number, worker) in workers.into_iter().enumerate() {

@@ -20,6 +20,7 @@ use super::proto::inference::{
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use super::shared::{Phase, Shared};
+use super::trace::AnsweredBy;
 use crate::policy::Role;
 
 /// Answers the calls of `GRPCInferenceService`.
@@ -101,7 +102,12 @@ impl GrpcInferenceService for Inferences {
         let batch = Batch::gather(&self.shared, inputs(&request)?)?;
         let inferred = infer(&self.shared, terms, batch)?;
         let raw = !request.raw_input_contents.is_empty();
-        Ok(Response::new(answered(request, inferred, &wanted, raw)))
+        let answered_by = self.shared.traces.is_some().then(|| AnsweredBy(inferred.model.version.to_string()));
+        let mut response = Response::new(answered(request, inferred, &wanted, raw));
+        if let Some(answered_by) = answered_by {
+            response.extensions_mut().insert(answered_by);
+        }
+        Ok(response)
     }
 }
 

@@ -11,6 +11,7 @@ use super::http_api;
 use super::method::Method;
 use super::requests::{GRPC_CODES, RequestCounts};
 use super::tls::Tls;
+use super::trace::Traces;
 use super::{Secrets, ServeConfig};
 use crate::policy::{Decider, Policy};
 use crate::watch::Watcher;
@@ -44,8 +45,19 @@ pub struct Shared {
     pub http_requests: RequestCounts,
     /// Where decisions are logged.
     pub(super) decision_log: Option<DecisionLog>,
+    /// Where spans of requests are made.
+    pub(super) traces: Option<Traces>,
     /// How far the server is on its way out.
     pub(super) phase: watch::Sender<Phase>,
+}
+
+/// What a server has read and opened before it answers.
+#[derive(Debug)]
+pub(super) struct Means {
+    pub(super) secrets: Secrets,
+    pub(super) tls: Option<Tls>,
+    pub(super) decision_log: Option<DecisionLog>,
+    pub(super) traces: Option<Traces>,
 }
 
 /// How far a server is on its way out.
@@ -102,12 +114,11 @@ impl Shared {
         policy: Policy,
         model_name: String,
         config: ServeConfig,
-        secrets: Secrets,
-        tls: Option<Tls>,
-        decision_log: Option<DecisionLog>,
+        means: Means,
         watcher: Option<Watcher>,
     ) -> Self {
         static SERVERS: AtomicU64 = AtomicU64::new(0);
+        let Means { secrets, tls, decision_log, traces } = means;
         Shared {
             id: SERVERS.fetch_add(1, Ordering::Relaxed),
             policy,
@@ -121,6 +132,7 @@ impl Shared {
             requests: RequestCounts::new("grpc", Method::ALL.map(Method::path), &GRPC_CODES),
             http_requests: http_api::counts(),
             decision_log,
+            traces,
             phase: watch::Sender::new(Phase::Serving),
             config,
         }

@@ -31,6 +31,7 @@ use super::proto::inference as oip;
 use super::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use super::requests::RequestCounts;
 use super::shared::{Shared, Slot};
+use super::trace::{AnsweredBy, RequestSpan};
 use inference_json::{Malformed, Question};
 use route::{Route, Target};
 
@@ -67,6 +68,7 @@ struct Ending {
     began: Instant,
     /// 499 as long as there is no answer: whoever asked went away.
     status: u16,
+    span: Option<RequestSpan>,
 }
 
 /// Counters for the requests of HTTP.
@@ -83,9 +85,15 @@ impl hyper::service::Service<Request<Incoming>> for Http {
         let http = self.clone();
         Box::pin(async move {
             let route = Target::of(request.uri().path()).route;
-            let mut ending = Ending { shared: Arc::clone(&http.shared), route, began: Instant::now(), status: 499 };
+            let began = Instant::now();
+            let traces = http.shared.traces.as_ref();
+            let span = traces.and_then(|traces| traces.begin("http", route.name(), request.headers()));
+            let mut ending = Ending { shared: Arc::clone(&http.shared), route, began, status: 499, span };
             let answer = http.answer(request).await.unwrap_or_else(|refused| refused.into_answer(route));
             ending.status = answer.status().as_u16();
+            if let (Some(span), Some(AnsweredBy(version))) = (&mut ending.span, answer.extensions().get()) {
+                span.answered_by(version);
+            }
             Ok(answer)
         })
     }
@@ -175,12 +183,17 @@ impl Http {
         let mut question = Question::read(&body, json_length)?;
         let message = std::mem::take(&mut question.message);
         let message = oip::ModelInferRequest { model_name: name, model_version: version, ..message };
-        let answer = service.model_infer(tonic::Request::new(message)).await?.into_inner();
+        let mut answer = service.model_infer(tonic::Request::new(message)).await?;
+        let answered_by = answer.extensions_mut().remove::<AnsweredBy>();
+        let answer = answer.into_inner();
         let body = question
             .write(&answer)
             .map_err(|error| Refused { status: StatusCode::INTERNAL_SERVER_ERROR, text: error.to_string() })?;
         let media = if body.json_length.is_some() { "application/octet-stream" } else { "application/json" };
         let mut answer = with_type(Full::from(body.bytes), media);
+        if let Some(answered_by) = answered_by {
+            answer.extensions_mut().insert(answered_by);
+        }
         if let Some(length) = body.json_length {
             answer.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
         }
@@ -296,6 +309,9 @@ impl From<tonic::Status> for Refused {
 impl Drop for Ending {
     fn drop(&mut self) {
         let code = CODES.iter().position(|code| code.parse() == Ok(self.status)).unwrap_or(usize::MAX);
+        if let Some(span) = self.span.take() {
+            span.end(CODES.get(code).copied().unwrap_or_default(), self.status >= 500);
+        }
         self.shared.http_requests.ended(self.route as usize, code, Some(self.began.elapsed()));
     }
 }

@@ -18,6 +18,7 @@ use super::requests::RequestCounts;
 use super::shared::{Gauge, Shared};
 use crate::Policy;
 use crate::policy::{Latency, ModelId, Role, Tally};
+use crate::watch::Watcher;
 
 /// What the text is to be served as.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -252,6 +253,9 @@ impl Source for Service {
         page.gauges("bellwether_open_limit", "How much may be open at a time", each(|gauge| gauge.limit() as f64))?;
         let refused = gauges.map(|(what, gauge)| ([("what", what)], gauge.refused()));
         page.counters("bellwether_open_refused", "What was refused because too much was open", refused)?;
+        if let Some(watcher) = &shared.watcher {
+            tell_watch(watcher, page)?;
+        }
         if let Some(log) = &shared.decision_log {
             let DecisionLogCounts { written, dropped, failed } = log.counts();
             let fates = [("written", written), ("dropped", dropped), ("failed", failed)];
@@ -261,6 +265,26 @@ impl Source for Service {
         }
         Ok(())
     }
+}
+
+/// What became of releases that a watcher saw.
+fn tell_watch(watcher: &Watcher, page: &mut Page<'_>) -> fmt::Result {
+    let counts = watcher.counts();
+    let alive = f64::from(u8::from(watcher.is_alive()));
+    page.gauge("bellwether_watcher_alive", "1 while the thread that watches for new models is there", alive)?;
+    let reloads = counts.reloads().into_iter();
+    page.counters(
+        "bellwether_model_reloads",
+        "What became of releases: swapped, superseded, refused or rolled back, with the reason",
+        reloads.map(|(result, reason, count)| ([("result", result), ("reason", reason)], count)),
+    )?;
+    let states = [("before", counts.shadow_states), ("after", counts.window_states)];
+    let when = |(when, count)| ([("swap", when)], count);
+    let help = "States on which two models were compared, before a swap and after it";
+    page.counters("bellwether_shadow_states", help, states.map(when))?;
+    let disagreements = [("before", counts.shadow_disagreements), ("after", counts.window_disagreements)];
+    let help = "States on which the two models that were compared chose different actions";
+    page.counters("bellwether_shadow_disagreements", help, disagreements.map(when))
 }
 
 /// Counts by version: one model can come under several numbers, and a page must not name a row twice.

@@ -5,6 +5,8 @@
 mod manifests;
 #[path = "../nets/mod.rs"]
 mod nets;
+#[path = "../released/mod.rs"]
+mod released;
 
 mod admin;
 mod decide;

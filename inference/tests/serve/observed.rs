@@ -9,7 +9,8 @@ use prometheus_parse::{Scrape, Value};
 use tonic::Code;
 
 use crate::nets::state_for;
-use crate::started::{WIDTH, client, network, policy, start};
+use crate::released::{Releases, patient};
+use crate::started::{WIDTH, client, config, network, policy, start};
 
 /// Waits for what is counted only after the client has its answer.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -71,10 +72,29 @@ async fn what_was_asked_is_counted_timed_and_logged() {
 }
 
 #[test]
+fn releases_that_were_swapped_in_and_refused_are_counted_with_the_reason() {
+    let releases = Releases::new();
+    let policy = releases.policy();
+    let watcher = releases.watch(&policy, patient());
+    releases.add(2, &network(2));
+    assert_eq!(watcher.check_now().serving.number, Some(2));
+    releases.add(3, &network(3));
+    fs::copy(releases.folder(2).join("model.onnx"), releases.folder(3).join("model.onnx")).unwrap();
+    assert_eq!(watcher.check_now().serving.number, Some(2));
+    let server = Server::start(config(), policy, "policy", Some(watcher)).unwrap();
+    let text = server.metrics().render();
+    let reloads =
+        |result, reason| number(&text, "bellwether_model_reloads_total", &[("result", result), ("reason", reason)]);
+    assert_eq!((reloads("swapped", "none"), reloads("refused", "network_hash")), (1.0, 1.0));
+    assert_eq!(number(&text, "bellwether_watcher_alive", &[]), 1.0);
+    assert_eq!(number(&text, "bellwether_shadow_states_total", &[("swap", "before")]), 0.0);
+    assert_eq!(number(&text, "bellwether_model_info", &[("role", "champion"), ("model_number", "2")]), 1.0);
+}
+
+#[test]
 fn a_log_that_cannot_be_written_keeps_the_server_from_starting() {
     let folder = tempfile::tempdir().unwrap();
-    let config =
-        |log| ServeConfig { grpc: Some(([127, 0, 0, 1], 0).into()), decisions: Some(log), ..ServeConfig::default() };
+    let config = |log| ServeConfig { decisions: Some(log), ..config() };
     let missing = DecisionLogConfig::new(folder.path().join("missing/decisions.jsonl"));
     let refused = Server::start(config(missing), policy(1), "policy", None).unwrap_err();
     assert!(matches!(refused, ServeError::DecisionLog(DecisionLogError::File(LogFileError::Open { .. }))));

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod registry_source;
 mod settings;
 
 use std::process::ExitCode;

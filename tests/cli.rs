@@ -10,7 +10,7 @@ use std::path::Path;
 use bellwether_env_adapter::ingest::TelemetryWriter;
 use program::{bellwether, bellwether_in, files, keeps_schema, shell, unread};
 
-const VERBS: [&[&str]; 20] = [
+const VERBS: [&[&str]; 24] = [
     &[],
     &["quickstart"],
     &["ingest"],
@@ -29,7 +29,11 @@ const VERBS: [&[&str]; 20] = [
     &["release", "promote"],
     &["release", "rollback"],
     &["release", "list"],
+    &["release", "sign"],
     &["release", "verify"],
+    &["keys"],
+    &["keys", "generate"],
+    &["keys", "show"],
     &["doctor"],
 ];
 

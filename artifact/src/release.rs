@@ -79,11 +79,21 @@ pub fn read_manifest(folder: &Path) -> Result<ModelManifest, ArtifactError> {
 /// # Errors
 /// As [`read_manifest`], and [`ArtifactError::HashMismatch`] where the network is another one.
 pub fn read(folder: &Path) -> Result<Release, ArtifactError> {
-    let manifest = read_manifest(folder)?;
+    read_with_bytes(folder).map(|(release, _)| release)
+}
+
+/// As [`read`], with the bytes of `model.json` as they are: what a signature speaks of.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_bytes(folder: &Path) -> Result<(Release, Vec<u8>), ArtifactError> {
+    let path = manifest_path(folder);
+    let bytes = durable::read(&path, MAX_MANIFEST_BYTES)?;
+    let manifest = ModelManifest::from_json(&bytes).map_err(|cause| ArtifactError::Manifest { path, cause })?;
     let path = onnx_path(folder);
     let onnx = durable::read(&path, MAX_ONNX_BYTES)?;
     check_onnx(&path, &manifest, &onnx)?;
-    Ok(Release { manifest, onnx })
+    Ok((Release { manifest, onnx }, bytes))
 }
 
 /// Publishes a release as a new folder, whole or not at all.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bellwether_artifact::{OperatingPoint, Sha256};
 use bellwether_inference::model::{Contract, Expectation, Mlp};
-use bellwether_inference::policy::{Latency, Limits, ModelId, Options, Refusal, Role};
+use bellwether_inference::policy::{Latency, Limits, ModelId, Options, Refusal, Role, SampleCounts, Sampling};
 use bellwether_inference::release::check_release;
 use bellwether_inference::{DecideError, Decider, GoldenError, Isa, LoadedRelease, Policy, PolicyError, Precision};
 use manifests::{release, sealed};
@@ -342,4 +342,132 @@ fn a_held_model_answers_throughout_a_swap_and_shows_its_own_table() {
     assert_eq!(after, (Some(2), 0.05));
     let decided = policy.metrics().models.iter().map(|(_, tally)| tally.total()).sum::<u64>();
     assert_eq!(decided, 2);
+}
+
+#[test]
+fn rows_of_a_batch_go_to_the_models_of_their_episodes() {
+    let (policy, state) = (policy(1), state_for(&network(1), 1));
+    policy.try_out(release(&network(2)), Some(1), 0.5).unwrap();
+    let (mut decider, mut other) = (policy.decider(), policy.decider());
+    let episodes: Vec<u64> = (0..200).map(|row| row / 4).collect();
+    let states = state.repeat(episodes.len());
+    let masks = vec![true; 5 * episodes.len()];
+    let mut roles = Vec::new();
+    let batch = decider.decide_batch_in(&episodes, &states, &masks, |row, answer| {
+        let answer = answer.unwrap();
+        roles.push(answer.role);
+        let alone = other.decide_in(episodes[row], &state, &ALL).unwrap();
+        assert_eq!((alone.decision, alone.model, alone.role), (answer.decision, answer.model, answer.role));
+    });
+    batch.unwrap();
+    assert!(roles.len() == 200 && roles.contains(&Role::Canary) && roles.contains(&Role::Champion));
+    for wrong in [&episodes[1..], &[]] {
+        let refused = decider.decide_batch_in(wrong, &states, &masks, |_, _| panic!("no row is decided"));
+        assert!(matches!(refused, Err(DecideError::BatchShape { .. })));
+    }
+}
+
+/// All states that a policy has set aside, with their masks.
+fn samples(policy: &Policy) -> Vec<(Vec<f32>, Vec<bool>)> {
+    let mut all = Vec::new();
+    policy.drain_samples(|state, mask| all.push((state.to_vec(), mask.to_vec())));
+    all
+}
+
+#[test]
+fn one_state_of_so_many_is_set_aside_while_somebody_listens() {
+    let sampling = Sampling { every: 3, capacity: 4 };
+    let policy = Policy::new(release(&network(1)), None, Options { sampling, ..Options::default() }).unwrap();
+    let mut decider = policy.decider();
+    let states: Vec<Vec<f32>> = (0..30).map(|seed| state_for(&network(1), seed)).collect();
+    for state in &states[..9] {
+        decider.decide(state, &ALL).unwrap();
+    }
+    assert_eq!(samples(&policy), []);
+    policy.listen(true);
+    // What was refused is not set aside, and does not count.
+    assert!(decider.decide(&[f32::NAN; WIDTH], &ALL).is_err());
+    let mask = [true, false, true, true, false];
+    for state in &states[9..18] {
+        decider.decide(state, &mask).unwrap();
+    }
+    let expected: Vec<_> = [11, 14, 17].map(|index| (states[index].clone(), mask.to_vec())).into();
+    assert_eq!(samples(&policy), expected);
+    // Rows of batches and what is asked of a held model too.
+    decider.decide_batch(&states[18..21].concat(), &[true; 15], |_, _| ()).unwrap();
+    decider.hold(None, |held| {
+        for state in &states[21..24] {
+            held.decide(state, &ALL).unwrap();
+        }
+    });
+    let expected: Vec<_> = [20, 23].map(|index| (states[index].clone(), ALL.to_vec())).into();
+    assert_eq!(samples(&policy), expected);
+    for state in &states {
+        decider.decide(state, &ALL).unwrap();
+    }
+    assert_eq!((samples(&policy).len(), policy.metrics().samples), (4, SampleCounts { taken: 9, dropped: 6 }));
+    policy.listen(false);
+    decider.decide_batch(&states.concat(), &[true; 150], |_, _| ()).unwrap();
+    assert_eq!(samples(&policy), []);
+    drop(decider);
+    assert_eq!(policy.metrics().samples, SampleCounts { taken: 9, dropped: 6 });
+}
+
+#[test]
+fn a_candidate_decides_beside_the_policy_and_takes_the_place_of_the_champion_it_expects() {
+    let (policy, state) = (policy(1), state_for(&network(1), 1));
+    let mut scratch = policy.scratch();
+    let candidate = policy.prepare(release(&network(2)), Some(2)).unwrap();
+    assert_eq!(policy.status().models_resident, 1);
+    let (champion, previous) = policy.kept();
+    assert!(previous.is_none());
+    let q_values =
+        |decision: Result<bellwether_inference::Decision<'_>, DecideError>| decision.unwrap().q_values.to_vec();
+    let before = q_values(champion.decide(&mut scratch, &state, &ALL));
+    let after = q_values(candidate.decide(&mut scratch, &state, &ALL));
+    let mut decider = policy.decider();
+    assert_eq!(decider.decide(&state, &ALL).unwrap().decision.q_values, before);
+    let other = ModelId { number: Some(99), ..champion.id() };
+    let refused = policy.prepare(release(&network(3)), Some(3)).unwrap().swap_in(other);
+    assert_eq!(refused, Err(PolicyError::Changed { found: champion.id(), expected: other }));
+    assert_eq!(candidate.swap_in(champion.id()).unwrap(), champion.id());
+    assert_eq!(decider.decide(&state, &ALL).unwrap().decision.q_values, after);
+    // What is kept outside stays in memory, and is given back after.
+    policy.swap(release(&network(4)), Some(4)).unwrap();
+    assert_eq!(policy.status().models_resident, 3);
+    drop(champion);
+    assert_eq!((policy.reap(), policy.status().models_resident), (1, 2));
+}
+
+#[test]
+fn a_version_that_was_rolled_back_is_remembered_until_it_is_brought_or_forgiven() {
+    let policy = policy(1);
+    let version = release(&network(2)).manifest.version;
+    let id = ModelId { version, number: Some(2) };
+    for forgiven in [true, false] {
+        policy.swap(release(&network(2)), Some(2)).unwrap();
+        assert!(!policy.was_rolled_back(version));
+        let other = ModelId { version, number: Some(3) };
+        assert_eq!(policy.roll_back_from(other), Err(PolicyError::Changed { found: id, expected: other }));
+        policy.roll_back_from(id).unwrap();
+        assert!(policy.was_rolled_back(version));
+        if forgiven {
+            policy.forgive();
+            assert!(!policy.was_rolled_back(version));
+        }
+    }
+}
+
+#[test]
+fn each_model_has_its_own_times() {
+    let options = Options { time_every: 1, ..Options::default() };
+    let policy = Policy::new(release(&network(1)), Some(1), options).unwrap();
+    let (mut decider, state) = (policy.decider(), state_for(&network(1), 1));
+    for (number, decisions) in [(2, 5), (3, 7)] {
+        policy.swap(release(&network(number)), Some(number as u32)).unwrap();
+        (0..decisions).for_each(|_| assert!(decider.decide(&state, &ALL).is_ok()));
+    }
+    let metrics = policy.metrics();
+    let timed: Vec<u64> = metrics.models.iter().map(|(_, tally)| tally.latency.timed()).collect();
+    assert_eq!((timed, metrics.latency.timed()), (vec![0, 5, 7], 12));
 }

@@ -7,7 +7,7 @@ mod nets;
 
 use std::thread;
 
-use bellwether_inference::policy::{Decider, Limits, Options};
+use bellwether_inference::policy::{Decider, Limits, Options, Sampling};
 use bellwether_inference::{Policy, Precision};
 use counting::calls_during;
 use manifests::release;
@@ -16,7 +16,9 @@ use nets::Draw;
 const WIDTH: usize = 24;
 
 fn policy(precision: Precision) -> Policy {
-    let options = Options { precision, limits: Limits { hidden_width: 128 }, time_every: 1, ..Options::default() };
+    // Every state is set aside, where somebody listens, in rings that are soon full.
+    let sampling = Sampling { every: 1, capacity: 8 };
+    let options = Options { precision, limits: Limits { hidden_width: 128 }, time_every: 1, sampling };
     Policy::new(release(&Draw(1).mlp(&[WIDTH, 16, 5])), None, options).unwrap()
 }
 
@@ -32,6 +34,7 @@ fn decide(decider: &mut Decider) {
     }
     assert!(decider.decide_batch(&states, &masks, |_, answer| assert!(answer.is_ok())).is_ok());
     assert!(decider.decide_batch(state, &masks, |_, _| ()).is_err());
+    assert!(decider.decide_batch_in(&[1, 2, 3], &states, &masks, |_, answer| assert!(answer.is_ok())).is_ok());
 }
 
 #[test]
@@ -47,6 +50,12 @@ fn neither_the_first_decision_nor_one_after_a_swap_allocates() {
         assert_eq!(calls_during(|| decide(&mut decider)), 0, "with a canary");
         policy.roll_back().unwrap();
         assert_eq!(calls_during(|| decide(&mut decider)), 0, "after a rollback");
+        for ring in ["empty", "full"] {
+            policy.listen(true);
+            assert_eq!(calls_during(|| decide(&mut decider)), 0, "into a ring that is {ring}");
+        }
+        let samples = policy.metrics().samples;
+        assert!(samples.taken == 8 && samples.dropped > 0, "{samples:?}");
     }
 }
 

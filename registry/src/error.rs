@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bellwether_artifact::signature::SignatureError;
 use bellwether_artifact::{ArtifactError, CanonicalError, ModelVersion, Sha256, is_plain_name};
 
 /// Why a run, a store or a registry refused.
@@ -13,6 +14,9 @@ pub enum RegistryError {
     /// A value has no canonical JSON.
     #[error(transparent)]
     Canonical(#[from] CanonicalError),
+    /// A model is not signed as it should be.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// Somebody else holds the lock.
     #[error("{} is held by another process: wait for it to finish and try again", path.display())]
     Busy {

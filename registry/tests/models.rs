@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use bellwether_artifact::keys::{PrivateKey, TrustedKeys};
 use bellwether_artifact::release::{self, Companions};
+use bellwether_artifact::signature::ReleaseSignature;
 use bellwether_artifact::{
     ActionBinding, FORMAT_VERSION, FeatureBinding, ModelManifest, ModelVersion, OnnxFile, Sha256, SourceRevision,
     WindowLimits, durable,
@@ -282,4 +284,96 @@ proptest! {
             prop_assert_eq!(registry.history().unwrap().len(), lines + 1);
         }
     }
+}
+
+/// The key of this seed.
+fn key(seed: u8) -> PrivateKey {
+    PrivateKey::from_seed(&[seed; 32])
+}
+
+fn trust(seeds: &[u8]) -> TrustedKeys {
+    TrustedKeys::new(seeds.iter().map(|seed| key(*seed).public()))
+}
+
+/// The numbers that are not signed by one of these keys.
+fn unsigned(registry: &ModelRegistry, seeds: &[u8]) -> Vec<u32> {
+    let problems = registry.verify_signatures(&trust(seeds)).unwrap();
+    problems.into_iter().map(|problem| problem.number.unwrap()).collect()
+}
+
+#[test]
+fn a_version_is_signed_when_it_is_there_and_again_by_a_new_key() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = registry_with(root.path(), 2);
+    assert_eq!(unsigned(&registry, &[1]), [1, 2]);
+    registry.sign(2, &key(1)).unwrap();
+    assert_eq!((unsigned(&registry, &[1]), unsigned(&registry, &[3])), (vec![1], vec![1, 2]));
+    // Both keys are trusted while one takes over from the other.
+    registry.sign(1, &key(3)).unwrap();
+    assert!(unsigned(&registry, &[1, 3]).is_empty());
+    registry.sign(2, &key(3)).unwrap();
+    assert_eq!((unsigned(&registry, &[3]), unsigned(&registry, &[1])), (vec![], vec![1, 2]));
+    assert_eq!(registry.verify().unwrap(), []);
+    assert!(matches!(registry.sign(9, &key(1)), Err(RegistryError::UnknownModel { .. })));
+}
+
+#[test]
+fn a_signature_comes_along_with_a_release_also_later() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = registry_with(root.path(), 1);
+    let (manifest, onnx) = model(1);
+    let json = manifest.to_json().unwrap();
+    let signature = ReleaseSignature::sign(json.as_bytes(), &key(1)).to_json().unwrap();
+    let signed = root.path().join("signed");
+    let companions = Companions { card: Some("card"), signature: Some(signature.as_bytes()), ..Companions::default() };
+    release::publish(&signed, &manifest, &onnx, companions).unwrap();
+    assert_eq!(unsigned(&registry, &[1]), [1]);
+    assert_eq!(registry.publish(&signed).unwrap().number, 1);
+    assert!(unsigned(&registry, &[1]).is_empty());
+    let other = ModelRegistry::open(root.path().join("other")).unwrap();
+    other.publish(&signed).unwrap();
+    assert!(unsigned(&other, &[1]).is_empty());
+    // And an unsigned copy takes no signature away.
+    other.publish(&root.path().join("release-1")).unwrap();
+    assert!(unsigned(&other, &[1]).is_empty());
+}
+
+#[test]
+fn the_bytes_that_were_signed_are_those_that_are_published() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = release_of(root.path(), 1);
+    // The same manifest in another layout, as another tool may write it.
+    let path = release::manifest_path(&folder);
+    let value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let compact = serde_json::to_string(&value).unwrap();
+    durable::write_bytes(&path, compact.as_bytes()).unwrap();
+    let signature = ReleaseSignature::sign(compact.as_bytes(), &key(1)).to_json().unwrap();
+    durable::write_bytes(release::signature_path(&folder), signature.as_bytes()).unwrap();
+    let registry = ModelRegistry::open(root.path().join("registry")).unwrap();
+    registry.publish(&folder).unwrap();
+    assert_eq!((unsigned(&registry, &[1]), registry.verify().unwrap()), (vec![], vec![]));
+}
+
+#[test]
+fn a_damaged_version_is_not_signed_and_a_changed_one_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = registry_with(root.path(), 2);
+    registry.sign(1, &key(1)).unwrap();
+    registry.sign(2, &key(1)).unwrap();
+    // The signature of another model.
+    fs::copy(release::signature_path(&registry.folder(1)), release::signature_path(&registry.folder(2))).unwrap();
+    assert_eq!(unsigned(&registry, &[1]), [2]);
+    durable::write_bytes(release::onnx_path(&registry.folder(2)), &[9; 100]).unwrap();
+    assert!(matches!(registry.sign(2, &key(1)), Err(RegistryError::Damaged { number: 2, .. })));
+}
+
+#[test]
+fn where_names_stand_is_told_without_reading_versions() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = registry_with(root.path(), 2);
+    assert_eq!((registry.standing("champion").unwrap(), registry.latest().unwrap()), (None, Some(2)));
+    registry.promote(1, "champion", &passing(1), &[]).unwrap();
+    fs::remove_file(registry.folder(1).join("record.json")).unwrap();
+    assert_eq!(registry.standing("champion").unwrap(), Some(1));
+    assert_eq!(ModelRegistry::open(root.path().join("nowhere")).unwrap().latest().unwrap(), None);
 }

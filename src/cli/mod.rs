@@ -8,6 +8,7 @@ mod evaluate;
 mod export;
 mod gates;
 mod ingest;
+mod keys;
 pub(crate) mod log;
 mod machine;
 mod model;
@@ -63,6 +64,7 @@ pub(crate) enum Verb {
     Decide(decide::Arguments),
     Runs(runs::Arguments),
     Release(release::Arguments),
+    Keys(keys::Arguments),
     Doctor(doctor::Arguments),
 }
 
@@ -80,6 +82,7 @@ impl Verb {
             Verb::Decide(arguments) => arguments.run(output),
             Verb::Runs(arguments) => arguments.run(output),
             Verb::Release(arguments) => arguments.run(output),
+            Verb::Keys(arguments) => arguments.run(output),
             Verb::Doctor(arguments) => arguments.run(output),
         }
     }

@@ -29,9 +29,7 @@ pub(crate) fn load_to_decide(folder: &Path) -> Result<LoadedRelease, Failure> {
 fn load_for(folder: &Path, engines: Engines) -> Result<LoadedRelease, Failure> {
     require(folder)?;
     let manifest = release::read_manifest(folder)?;
-    let spec = FeatureSpec::v1(window_of(&manifest));
-    let contract = Contract::sandbox(spec.width(), Sha256::from_bytes(spec.hash()));
-    Ok(load_release(folder, &Expectation::new(contract), engines)
+    Ok(load_release(folder, &Expectation::new(contract_of(&manifest)), engines)
         .with_context(|| format!("the model in {} is refused", folder.display()))?)
 }
 
@@ -41,6 +39,12 @@ pub(crate) fn network(release: &LoadedRelease) -> Result<&Mlp, Failure> {
         .mlp
         .as_ref()
         .ok_or_else(|| Failure::Failed(anyhow!("a general graph decides, but cannot be evaluated here")))
+}
+
+/// What this program offers a model: its feature specification at the model's own window limits, and its actions.
+pub(crate) fn contract_of(manifest: &ModelManifest) -> Contract {
+    let spec = FeatureSpec::v1(window_of(manifest));
+    Contract::sandbox(spec.width(), Sha256::from_bytes(spec.hash()))
 }
 
 /// Refuses a folder, or a file, in which no model lies.

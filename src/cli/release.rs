@@ -1,15 +1,20 @@
 //! `bellwether release`: the registry of released models.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use bellwether_registry::{GateReport, ModelRegistry, Move, Published, RegistryError};
+use bellwether_artifact::ModelVersion;
+use bellwether_artifact::keys::{KeyId, TrustedKeys};
+use bellwether_inference::watch::{self, VersionPolicy, WatchOptions};
+use bellwether_registry::{GateReport, ModelRegistry, Move, Published, RegistryError, RegistryProblem};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Failure, Output, gates, model};
+use super::{Failure, Output, build, gates, keys, model};
+use crate::registry_source::RegistrySource;
 
-/// Promotes, rolls back, lists and verifies released models.
+/// Promotes, signs, rolls back, lists and verifies released models.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Folder of the registry.
@@ -28,8 +33,19 @@ enum Verb {
         /// The name that is moved.
         #[arg(long, default_value = "champion", value_parser = super::plain_name)]
         name: String,
+        /// Sign the model with this private key when it has passed its gates; see `keys generate`.
+        #[arg(long, value_name = "KEY")]
+        sign: Option<PathBuf>,
         #[command(flatten)]
         limits: gates::Limits,
+    },
+    /// Sign a published model, also in the place of an older signature.
+    Sign {
+        /// A number, version or name that the registry knows.
+        model: String,
+        /// The private key.
+        #[arg(long, value_name = "KEY")]
+        key: PathBuf,
     },
     /// Move a name back to where it stood before.
     Rollback {
@@ -39,8 +55,20 @@ enum Verb {
     },
     /// All released models and the names that stand on them.
     List,
-    /// Hash every released file again and check that every name stands on a model.
-    Verify,
+    /// Hash every released file again and check that every name stands on a model that could be served.
+    Verify {
+        /// Demand that every model is signed by one of these public keys: a file, or a folder of `.pub` and `.pem` files.
+        #[arg(long, value_name = "KEYS")]
+        trusted: Option<PathBuf>,
+    },
+}
+
+/// What `release sign` reports as JSON.
+#[derive(Serialize)]
+struct Signed {
+    number: u32,
+    version: ModelVersion,
+    key_id: KeyId,
 }
 
 /// What `release promote` reports as JSON.
@@ -56,7 +84,9 @@ impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         let registry = ModelRegistry::open(&self.registry)?;
         match &self.verb {
-            Verb::Promote { model: asked, name, limits } => {
+            Verb::Promote { model: asked, name, sign, limits } => {
+                // A bad key is told before anything is touched.
+                let key = keys::private(sign.as_deref())?;
                 let folder = PathBuf::from(asked);
                 let record = if folder.is_dir() {
                     model::require(&folder)?;
@@ -65,6 +95,10 @@ impl Arguments {
                     registry.resolve(asked)?
                 };
                 let gates = gates::check(&registry.folder(record.number), limits)?;
+                if let Some(key) = key.filter(|_| gates.passed()) {
+                    // Before the name moves, so that whoever follows it finds a signed model.
+                    registry.sign(record.number, &key)?;
+                }
                 // The registry refuses, not this: it keeps the report first.
                 let moved = match registry.promote(record.number, name, &gates, gates::REQUIRED) {
                     Err(RegistryError::GateFailed { .. }) => None,
@@ -87,14 +121,32 @@ impl Arguments {
                 let models = registry.list()?;
                 output.report(&models, || table(&models))?;
             }
-            Verb::Verify => {
+            Verb::Sign { model: asked, key } => {
+                let key = keys::private(Some(key))?.ok_or_else(|| anyhow!("no key was read"))?;
+                let record = registry.resolve(asked)?;
+                let signature = registry.sign(record.number, &key)?;
+                let signed = Signed { number: record.number, version: record.version, key_id: signature.key_id };
+                output.report(&signed, || {
+                    format!(
+                        "number {} (version {}) is signed with the key {}",
+                        signed.number, signed.version, signed.key_id
+                    )
+                })?;
+            }
+            Verb::Verify { trusted } => {
+                let trusted = keys::trusted(trusted.as_deref())?;
                 // A wrong path must not pass for a sound registry.
                 if !self.registry.is_dir() {
                     return Err(Failure::Failed(anyhow!("there is no registry in {}", self.registry.display())));
                 }
-                let problems = registry.verify()?;
+                let mut problems = registry.verify()?;
+                if let Some(trusted) = &trusted {
+                    problems.extend(registry.verify_signatures(trusted)?);
+                }
+                let known = problems.iter().filter_map(|problem| problem.number).collect();
+                problems.extend(unservable(&registry, trusted, &known)?);
                 output.report(&problems, || {
-                    let line = |problem: &bellwether_registry::RegistryProblem| match problem.number {
+                    let line = |problem: &RegistryProblem| match problem.number {
                         Some(number) => format!("{number}: {}", problem.problem),
                         None => problem.problem.clone(),
                     };
@@ -111,6 +163,29 @@ impl Arguments {
         }
         Ok(())
     }
+}
+
+/// The names whose models a server of this program would refuse, save for the numbers of which something is told already.
+fn unservable(
+    registry: &ModelRegistry,
+    trusted: Option<TrustedKeys>,
+    told: &BTreeSet<u32>,
+) -> Result<Vec<RegistryProblem>, Failure> {
+    let options = WatchOptions { trusted, isa: build::isa()?, ..WatchOptions::default() };
+    let mut problems = Vec::new();
+    // A history that cannot be read is told of already.
+    for (name, number) in registry.names().unwrap_or_default() {
+        if told.contains(&number) {
+            continue;
+        }
+        let manifest = bellwether_artifact::release::read_manifest(&registry.folder(number))?;
+        let mut source = RegistrySource::new(registry.clone(), VersionPolicy::Name(name.clone()));
+        if let Err(error) = watch::open(&mut source, &model::contract_of(&manifest), &options) {
+            problems
+                .push(RegistryProblem { number: Some(number), problem: format!("{name} cannot be served: {error}") });
+        }
+    }
+    Ok(problems)
 }
 
 fn describe(moved: &Move) -> String {

@@ -1,7 +1,8 @@
 //! The local registry of released models: immutable versions under numbers, and names that move between them.
 //!
 //! ```text
-//! REGISTRY/versions/000001/   a release (model.onnx, model.json, card.md, evaluation.json) and record.json
+//! REGISTRY/versions/000001/   a release (model.onnx, model.json, card.md, evaluation.json) and record.json;
+//!                             signature.json, which may come later
 //! REGISTRY/gates/             gate reports by their SHA-256
 //! REGISTRY/history.jsonl      every move of a name; the only place that says where a name stands
 //! REGISTRY/lock               held by whoever changes something
@@ -18,8 +19,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bellwether_artifact::durable::{self, DurableFolder};
+use bellwether_artifact::keys::{PrivateKey, TrustedKeys};
 use bellwether_artifact::release;
-use bellwether_artifact::{ArtifactError, ModelManifest, ModelVersion, Sha256, canonical_json_pretty};
+use bellwether_artifact::signature::{self, ReleaseSignature};
+use bellwether_artifact::{
+    ArtifactError, MAX_MANIFEST_BYTES, ModelManifest, ModelVersion, Sha256, canonical_json_pretty,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::check_name;
@@ -94,13 +99,15 @@ impl ModelRegistry {
     }
 
     /// Copies the release in `folder` into the registry under the next number; one that is there already keeps the number
-    /// it has.
+    /// it has. A signature comes along, also to a model that is there already: it is a statement about the model and no part
+    /// of it.
     ///
     /// # Errors
     /// [`RegistryError::Artifact`] where the release is incomplete or damaged, [`RegistryError::Conflict`] where the same
     /// model was published with another card or evaluation.
     pub fn publish(&self, folder: &Path) -> Result<VersionRecord, RegistryError> {
-        let incoming = release::read(folder)?;
+        let (incoming, manifest) = release::read_with_bytes(folder)?;
+        let signature = signature::read_bytes(folder)?;
         let optional = |path: PathBuf| match path.exists() {
             true => durable::read(&path, MAX_COMPANION_BYTES).map(Some),
             false => Ok(None),
@@ -122,14 +129,14 @@ impl ModelRegistry {
                     return Err(RegistryError::Conflict { version: known.version, number: known.number, file });
                 }
             }
+            if let Some(signature) = signature {
+                durable::write_bytes(release::signature_path(&self.folder(known.number)), &signature)?;
+            }
             return Ok(known.clone());
         }
         let number = self.last_number()?.saturating_add(1);
-        let json = incoming
-            .manifest
-            .to_json()
-            .map_err(|cause| ArtifactError::Manifest { path: release::manifest_path(folder), cause })?;
-        let mut files = vec![(release::ONNX_FILE, incoming.onnx), (release::MANIFEST_FILE, json.into_bytes())];
+        // As they came: a signature speaks of these bytes.
+        let mut files = vec![(release::ONNX_FILE, incoming.onnx), (release::MANIFEST_FILE, manifest)];
         files.extend(companions.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))));
         files.sort();
         let entry = |(name, bytes): &(&str, Vec<u8>)| ArtifactEntry {
@@ -150,8 +157,26 @@ impl ModelRegistry {
             new.write_bytes(name, bytes)?;
         }
         new.write_bytes(RECORD_FILE, canonical_json_pretty(&record)?.as_bytes())?;
+        if let Some(signature) = signature {
+            new.write_bytes(release::SIGNATURE_FILE, &signature)?;
+        }
         new.commit()?;
         Ok(record)
+    }
+
+    /// Signs version `number`, if it is undamaged, in the place of any signature before: the one file of a version that may come
+    /// later and change, so that a new key can take over from an old one.
+    ///
+    /// # Errors
+    /// [`RegistryError::Damaged`], [`RegistryError::UnknownModel`], [`RegistryError::Artifact`]; the old signature stands then.
+    pub fn sign(&self, number: u32, key: &PrivateKey) -> Result<ReleaseSignature, RegistryError> {
+        let _lock = self.lock()?;
+        self.intact(number)?;
+        let folder = self.folder(number);
+        let manifest = durable::read(&release::manifest_path(&folder), MAX_MANIFEST_BYTES)?;
+        let signature = ReleaseSignature::sign(&manifest, key);
+        durable::write_bytes(release::signature_path(&folder), signature.to_json()?.as_bytes())?;
+        Ok(signature)
     }
 
     /// Moves `name` to version `number`, if the model is undamaged and `report` is about this very model, holds every
@@ -211,6 +236,22 @@ impl ModelRegistry {
     pub fn names(&self) -> Result<Vec<(String, u32)>, RegistryError> {
         let standings = history::standings(&self.history()?);
         Ok(standings.into_iter().filter_map(|(name, stack)| Some((name, *stack.last()?))).collect())
+    }
+
+    /// The number that a name stands on; `None` where there is no such name. Reads the history alone.
+    ///
+    /// # Errors
+    /// [`RegistryError::Artifact`] where the history cannot be read.
+    pub fn standing(&self, name: &str) -> Result<Option<u32>, RegistryError> {
+        Ok(self.names()?.into_iter().find(|(known, _)| known == name).map(|(_, number)| number))
+    }
+
+    /// The highest number; `None` where nothing was published. Reads no version.
+    ///
+    /// # Errors
+    /// [`RegistryError::Artifact`] where the folder of versions cannot be read.
+    pub fn latest(&self) -> Result<Option<u32>, RegistryError> {
+        Ok(self.numbers()?.last().copied())
     }
 
     /// All moves of names, oldest first.
@@ -273,6 +314,28 @@ impl ModelRegistry {
             }
         }
         Ok(problems)
+    }
+
+    /// Checks that every version is signed by a trusted key.
+    ///
+    /// # Errors
+    /// [`RegistryError::Artifact`] where the folder of versions cannot be read.
+    pub fn verify_signatures(&self, trusted: &TrustedKeys) -> Result<Vec<RegistryProblem>, RegistryError> {
+        let mut problems = Vec::new();
+        for number in self.numbers()? {
+            if let Err(error) = self.check_signature(number, trusted) {
+                problems.push(RegistryProblem { number: Some(number), problem: error.to_string() });
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Checks that version `number` is signed by a trusted key.
+    fn check_signature(&self, number: u32, trusted: &TrustedKeys) -> Result<(), RegistryError> {
+        let folder = self.folder(number);
+        let manifest = durable::read(&release::manifest_path(&folder), MAX_MANIFEST_BYTES)?;
+        trusted.check(&manifest, signature::read_bytes(&folder)?.as_deref())?;
+        Ok(())
     }
 
     /// The gate report of a move.
@@ -357,7 +420,8 @@ impl ModelRegistry {
         FileLock::take(&self.root.join("lock"), Mode::Exclusive)
     }
 
-    fn versions(&self) -> PathBuf {
+    /// The folder of all versions.
+    pub fn versions(&self) -> PathBuf {
         self.root.join("versions")
     }
 
@@ -365,7 +429,8 @@ impl ModelRegistry {
         self.root.join("gates")
     }
 
-    fn history_path(&self) -> PathBuf {
+    /// The file whose change means that a name may have moved.
+    pub fn history_path(&self) -> PathBuf {
         self.root.join("history.jsonl")
     }
 }

@@ -1,0 +1,72 @@
+//! A registry of models as what a watcher watches.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use bellwether_inference::watch::{Source, SourceError, VersionPolicy, Wanted};
+use bellwether_registry::{ModelRegistry, RegistryError};
+
+/// Wants what a name of a registry stands on, its latest model, or one number.
+#[derive(Debug)]
+pub(crate) struct RegistrySource {
+    registry: ModelRegistry,
+    policy: VersionPolicy,
+    /// The last answer, and what the file or folder that it came from looked like then.
+    known: Option<(Stamp, Option<u32>)>,
+}
+
+/// What the system says about a file or folder: device, inode, length, and when content and entry changed.
+type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+
+impl RegistrySource {
+    /// Watches this registry, which may not be there yet.
+    pub(crate) fn new(registry: ModelRegistry, policy: VersionPolicy) -> Self {
+        RegistrySource { registry, policy, known: None }
+    }
+
+    /// Looks again only where something changed since the last look.
+    fn number(&mut self) -> Result<Option<u32>, RegistryError> {
+        let read = |stamp: Option<Stamp>, known: &mut Option<(Stamp, Option<u32>)>, ask: &dyn Fn() -> _| match (
+            stamp, &*known,
+        ) {
+            (Some(stamp), Some((before, number))) if stamp == *before => Ok(*number),
+            (stamp, _) => {
+                let number = ask()?;
+                // Looked at before it was read, so what changed in between is seen at the next look.
+                *known = stamp.map(|stamp| (stamp, number));
+                Ok(number)
+            }
+        };
+        let Self { registry, policy, known } = self;
+        match policy {
+            VersionPolicy::Pinned(number) => Ok(Some(*number)),
+            VersionPolicy::Name(name) => read(stamp(&registry.history_path()), known, &|| registry.standing(name)),
+            VersionPolicy::Latest => read(stamp(&registry.versions()), known, &|| registry.latest()),
+        }
+    }
+}
+
+impl Source for RegistrySource {
+    fn describe(&self) -> String {
+        let versions = self.registry.versions();
+        let registry = versions.parent().unwrap_or(&versions).display();
+        match &self.policy {
+            VersionPolicy::Name(name) => format!("{name} of the registry {registry}"),
+            VersionPolicy::Latest => format!("the latest of the registry {registry}"),
+            VersionPolicy::Pinned(number) => format!("number {number} of the registry {registry}"),
+        }
+    }
+
+    fn wanted(&mut self) -> Result<Option<Wanted>, SourceError> {
+        let number = self.number().map_err(|error| SourceError { text: error.to_string() })?;
+        let (registry, within) = (&self.registry, Some(self.registry.versions()));
+        Ok(number.map(|number| Wanted { folder: registry.folder(number), number: Some(number), within }))
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let data = fs::metadata(path).ok()?;
+    let (modified, changed) = ((data.mtime(), data.mtime_nsec()), (data.ctime(), data.ctime_nsec()));
+    Some((data.dev(), data.ino(), data.size(), modified, changed))
+}

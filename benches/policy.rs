@@ -1,4 +1,5 @@
-//! Nanoseconds that the handle adds to a decision: an engine alone beside a decider, untimed and timed, with a canary, and
+//! Nanoseconds that the handle adds to a decision: an engine alone beside a decider, untimed and timed, with states
+//! set aside, with a canary, and
 //! while another thread swaps models without pause.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench fails loudly, and criterion's macros document nothing")]
 
@@ -11,7 +12,7 @@ use bellwether_artifact::{
     ActionBinding, FORMAT_VERSION, FeatureBinding, ModelManifest, ModelVersion, OnnxFile, Sha256, SourceRevision,
     WindowLimits,
 };
-use bellwether_inference::policy::{Decider, Limits, Options};
+use bellwether_inference::policy::{Decider, Limits, Options, Sampling};
 use bellwether_inference::release::golden_vector;
 use bellwether_inference::{Engine, Isa, LoadedRelease, Policy, Precision};
 use bellwether_trainer::network::NetworkShape;
@@ -62,7 +63,11 @@ fn release(widths: &[usize], seed: u64) -> LoadedRelease {
 }
 
 fn policy(widths: &[usize], precision: Precision, time_every: u32) -> Policy {
-    let options = Options { precision, limits: Limits { hidden_width: 256 }, time_every, ..Options::default() };
+    policy_with(widths, precision, time_every, Sampling::OFF)
+}
+
+fn policy_with(widths: &[usize], precision: Precision, time_every: u32, sampling: Sampling) -> Policy {
+    let options = Options { precision, limits: Limits { hidden_width: 256 }, time_every, sampling };
     Policy::new(release(widths, 1), None, options).unwrap()
 }
 
@@ -98,6 +103,19 @@ fn overhead(criterion: &mut Criterion) {
             for (name, time_every) in [("untimed", 0), ("one of 16 timed", 16), ("all timed", 1)] {
                 let mut decider = policy(widths, precision, time_every).decider();
                 measure(&mut group, name, width, |_, state| decide_by(&mut decider, &mask, state));
+            }
+            for (name, listening) in [("one of 64 set aside, nobody listens", false), ("one of 64 set aside", true)] {
+                let policy = policy_with(widths, precision, 0, Sampling { every: 64, capacity: 32 });
+                policy.listen(listening);
+                let (mut decider, mut decisions) = (policy.decider(), 0_u64);
+                measure(&mut group, name, width, |_, state| {
+                    decide_by(&mut decider, &mask, state);
+                    decisions += 1;
+                    // A ring that nobody reads is full, and then nothing is copied.
+                    if decisions.is_multiple_of(1_024) {
+                        policy.drain_samples(|_, _| ());
+                    }
+                });
             }
             let policy = policy(widths, precision, 0);
             policy.try_out(release(widths, 2), None, 0.5).unwrap();

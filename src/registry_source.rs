@@ -70,3 +70,46 @@ fn stamp(path: &Path) -> Option<Stamp> {
     let (modified, changed) = ((data.mtime(), data.mtime_nsec()), (data.ctime(), data.ctime_nsec()));
     Some((data.dev(), data.ino(), data.size(), modified, changed))
 }
+
+#[cfg(test)]
+mod tests {
+    use bellwether_artifact::release::{self, Companions};
+    use bellwether_registry::{Check, GateReport};
+
+    use super::*;
+
+    /// Publishes the model that ships with the source under this name, as the next number.
+    fn publish(registry: &ModelRegistry, root: &Path, name: &str) -> GateReport {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/quickstart");
+        let mut release = release::read(&shipped).unwrap();
+        release.manifest.name = name.to_owned();
+        let manifest = release.manifest.sealed().unwrap();
+        let folder = root.join(name);
+        release::publish(&folder, &manifest, &release.onnx, Companions::default()).unwrap();
+        registry.publish(&folder).unwrap();
+        let check = Check { name: "any".to_owned(), passed: true, value: None, limit: None, detail: String::new() };
+        GateReport::of(&manifest, vec![check])
+    }
+
+    #[test]
+    fn what_is_wanted_follows_the_registry() {
+        let root = tempfile::tempdir().unwrap();
+        let registry = ModelRegistry::open(root.path().join("registry")).unwrap();
+        let policies = [VersionPolicy::Name("champion".to_owned()), VersionPolicy::Latest, VersionPolicy::Pinned(1)];
+        let mut sources = policies.map(|policy| RegistrySource::new(registry.clone(), policy));
+        let mut wanted = || sources.each_mut().map(|source| source.wanted().unwrap().and_then(|wanted| wanted.number));
+        assert_eq!(wanted(), [None, None, Some(1)]);
+        let first = publish(&registry, root.path(), "first");
+        assert_eq!(wanted(), [None, Some(1), Some(1)]);
+        registry.promote(1, "champion", &first, &[]).unwrap();
+        assert_eq!(wanted(), [Some(1), Some(1), Some(1)]);
+        let second = publish(&registry, root.path(), "second");
+        assert_eq!(wanted(), [Some(1), Some(2), Some(1)]);
+        registry.promote(2, "champion", &second, &[]).unwrap();
+        assert_eq!(wanted(), [Some(2), Some(2), Some(1)]);
+        registry.rollback("champion").unwrap();
+        assert_eq!(wanted(), [Some(1), Some(2), Some(1)]);
+        let described = sources.map(|source| source.describe());
+        assert!(described.iter().all(|text| text.contains("registry")), "{described:?}");
+    }
+}

@@ -1,0 +1,183 @@
+//! What ten thousand reloads do to memory and to the latency of decisions.
+//!
+//! ```text
+//! cargo run --release -p bellwether-inference --features watch --example reload -- [RELOADS [HIDDEN]]
+//! ```
+//! `HIDDEN` is the width of both hidden layers, 256 if it is not given.
+//!
+//! One thread decides without pause and times each decision; a watcher brings one of two signed releases after the other. Rounds
+//! without reloads and rounds with them take turns, so that whatever else the machine does meets both alike.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement fails loudly and prints what it found")]
+
+#[path = "../tests/manifests/mod.rs"]
+mod manifests;
+#[path = "../tests/nets/mod.rs"]
+mod nets;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bellwether_artifact::Sha256;
+use bellwether_artifact::keys::{PrivateKey, TrustedKeys};
+use bellwether_artifact::release::{Companions, publish};
+use bellwether_artifact::signature::ReleaseSignature;
+use bellwether_inference::Policy;
+use bellwether_inference::model::Contract;
+use bellwether_inference::policy::{Limits, Options};
+use bellwether_inference::watch::{FolderSource, VersionPolicy, WatchOptions, Watcher, WindowOptions, open};
+use nets::{Draw, state_for};
+
+const ROUNDS: u32 = 10;
+
+/// Times of decisions: 64 buckets for each power of two of nanoseconds, so a quantile is off by less than 2 %.
+struct Times(Vec<u64>);
+
+impl Times {
+    fn new() -> Self {
+        Times(vec![0; 64 * 64])
+    }
+
+    fn add(&mut self, time: Duration) {
+        let ns = (time.as_nanos() as u64).max(64);
+        let power = ns.ilog2();
+        self.0[(power * 64 + (ns >> (power - 6)) as u32 % 64) as usize] += 1;
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// In microseconds.
+    fn quantile(&self, share: f64) -> f64 {
+        let rank = (self.count() as f64 * share).ceil();
+        let mut below = 0;
+        let bucket = self.0.iter().position(|count| {
+            below += count;
+            below as f64 >= rank
+        });
+        let (power, part) = bucket.map_or((0, 0), |bucket| (bucket / 64, bucket % 64));
+        2_f64.powi(power as i32) * (1.0 + part as f64 / 64.0) / 1_000.0
+    }
+
+    fn line(&self, name: &str) {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| self.quantile(share));
+        println!("{name:>14}: {:>10} decisions, p50 {p50:.2} us, p99 {p99:.2} us, p99.9 {p999:.2} us", self.count());
+    }
+}
+
+/// Memory of this process that is resident, in bytes.
+fn resident() -> f64 {
+    let text = fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0
+}
+
+/// The slope of the line with the least squares through these points.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let above: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
+    above / points.iter().map(|point| (point.0 - x).powi(2)).sum::<f64>()
+}
+
+fn point_to(root: &Path, number: u32) {
+    let (new, name) = (root.join("new"), root.join("champion"));
+    symlink(number.to_string(), &new).unwrap();
+    fs::rename(new, name).unwrap();
+}
+
+fn main() {
+    let mut numbers = std::env::args().skip(1).map(|text| text.parse::<usize>().unwrap());
+    let reloads = numbers.next().unwrap_or(10_000) as u32;
+    let hidden = numbers.next().unwrap_or(256);
+    let widths = [64, hidden, hidden, 5];
+    let root = tempfile::tempdir().unwrap();
+    let (key, contract) = (PrivateKey::from_seed(&[1; 32]), Contract::sandbox(widths[0], Sha256::of(b"spec")));
+    for number in [1, 2] {
+        let (manifest, onnx) = manifests::sealed(&Draw(number).mlp(&widths), &contract, |_| {});
+        let json = manifest.to_json().unwrap();
+        let signature = ReleaseSignature::sign(json.as_bytes(), &key).to_json().unwrap();
+        let companions = Companions { signature: Some(signature.as_bytes()), ..Companions::default() };
+        publish(&root.path().join(number.to_string()), &manifest, &onnx, companions).unwrap();
+    }
+    point_to(root.path(), 1);
+    let mut source = FolderSource::releases(root.path(), VersionPolicy::Name("champion".to_owned()));
+    // Every model is watched after its swap; drawn networks agree in little, so any disagreement is fine.
+    let window = WindowOptions { max_disagreement: 1.0, ..WindowOptions::default() };
+    let options = WatchOptions {
+        poll: Duration::from_secs(3_600),
+        trusted: Some(TrustedKeys::new([key.public()])),
+        window: Some(window),
+        ..WatchOptions::default()
+    };
+    let (release, number) = open(&mut source, &contract, &options).unwrap();
+    let limits = Limits { hidden_width: hidden };
+    let policy = Policy::new(release, number, Options { limits, ..Options::default() }).unwrap();
+    let watcher = Watcher::start(policy.clone(), source, options).unwrap();
+    let states: Vec<Vec<f32>> = (0..256).map(|seed| state_for(&Draw(1).mlp(&widths), seed)).collect();
+
+    let (phase, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut memory = Vec::new();
+    let mut lasted = [Duration::ZERO; 2];
+    let times = thread::scope(|scope| {
+        let mut decider = policy.decider();
+        let (phase, done, states) = (&phase, &done, &states);
+        let worker = scope.spawn(move || {
+            let mut times = [Times::new(), Times::new()];
+            for state in states.iter().cycle() {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let start = Instant::now();
+                decider.decide(state, &[true; 5]).unwrap();
+                times[phase.load(Ordering::Relaxed)].add(start.elapsed());
+            }
+            times
+        });
+        let mut number = 1;
+        for _ in 0..ROUNDS {
+            phase.store(1, Ordering::Relaxed);
+            let start = Instant::now();
+            for _ in 0..reloads / ROUNDS {
+                number = 3 - number;
+                point_to(root.path(), number);
+                assert_eq!(watcher.check_now().serving.number, Some(number));
+                let swapped = watcher.counts().swapped;
+                if swapped.is_multiple_of(50) {
+                    memory.push((swapped as f64, resident()));
+                }
+            }
+            let round = start.elapsed();
+            lasted[1] += round;
+            phase.store(0, Ordering::Relaxed);
+            thread::sleep(round);
+            lasted[0] += round;
+        }
+        done.store(true, Ordering::Relaxed);
+        worker.join().unwrap()
+    });
+
+    let counts = watcher.counts();
+    drop(watcher);
+    policy.reap();
+    let per_reload = lasted[1].as_secs_f64() * 1e3 / counts.swapped.max(1) as f64;
+    println!(
+        "{} reloads of {widths:?}, {per_reload:.1} ms each; refused or taken back: {:?}",
+        counts.swapped,
+        &counts.reloads()[2..]
+    );
+    times[0].line("steady");
+    times[1].line("while reloading");
+    println!("p99 while reloading is {:.2} times the steady one", times[1].quantile(0.99) / times[0].quantile(0.99));
+    // What the first reloads allocate stays and is used again.
+    let settled = &memory[memory.len() / 10..];
+    let (first, last) = (settled[0].1 / 1e6, settled[settled.len() - 1].1 / 1e6);
+    println!("resident memory: {first:.2} MB, then {last:.2} MB, {:+.2} bytes per reload", slope(settled));
+    let refusals: u64 = policy.metrics().refusals.iter().map(|(_, count)| count).sum();
+    println!("failed decisions: {refusals}; models resident: {}", policy.status().models_resident);
+}

@@ -20,6 +20,7 @@ use crate::{ArtifactError, Sha256};
 /// By what a key is known: the SHA-256 of the 32 bytes of the public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transparent))]
 pub struct KeyId(Sha256);
 
 /// A key that signs. It is wiped from memory when dropped, and neither printed nor logged.

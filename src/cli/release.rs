@@ -171,7 +171,7 @@ fn unservable(
     trusted: Option<TrustedKeys>,
     told: &BTreeSet<u32>,
 ) -> Result<Vec<RegistryProblem>, Failure> {
-    let options = WatchOptions { trusted, isa: build::isa()?, ..WatchOptions::default() };
+    let options = WatchOptions { trusted, engines: build::isa()?.into(), ..WatchOptions::default() };
     let mut problems = Vec::new();
     // A history that cannot be read is told of already.
     for (name, number) in registry.names().unwrap_or_default() {

@@ -31,7 +31,7 @@ use thiserror::Error;
 use crate::engine::Isa;
 use crate::model::{Contract, limits};
 use crate::policy::{ModelId, Policy};
-use crate::release::LoadedRelease;
+use crate::release::{Engines, LoadedRelease};
 use keeper::Keeper;
 
 pub use counts::Counts;
@@ -51,8 +51,8 @@ pub struct WatchOptions {
     pub max_bytes: usize,
     /// Keys whose signatures are believed. Where there are some, an unsigned release is refused; `None` takes any release.
     pub trusted: Option<TrustedKeys>,
-    /// The instruction set that engines are built for.
-    pub isa: Isa,
+    /// What may evaluate the models.
+    pub engines: Engines,
     /// Compares a model with the champion before it decides anything; `None` swaps at once.
     pub shadow: Option<ShadowOptions>,
     /// Watches a model after a swap and takes it back when it fails; `None` leaves that to the operator.
@@ -145,7 +145,7 @@ impl Default for WatchOptions {
             settle: Duration::from_secs(5),
             max_bytes: limits::MAX_BYTES,
             trusted: None,
-            isa: Isa::best(),
+            engines: Isa::best().into(),
             shadow: None,
             window: Some(WindowOptions::default()),
             step: Duration::from_millis(20),

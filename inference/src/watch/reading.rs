@@ -127,7 +127,7 @@ impl Folder {
                 format!("{ONNX_FILE} has SHA-256 {found}, {MANIFEST_FILE} says {expected}: copy the release again");
             return Err(Problem::new(Reason::NetworkHash, text));
         }
-        Ok(check_release(manifest, &onnx, &expectation, options.isa)?)
+        Ok(check_release(manifest, &onnx, &expectation, options.engines.clone())?)
     }
 
     /// The content of a plain file of at most `limit` bytes; `None` where there is none.

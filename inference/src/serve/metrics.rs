@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::decision_log::DecisionLogCounts;
+use super::process::Process;
 use super::requests::RequestCounts;
 use super::shared::{Gauge, Shared};
 use crate::Policy;
@@ -71,6 +72,7 @@ impl Metrics {
     pub fn of_policy(policy: &Policy) -> Self {
         let mut metrics = Metrics { registry: Registry::default() };
         metrics.add(Build);
+        metrics.add(Process);
         metrics.add(Served(policy.clone()));
         metrics
     }
@@ -110,6 +112,12 @@ impl Page<'_> {
     pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let mut counter = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         counter.encode_counter::<NoLabelSet, u64, f64>(&value, None)
+    }
+
+    /// A counter of seconds without labels; `name` is without the ending `_seconds_total`, which is added.
+    pub(super) fn seconds(&mut self, name: &str, help: &str, value: Duration) -> fmt::Result {
+        let mut counter = self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        counter.encode_counter::<NoLabelSet, f64, f64>(&value.as_secs_f64(), None)
     }
 
     /// A family of gauges.
@@ -248,11 +256,15 @@ impl Source for Service {
         let gauges =
             [("connections", &shared.connections), ("requests", &shared.in_flight), ("episodes", &shared.episodes)];
         let each = |value: fn(&Gauge) -> f64| gauges.map(|(what, gauge)| ([("what", what)], value(gauge)));
-        let help = "What is open now: connections, requests that are being answered, episodes on streams";
-        page.gauges("bellwether_open", help, each(|gauge| gauge.now() as f64))?;
-        page.gauges("bellwether_open_limit", "How much may be open at a time", each(|gauge| gauge.limit() as f64))?;
+        let help = "What is in flight: connections, requests that are being answered, episodes on streams";
+        page.gauges("bellwether_in_flight", help, each(|gauge| gauge.now() as f64))?;
+        page.gauges(
+            "bellwether_in_flight_limit",
+            "How much may be in flight at a time",
+            each(|gauge| gauge.limit() as f64),
+        )?;
         let refused = gauges.map(|(what, gauge)| ([("what", what)], gauge.refused()));
-        page.counters("bellwether_open_refused", "What was refused because too much was open", refused)?;
+        page.counters("bellwether_in_flight_refused", "What was refused because too much was in flight", refused)?;
         if let Some(watcher) = &shared.watcher {
             tell_watch(watcher, page)?;
         }

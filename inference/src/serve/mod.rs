@@ -23,6 +23,7 @@ mod log_file;
 mod method;
 pub mod metrics;
 mod oip;
+mod process;
 pub mod proto;
 mod reflection;
 mod requests;

@@ -275,7 +275,7 @@ fn metrics_are_scraped_and_one_connection_serves_many_requests() {
     );
     let labels = [("protocol", "http"), ("method", "/v2/models/:model/infer"), ("code", "200")];
     assert_eq!(number(page, "bellwether_requests_total", &labels), 20.0);
-    assert_eq!(number(page, "bellwether_open", &[("what", "connections")]), 1.0);
+    assert_eq!(number(page, "bellwether_in_flight", &[("what", "connections")]), 1.0);
     let decided: f64 = policy(1)
         .actions()
         .iter()

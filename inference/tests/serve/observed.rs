@@ -1,6 +1,8 @@
 //! What operators see: metrics, and the log of decisions.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bellwether_inference::serve::proto::policy::DecideRequest;
@@ -61,8 +63,8 @@ async fn what_was_asked_is_counted_timed_and_logged() {
     let text = server.metrics().render();
     assert_eq!(number(&text, "bellwether_request_duration_seconds", &method), 37.0);
     assert_eq!(number(&text, "bellwether_decision_refusals_total", &[("reason", "non_finite_state")]), 7.0);
-    assert_eq!(number(&text, "bellwether_open", &[("what", "connections")]), 1.0);
-    assert_eq!(number(&text, "bellwether_open_limit", &[("what", "requests")]), 1024.0);
+    assert_eq!(number(&text, "bellwether_in_flight", &[("what", "connections")]), 1.0);
+    assert_eq!(number(&text, "bellwether_in_flight_limit", &[("what", "requests")]), 1024.0);
     drop(client);
     drop(server);
     let lines = fs::read_to_string(&path).unwrap();
@@ -102,4 +104,39 @@ fn a_log_that_cannot_be_written_keeps_the_server_from_starting() {
     let refused = config(none).validate().unwrap_err();
     assert!(matches!(refused, ServeError::DecisionLog(DecisionLogError::Queue { .. })));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Names of metrics in a text, without the endings that a histogram adds.
+fn named(text: &str) -> BTreeSet<String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !word(c));
+    let metrics = words.filter(|word| word.starts_with("bellwether_") || word.starts_with("process_"));
+    let endings = ["_bucket", "_count", "_sum"];
+    let plain = |name: &str| endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name).to_owned();
+    metrics.map(plain).collect()
+}
+
+#[test]
+fn dashboards_alerts_and_the_manual_name_metrics_that_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    let releases = Releases::new();
+    let policy = releases.policy();
+    let watcher = releases.watch(&policy, patient());
+    let log = DecisionLogConfig::new(folder.path().join("decisions.jsonl"));
+    let config = ServeConfig { decisions: Some(log), ..config() };
+    let server = Server::start(config, policy, "policy", Some(watcher)).unwrap();
+    let text = server.metrics().render();
+    let told = text.lines().filter_map(|line| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+    });
+    let told: BTreeSet<String> = told.collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manual = named(&fs::read_to_string(root.join("docs/serving.md")).unwrap());
+    assert_eq!(manual, told, "docs/serving.md has a row for every metric, and for no other");
+    for file in ["deploy/grafana/bellwether.json", "deploy/prometheus/alerts.yml"] {
+        let used = named(&fs::read_to_string(root.join(file)).unwrap());
+        let unknown: Vec<_> = used.difference(&told).collect();
+        assert!(unknown.is_empty() && !used.is_empty(), "{file}: {unknown:?}");
+    }
 }

@@ -136,7 +136,7 @@ fn peers(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outco
     parity_of_a_trained_model(library.as_deref(), findings)
 }
 
-/// The tests of the policy runtime on ONNX Runtime, which is in no build by default.
+/// The tests of the policy runtime and of the program with ONNX Runtime, which is in no build by default.
 fn onnx_runtime(library: Option<&Path>) -> Command {
     let mut command = cargo();
     if has_nextest() {
@@ -144,7 +144,8 @@ fn onnx_runtime(library: Option<&Path>) -> Command {
     } else {
         command.args(["test", "--profile", "ci"]);
     }
-    command.args(["--package", "bellwether-inference", "--features", "ort", "--test", "onnx_runtime", "--locked"]);
+    command.args(["--package", "bellwether-inference", "--package", "bellwether", "--locked"]);
+    command.args(["--features", "bellwether/ort", "--test", "onnx_runtime", "--test", "general_model"]);
     command.envs(library.map(|library| ("ORT_DYLIB_PATH", library)));
     command
 }

@@ -54,11 +54,15 @@ impl health_server::Health for Health {
         let mut phases = self.phase.clone();
         let (answers, waiting) = mpsc::channel(1);
         tokio::spawn(async move {
+            let mut told = None;
             loop {
                 let phase = *phases.borrow_and_update();
-                if answers.send(Ok(status(phase))).await.is_err() || phase >= Phase::Draining {
+                let now = status(phase);
+                // A change of phase is not always one of status, and only that is news.
+                if told != Some(now) && answers.send(Ok(now)).await.is_err() || phase >= Phase::Draining {
                     return;
                 }
+                told = Some(now);
                 tokio::select! {
                     changed = phases.changed() => if changed.is_err() { return },
                     () = answers.closed() => return,

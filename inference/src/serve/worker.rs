@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::chain::Chain;
 use super::connection::{self, Activity, GREETING_BYTES};
 use super::dispatch::{Dispatch, Plane};
 use super::http_api::{self, Http};
@@ -164,7 +165,7 @@ fn serve(carrier: Carrier, context: &Context) {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
+            tracing::debug!(error = %Chain(&error), "a connection ended early");
         }
         drop((slot, alive));
     });

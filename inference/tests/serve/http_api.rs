@@ -4,14 +4,20 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_inference::serve::{Phase, ServeConfig, Server};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::nets::state_for;
 use crate::observed::{eventually, number};
 use crate::started::{WIDTH, network, policy, start};
+use crate::tls::{authority, files};
 
 /// What a server answered.
 #[derive(Debug)]
@@ -295,7 +301,7 @@ fn a_draining_server_ends_what_it_has_begun() {
     eventually("the slow request", || server.shared().in_flight.now() == 1);
     let idle = TcpStream::connect(address).unwrap();
     eventually("both connections", || server.shared().connections.now() == 2);
-    let shared = std::sync::Arc::clone(server.shared());
+    let shared = Arc::clone(server.shared());
     let draining = std::thread::spawn(move || server.drain(|_| ()));
     eventually("the drain", || shared.phase() == Phase::Draining);
     slow.write_all(body.as_bytes()).unwrap();
@@ -306,4 +312,69 @@ fn a_draining_server_ends_what_it_has_begun() {
     let left = draining.join().unwrap();
     assert_eq!(left.in_flight, 0);
     drop(idle);
+}
+
+#[test]
+fn connections_that_say_nothing_are_closed() {
+    let (server, address) = http(|config| {
+        config.times.idle_ms = 150;
+        config.times.handshake_ms = 150;
+    });
+    let beginnings = [
+        "",
+        "GET /v2",
+        "GET /v2/health/live HTTP/1.1\r\nhost: a\r\n",
+        "GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n",
+    ];
+    let mut open = Vec::new();
+    for beginning in beginnings {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(beginning.as_bytes()).unwrap();
+        open.push(stream);
+    }
+    for mut stream in open {
+        let mut answer = Vec::new();
+        // A peer that is cut off may be told so by a reset.
+        let _ = stream.read_to_end(&mut answer);
+    }
+    eventually("their end", || server.shared().connections.now() == 0);
+    assert_eq!(get(address, "/v2/health/live").status, 200);
+}
+
+#[test]
+fn heads_that_are_too_large_are_refused() {
+    let (server, address) = http(|config| config.limits.header_bytes = 8_192);
+    let large = send(address, &format!("GET /v2 HTTP/1.1\r\nhost: a\r\nx: {}", "x".repeat(20_000)), b"");
+    let many = send(address, &format!("GET /v2 HTTP/1.1\r\nhost: a{}", "\r\nx: y".repeat(200)), b"");
+    assert_eq!((large.status, many.status), (431, 431));
+    eventually("their end", || server.shared().connections.now() == 0);
+}
+
+#[test]
+fn with_certificates_http_is_encrypted() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = authority();
+    let (_server, address) = http(|config| config.tls = Some(files(folder.path(), &ours, None)));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ours.pem().as_bytes()).unwrap()).unwrap();
+    let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // A client that could speak either is told which one is spoken here.
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let connection = ClientConnection::new(Arc::new(tls), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+    stream.write_all(b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert_eq!(Answer::of(&answer).status, 200);
+    assert_eq!(stream.conn.alpn_protocol(), Some(b"http/1.1".as_slice()));
+    let mut plain = TcpStream::connect(address).unwrap();
+    plain.write_all(b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"));
 }

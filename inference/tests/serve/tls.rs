@@ -13,9 +13,9 @@ use crate::admin::private;
 use crate::limits::question;
 use crate::started::{config, policy, start, until};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
@@ -28,7 +28,7 @@ fn issued(authority: &Authority) -> (String, String) {
     (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
 }
 
-fn files(folder: &Path, server: &Authority, clients: Option<&Authority>) -> TlsFiles {
+pub(crate) fn files(folder: &Path, server: &Authority, clients: Option<&Authority>) -> TlsFiles {
     let (certificate, key) = issued(server);
     TlsFiles {
         certificate: private(folder, "certificate.pem", &certificate),

@@ -20,9 +20,20 @@ pub(crate) fn resolve<T>(file: Option<&Path>, flags: &[String]) -> anyhow::Resul
 where
     T: Default + Serialize + DeserializeOwned,
 {
+    resolve_from(PREFIX, file, flags)
+}
+
+/// [`resolve`], with variables of another prefix: one program's configuration is none of another's.
+///
+/// # Errors
+/// As that one.
+pub(crate) fn resolve_from<T>(prefix: &str, file: Option<&Path>, flags: &[String]) -> anyhow::Result<T>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
     let mut origins: Vec<String> = file.iter().map(|path| format!("file {}", path.display())).collect();
     let environment = std::env::vars().filter_map(|(name, value)| {
-        Some((name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", "."), format!("variable {name}"), value))
+        Some((name.strip_prefix(prefix)?.to_ascii_lowercase().replace("__", "."), format!("variable {name}"), value))
     });
     let mut layers: Vec<(String, String, String)> = environment.collect();
     layers.sort();

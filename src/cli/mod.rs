@@ -20,6 +20,11 @@ mod release;
 mod runs;
 #[cfg(test)]
 mod schemas;
+#[cfg(feature = "serve")]
+mod serve;
+#[cfg(not(feature = "serve"))]
+#[path = "serve_absent.rs"]
+mod serve;
 mod split;
 mod train;
 mod validate;
@@ -65,6 +70,7 @@ pub(crate) enum Verb {
     Runs(runs::Arguments),
     Release(release::Arguments),
     Keys(keys::Arguments),
+    Serve(serve::Arguments),
     Doctor(doctor::Arguments),
 }
 
@@ -83,6 +89,7 @@ impl Verb {
             Verb::Runs(arguments) => arguments.run(output),
             Verb::Release(arguments) => arguments.run(output),
             Verb::Keys(arguments) => arguments.run(output),
+            Verb::Serve(arguments) => arguments.run(output),
             Verb::Doctor(arguments) => arguments.run(output),
         }
     }

@@ -19,11 +19,16 @@ pub(crate) fn load(folder: &Path) -> Result<LoadedRelease, Failure> {
 
 /// [`load`] for what only decides: with the feature `ort`, ONNX Runtime evaluates what the native engine does not.
 pub(crate) fn load_to_decide(folder: &Path) -> Result<LoadedRelease, Failure> {
-    #[allow(unused_mut, reason = "without the feature there is nothing to add")]
+    load_for(folder, engines(1)?)
+}
+
+/// What evaluates models that are only decided by, on this many threads at a time.
+#[allow(unused_mut, unused_variables, reason = "without the feature `ort` there is nothing to add")]
+pub(crate) fn engines(threads: usize) -> Result<Engines, Failure> {
     let mut engines = Engines::from(build::isa()?);
     #[cfg(feature = "ort")]
-    engines.onnx_runtime.replace(bellwether_inference::OnnxRuntime { library: None, sessions: 1 });
-    load_for(folder, engines)
+    engines.onnx_runtime.replace(bellwether_inference::OnnxRuntime { library: None, sessions: threads });
+    Ok(engines)
 }
 
 fn load_for(folder: &Path, engines: Engines) -> Result<LoadedRelease, Failure> {

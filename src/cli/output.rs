@@ -28,6 +28,15 @@ impl Output {
         Ok(())
     }
 
+    /// Prints one line: the value as JSON without a break, or the text.
+    #[cfg(feature = "serve")]
+    pub(crate) fn line(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        let line = if self.json { serde_json::to_string(value)? } else { text() };
+        unless_closed(writeln!(out, "{line}").and_then(|()| out.flush()))?;
+        Ok(())
+    }
+
     /// Tells a person what is going on, on standard error, where JSON has not claimed silence.
     pub(crate) fn say(&self, text: impl std::fmt::Display) {
         if !self.json {

@@ -13,7 +13,7 @@ use crate::{python, tidy};
 
 /// One set of features for all stages, so that nothing is built twice: the defaults of every member, and what is optional and
 /// builds everywhere.
-const FEATURES: &str = "bellwether/ffi,bellwether-inference/otel,bellwether-inference/serve,bellwether-inference/watch";
+const FEATURES: &str = "bellwether/ffi,bellwether/serve,bellwether-inference/otel,bellwether-inference/watch";
 
 /// All members with all of that.
 const WHOLE: [&str; 5] = ["--workspace", "--profile", "ci", "--features", FEATURES];
@@ -183,7 +183,10 @@ fn python_checks(workspace: &Workspace, findings: &mut Findings) -> anyhow::Resu
     let folder = tempfile::tempdir().context("cannot make a folder for the files to check")?;
     let trained = SmallRun::of(findings)?.model().join("model.onnx");
     match check_models(workspace, &python, folder.path(), &trained)? {
-        Outcome::Passed => check_cart_pole(workspace, &python, folder.path()),
+        Outcome::Passed => match check_cart_pole(workspace, &python, folder.path())? {
+            Outcome::Passed => check_server(workspace, &python, &trained),
+            other => Ok(other),
+        },
         other => Ok(other),
     }
 }
@@ -210,6 +213,18 @@ fn check_models(
     }
     check.arg(trained);
     succeed(&mut check)
+}
+
+/// The server, asked by published clients.
+fn check_server(workspace: &Workspace, python: &python::Environment, trained: &Path) -> anyhow::Result<Outcome> {
+    let mut build = cargo();
+    build.args(["build", "--profile", "ci", "--locked", "--package", "bellwether", "--features", "serve"]);
+    if let failed @ Outcome::Failed(_) = succeed(&mut build)? {
+        return Ok(failed);
+    }
+    let mut check = Command::new(python.interpreter());
+    check.arg(workspace.root.join("peers/check_serve.py")).arg(workspace.target.join("ci/bellwether"));
+    succeed(check.args(trained.parent()))
 }
 
 /// Episodes of the pole on the cart, and their seed: half of them long, half of them random.

@@ -1,0 +1,111 @@
+"""Asks `bellwether serve` with the published clients of other people: tritonclient, ONNX Runtime for what the answers
+must be, and grpcio-reflection.
+
+    python check_serve.py BELLWETHER MODEL
+
+BELLWETHER is the program, built with the feature `serve`; MODEL is the folder of a model. Needs the packages
+tritonclient[grpc], grpcio-reflection and onnxruntime. Exit code 1 on the first thing that is not as it should be.
+"""
+
+import json
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+
+import grpc
+import numpy
+import onnxruntime
+import tritonclient.grpc as triton
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from tritonclient.utils import InferenceServerException
+
+ROWS = 64
+
+
+def main(program: str, model: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        socket = str(pathlib.Path(folder) / "serve.sock")
+        command = [program, "--json", "serve", "--models", model, "--grpc", "127.0.0.1:0", "--unix", socket]
+        command += ["--set", "auth.open_reflection=true"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            told = json.loads(server.stdout.readline())
+            for address in (told["endpoints"]["grpc"], f"unix:{socket}"):
+                infer(address, told, model)
+            reflect(told["endpoints"]["grpc"])
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0, "it drains and ends well"
+        assert not pathlib.Path(socket).exists(), "it gives up its socket"
+
+
+def infer(address: str, told: dict, model: str) -> None:
+    name, version = told["model_name"], told["model_version"]
+    # For a socket, grpcio sends the path as the authority, which HTTP/2 servers in Rust refuse.
+    client = triton.InferenceServerClient(address, channel_args=[("grpc.default_authority", "localhost")])
+    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_model_ready(name) and client.is_model_ready(name, version)
+    assert not client.is_model_ready(name, "0123456789abcdef")
+    metadata = client.get_model_metadata(name)
+    assert list(metadata.versions) == [version]
+    width, actions = metadata.inputs[0].shape[1], metadata.inputs[1].shape[1]
+
+    draw = numpy.random.default_rng(7)
+    states = draw.random((ROWS, width), dtype=numpy.float32)
+    masks = draw.random((ROWS, actions)) < 0.7
+    masks[numpy.arange(ROWS), draw.integers(actions, size=ROWS)] = True
+    inputs = [
+        triton.InferInput("state", states.shape, "FP32").set_data_from_numpy(states),
+        triton.InferInput("action_mask", masks.shape, "BOOL").set_data_from_numpy(masks),
+    ]
+    session = onnxruntime.InferenceSession(pathlib.Path(model) / "model.onnx", providers=["CPUExecutionProvider"])
+    expected_values, expected = session.run(None, {"state": states, "action_mask": masks})
+    for outputs in (None, [triton.InferRequestedOutput("action"), triton.InferRequestedOutput("q_values")]):
+        result = client.infer(name, inputs, outputs=outputs, request_id="7")
+        values, action = result.as_numpy("q_values"), result.as_numpy("action")
+        assert values.dtype == numpy.float32 and action.dtype == numpy.int64
+        # The values of integers may be off by their bound, which is small beside the values.
+        scale = max(1.0, float(numpy.abs(expected_values).max()))
+        assert numpy.abs(values - expected_values).max() <= 0.01 * scale
+        ordered = numpy.sort(numpy.where(masks, expected_values, -numpy.inf), axis=1)
+        clear = ordered[:, -1] - ordered[:, -2] > 1e-4 * scale
+        assert (action[clear] == expected[clear]).all() and clear.sum() > ROWS // 2
+        response = result.get_response()
+        assert (response.id, response.model_version) == ("7", version)
+
+    # Requests in flight at the same time, and a deadline.
+    answered = queue.Queue()
+    for _ in range(20):
+        client.async_infer(name, inputs, callback=lambda result, error: answered.put((result, error)))
+    for _ in range(20):
+        result, error = answered.get(timeout=30)
+        assert error is None and (result.as_numpy("action") == action).all(), error
+    client.infer(name, inputs, client_timeout=10.0)
+
+    states[3, 5] = numpy.nan
+    inputs[0].set_data_from_numpy(states)
+    try:
+        client.infer(name, inputs)
+        raise AssertionError("not a number was scored")
+    except InferenceServerException as error:
+        assert "row 3: value 5 of the state is NaN" in error.message(), error
+    client.close()
+
+
+def reflect(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        services = set(database.get_services())
+        assert {"bellwether.policy.v1.PolicyService", "inference.GRPCInferenceService"} <= services, services
+        assert "bellwether.policy.v1.Admin" not in services
+        file = database.FindFileContainingSymbol("bellwether.policy.v1.PolicyService")
+        methods = [method.name for service in file.service for method in service.method]
+        assert {"Decide", "DecideBatch", "Session"} <= set(methods), methods
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    print("tritonclient, ONNX Runtime and reflection agree with the server")

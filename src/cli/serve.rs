@@ -1,0 +1,222 @@
+//! `bellwether serve`: decisions for sandboxes, until somebody says stop.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use bellwether_artifact::keys::TrustedKeys;
+use bellwether_artifact::release;
+use bellwether_inference::Policy;
+use bellwether_inference::policy::Options;
+use bellwether_inference::serve::{Endpoints, ServeConfig, Server};
+use bellwether_inference::watch::{
+    self, FolderSource, Source, SourceError, VersionPolicy, Wanted, WatchOptions, Watcher,
+};
+use bellwether_registry::ModelRegistry;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Output, build, model, output};
+use crate::registry_source::RegistrySource;
+use crate::settings;
+
+/// Prefix of environment variables that configure the server: `BELLWETHER_SERVE__LIMITS__IN_FLIGHT=64`.
+const PREFIX: &str = "BELLWETHER_SERVE__";
+
+/// Serves decisions over gRPC until it is told to stop.
+///
+/// What the registry names meanwhile is checked and swapped in; no request waits for it.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A registry of released models, or the folder of one model.
+    #[arg(long, value_name = "DIR", default_value = "releases")]
+    models: PathBuf,
+    /// The name in the registry whose model is served; its moves are followed.
+    #[arg(long, default_value = "champion", value_parser = super::plain_name)]
+    name: String,
+    /// Serve the model with this number in the place of the one that the name stands on.
+    #[arg(long, value_name = "NUMBER")]
+    number: Option<u32>,
+    /// File or folder of public keys; releases that none of them signed are refused.
+    #[arg(long, value_name = "PATH")]
+    trusted: Option<PathBuf>,
+    /// Address for gRPC over TCP; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    grpc: Option<SocketAddr>,
+    /// Do not listen for gRPC over TCP.
+    #[arg(long, conflicts_with = "grpc")]
+    no_grpc: bool,
+    /// Path of a Unix socket for gRPC.
+    #[arg(long, value_name = "PATH")]
+    unix: Option<PathBuf>,
+    /// Address for HTTP: the Open Inference Protocol, health and metrics.
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// Address for admin calls, or `unix:PATH`.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// Configuration file (TOML); flags and variables beat it, and it beats the defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key: `--set limits.in_flight=64`. Also as a variable: `BELLWETHER_SERVE__LIMITS__IN_FLIGHT=64`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// What `serve` reports when it listens.
+#[derive(Serialize)]
+struct Listening<'a> {
+    /// Where, with the ports that were found.
+    endpoints: &'a Endpoints,
+    /// What clients call the model.
+    model_name: &'a str,
+    /// Version of the model that is served.
+    model_version: String,
+    /// Its number in the registry.
+    model_number: Option<u32>,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether serve");
+        let config = self.configuration().map_err(Failure::usage)?;
+        config.validate().map_err(Failure::usage)?;
+        let options = self.watch_options(config.threads)?;
+        let (policy, name, source) = self.first_model(&options)?;
+        let champion = policy.status().champion;
+        // Signals are waited for before anybody can know that the server is there.
+        let stop = Stop::prepare()?;
+        let watcher = Watcher::start(policy.clone(), source, options)?;
+        let server = Server::start(config, policy, &name, Some(watcher))?;
+        let listening = Listening {
+            endpoints: server.endpoints(),
+            model_name: &name,
+            model_version: champion.version.to_string(),
+            model_number: champion.number,
+        };
+        output.line(&listening, || describe(&listening))?;
+        stop.wait();
+        let left = server.drain(|left| {
+            output.say(format_args!("draining: {} requests, {} connections", left.in_flight, left.connections));
+        });
+        if left.in_flight > 0 {
+            output::complain(&format!("{} requests were cut off by the end of the drain", left.in_flight));
+        }
+        Ok(())
+    }
+
+    /// Flags beat variables, variables the file, the file the defaults.
+    fn configuration(&self) -> anyhow::Result<ServeConfig> {
+        let mut set = self.set.clone();
+        let mut flag = |key: &str, value: Option<String>| set.extend(value.map(|value| format!("{key}={value:?}")));
+        flag("grpc", self.grpc.map(|address| address.to_string()));
+        flag("http", self.http.map(|address| address.to_string()));
+        flag("unix", self.unix.as_deref().map(text).transpose()?);
+        match self.admin.as_deref().map(|admin| (admin, admin.strip_prefix("unix:"))) {
+            None => (),
+            Some((_, Some(path))) => flag("admin_unix", Some(path.to_owned())),
+            Some((address, None)) => flag("admin", Some(address.to_owned())),
+        }
+        let mut config: ServeConfig = settings::resolve_from(PREFIX, self.config.as_deref(), &set)?;
+        if self.no_grpc {
+            config.grpc = None;
+        }
+        Ok(config)
+    }
+
+    fn watch_options(&self, threads: usize) -> Result<WatchOptions, Failure> {
+        let trusted = match &self.trusted {
+            None => None,
+            Some(path) => Some(TrustedKeys::read(path).map_err(Failure::usage)?),
+        };
+        Ok(WatchOptions { trusted, engines: model::engines(threads)?, ..WatchOptions::default() })
+    }
+
+    /// The first model, what clients call it, and where the next ones come from.
+    fn first_model(&self, options: &WatchOptions) -> Result<(Policy, String, AnySource), Failure> {
+        let mut source = self.source()?;
+        let wanted = source.0.wanted()?.ok_or_else(|| {
+            let wanted = source.0.describe();
+            Failure::Failed(anyhow!("there is no model to serve: {wanted}: see `bellwether release promote`"))
+        })?;
+        model::require(&wanted.folder)?;
+        let manifest = release::read_manifest(&wanted.folder)?;
+        let (release, number) = watch::open(source.0.as_mut(), &model::contract_of(&manifest), options)?;
+        let name = release.manifest.name.clone();
+        let policy = Policy::new(release, number, Options::default()).context("the model cannot be served")?;
+        Ok((policy, name, source))
+    }
+
+    fn source(&self) -> Result<AnySource, Failure> {
+        if release::manifest_path(&self.models).is_file() {
+            return Ok(AnySource(Box::new(FolderSource::release(&self.models))));
+        }
+        if !self.models.is_dir() {
+            let models = self.models.display();
+            return Err(Failure::Failed(anyhow!("{models} is no folder: give a registry or the folder of a model")));
+        }
+        let policy = self.number.map_or_else(|| VersionPolicy::Name(self.name.clone()), VersionPolicy::Pinned);
+        Ok(AnySource(Box::new(RegistrySource::new(ModelRegistry::open(&self.models)?, policy))))
+    }
+}
+
+/// A registry or a folder.
+struct AnySource(Box<dyn Source>);
+
+impl Source for AnySource {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn wanted(&mut self) -> Result<Option<Wanted>, SourceError> {
+        self.0.wanted()
+    }
+}
+
+/// Waits for the signals that ask a program to stop.
+struct Stop {
+    runtime: tokio::runtime::Runtime,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn prepare() -> anyhow::Result<Stop> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let entered = runtime.enter();
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        drop(entered);
+        Ok(Stop { runtime, terminate, interrupt })
+    }
+
+    fn wait(self) {
+        let Stop { runtime, mut terminate, mut interrupt } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => (),
+                _ = interrupt.recv() => (),
+            }
+        });
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str().with_context(|| format!("{} is no UTF-8", path.display()))?;
+    Ok(text.to_owned())
+}
+
+fn describe(listening: &Listening<'_>) -> String {
+    let Listening { endpoints, model_name, model_version, .. } = listening;
+    let Endpoints { grpc, unix, http, admin, admin_unix } = endpoints;
+    let address = |what: &str, address: &Option<SocketAddr>| address.map(|address| format!("{what} on {address}"));
+    let socket = |what: &str, path: &Option<PathBuf>| path.as_ref().map(|path| format!("{what} on {}", path.display()));
+    let all = [
+        address("gRPC", grpc),
+        socket("gRPC", unix),
+        address("HTTP", http),
+        address("admin calls", admin),
+        socket("admin calls", admin_unix),
+    ];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    format!("serving {model_name} ({model_version}): {}", all.join(", "))
+}

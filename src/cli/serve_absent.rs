@@ -1,0 +1,24 @@
+//! `bellwether serve` in a program that was built without it.
+
+use std::ffi::OsString;
+
+use anyhow::anyhow;
+
+use super::{Failure, Output};
+
+/// Serves decisions over gRPC until it is told to stop.
+///
+/// This program was built without the server.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Whatever is asked.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _asked: Vec<OsString>,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, _: &Output) -> Result<(), Failure> {
+        let how = "cargo build --release --features serve";
+        Err(Failure::usage(anyhow!("this program was built without the server: build it with `{how}`")))
+    }
+}

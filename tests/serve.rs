@@ -1,0 +1,118 @@
+//! `bellwether serve` from outside: what it says when it listens, how it ends, and that wrong usage touches nothing.
+#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+#![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
+
+mod program;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use program::{bellwether, bellwether_in, command};
+
+fn model() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/quickstart").to_str().unwrap().to_owned()
+}
+
+/// A server that is killed where a test fails.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Served {
+    /// Starts a server and waits for the line that says where it listens.
+    fn start(folder: &Path, arguments: &[&str]) -> (Served, serde_json::Value) {
+        let all = [&["--json", "serve"], arguments].concat();
+        let mut served = Served(command(folder, &all).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(served.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let told = serde_json::from_str(&line).unwrap_or_else(|error| {
+            let mut complaint = String::new();
+            served.0.stderr.as_mut().unwrap().read_to_string(&mut complaint).unwrap();
+            panic!("{error} in {line:?}: {complaint}")
+        });
+        (served, told)
+    }
+
+    /// Asks it to stop and waits until it has.
+    fn stop(mut self, signal: &str) -> Option<i32> {
+        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
+        self.0.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn it_says_where_it_listens_and_ends_well_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    for signal in ["-TERM", "-INT"] {
+        let arguments =
+            ["--models", &model(), "--grpc", "127.0.0.1:0", "--unix", "serve.sock", "--admin", "unix:admin.sock"];
+        let (served, told) = Served::start(folder.path(), &arguments);
+        assert_eq!((&told["model_name"], &told["model_number"]), (&"quickstart".into(), &serde_json::Value::Null));
+        let address: SocketAddr = told["endpoints"]["grpc"].as_str().unwrap().parse().unwrap();
+        assert!(TcpStream::connect(address).is_ok());
+        for socket in ["serve.sock", "admin.sock"] {
+            assert!(UnixStream::connect(folder.path().join(socket)).is_ok());
+        }
+        assert_eq!(told["endpoints"]["unix"], "serve.sock");
+        assert_eq!(served.stop(signal), Some(0));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_registry_is_served_by_its_name_or_a_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let promote = ["release", "--registry", "releases", "promote", &model(), "--max-fpr", "1", "--min-tpr", "0"];
+    bellwether(folder.path(), &promote).expect(0);
+    for arguments in [&["--grpc", "127.0.0.1:0"][..], &["--grpc", "127.0.0.1:0", "--number", "1"]] {
+        let (served, told) = Served::start(folder.path(), arguments);
+        assert_eq!(told["model_number"], 1);
+        assert_eq!(served.stop("-TERM"), Some(0));
+    }
+    bellwether(folder.path(), &["serve", "--name", "nobody"]).complains(1, &["there is no model to serve"]);
+}
+
+#[test]
+fn wrong_usage_is_told_before_anything_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = ["--unix", "serve.sock"];
+    // There is no such model, which nobody gets to see before the configuration is right.
+    for (arguments, part) in [
+        (&["--set", "limits.in_flight=0"][..], "limits.in_flight"),
+        (&["--set", "limits.in_fligth=1"], "in_fligth"),
+        (&["--grpc", "0.0.0.0:0"], "plaintext_beyond_loopback"),
+        (&["--admin", "127.0.0.1:0"], "admin"),
+        (&["--no-grpc", "--grpc", "127.0.0.1:0"], "cannot be used with"),
+        (&["--config", "absent.toml"], "absent.toml"),
+        (&["--trusted", "absent.pub"], "absent.pub"),
+    ] {
+        let all = [&["serve", "--models", "absent"], &socket[..], arguments].concat();
+        bellwether(folder.path(), &all).complains(64, &[part]);
+    }
+    bellwether(folder.path(), &["serve", "--models", "absent", "--no-grpc"]).complains(64, &["no listener"]);
+    bellwether(folder.path(), &["serve", "--models", "absent"]).complains(1, &["absent is no folder"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn variables_beat_the_file_and_flags_beat_both() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("serve.toml"), "threads = 2\ngrpc = \"127.0.0.1:0\"\n[limits]\nbatch = 0\n")
+        .unwrap();
+    let arguments = ["serve", "--models", "absent", "--config", "serve.toml"];
+    bellwether(folder.path(), &arguments).complains(64, &["limits.batch"]);
+    let variables = [("BELLWETHER_SERVE__LIMITS__BATCH", "8")];
+    bellwether_in(folder.path(), &variables, &arguments).complains(1, &["absent is no folder"]);
+    let flags = [&arguments[..], &["--set", "limits.batch=0"]].concat();
+    bellwether_in(folder.path(), &variables, &flags).complains(64, &["limits.batch"]);
+    // What configures training configures no server.
+    bellwether_in(folder.path(), &[("BELLWETHER__SEED", "7"), variables[0]], &arguments).complains(1, &["absent"]);
+}

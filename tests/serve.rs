@@ -6,6 +6,7 @@ mod program;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -115,4 +116,23 @@ fn variables_beat_the_file_and_flags_beat_both() {
     bellwether_in(folder.path(), &variables, &flags).complains(64, &["limits.batch"]);
     // What configures training configures no server.
     bellwether_in(folder.path(), &[("BELLWETHER__SEED", "7"), variables[0]], &arguments).complains(1, &["absent"]);
+}
+
+#[test]
+fn the_service_log_goes_to_a_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["--models", &model(), "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.path=\"service.jsonl\""];
+    let all = [&["--json", "--log-format", "json", "serve"], &arguments[..]].concat();
+    let mut served = Served(command(folder.path(), &all).env("BELLWETHER_LOG", "info").spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(served.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(told["endpoints"]["http"].is_string());
+    assert_eq!(served.stop("-TERM"), Some(0));
+    let path = folder.path().join("service.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["level"] == "INFO" && line["fields"]["message"] == "listening"), "{text}");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -16,7 +16,7 @@ use bellwether_registry::ModelRegistry;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Output, build, model, output};
+use super::{Failure, Output, build, log, model, output};
 use crate::registry_source::RegistrySource;
 use crate::settings;
 
@@ -81,6 +81,9 @@ impl Arguments {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether serve");
         let config = self.configuration().map_err(Failure::usage)?;
         config.validate().map_err(Failure::usage)?;
+        if let Some(log) = &config.log {
+            log::to_file(log)?;
+        }
         let options = self.watch_options(config.threads)?;
         let (policy, name, source) = self.first_model(&options)?;
         let champion = policy.status().champion;
@@ -94,6 +97,7 @@ impl Arguments {
             model_version: champion.version.to_string(),
             model_number: champion.number,
         };
+        tracing::info!(endpoints = ?listening.endpoints, model_version = listening.model_version, "listening");
         output.line(&listening, || describe(&listening))?;
         stop.wait();
         let left = server.drain(|left| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionLogConfig, ServeError, TraceConfig};
+use super::{DecisionLogConfig, DecisionLogError, ServeError, ServiceLogConfig, TraceConfig};
 
 /// Everything that a server is told before it starts. Every default is safe: loopback alone, no admin, everything bounded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct ServeConfig {
     pub auth: AuthConfig,
     /// Where decisions are logged; nowhere without it.
     pub decisions: Option<DecisionLogConfig>,
+    /// Where whoever runs the server writes its service log; to standard error without it. The server itself opens no such
+    /// file.
+    pub log: Option<ServiceLogConfig>,
     /// Where spans of requests go; nowhere without it.
     pub traces: Option<TraceConfig>,
 }
@@ -128,6 +131,7 @@ impl Default for ServeConfig {
             tls: None,
             auth: AuthConfig::default(),
             decisions: None,
+            log: None,
             traces: None,
         }
     }
@@ -217,6 +221,9 @@ impl ServeConfig {
         }
         if let Some(decisions) = &self.decisions {
             decisions.check()?;
+        }
+        if let Some(log) = &self.log {
+            log.rotation.check().map_err(DecisionLogError::from)?;
         }
         if let Some(traces) = &self.traces {
             traces.validate()?;

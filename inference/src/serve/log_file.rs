@@ -21,6 +21,17 @@ pub struct Rotation {
     pub keep: usize,
 }
 
+/// A file for the service log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceLogConfig {
+    /// The file; it and those that were put aside are for their owner alone.
+    pub path: PathBuf,
+    /// When a file is put aside.
+    #[serde(default)]
+    pub rotation: Rotation,
+}
+
 /// Lines, appended to a file that nobody but its owner may read, and that one process alone writes.
 ///
 /// A file that is put aside gets the time and a number into its name: `decisions.jsonl` becomes

@@ -40,7 +40,7 @@ pub use chain::Chain;
 pub use config::{AuthConfig, ServeConfig, ServeLimits, ServeTimes, TlsFiles};
 pub use decision_log::{DecisionLog, DecisionLogConfig, DecisionLogCounts, DecisionLogError, DecisionLogWriter, Place};
 pub use error::ServeError;
-pub use log_file::{LogFile, LogFileError, Rotation, put_aside};
+pub use log_file::{LogFile, LogFileError, Rotation, ServiceLogConfig, put_aside};
 pub use requests::RequestCounts;
 pub use shared::{Gauge, Phase, Shared};
 pub use trace::TraceConfig;

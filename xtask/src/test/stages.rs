@@ -223,7 +223,13 @@ fn check_server(workspace: &Workspace, python: &python::Environment, trained: &P
         return Ok(failed);
     }
     let mut check = Command::new(python.interpreter());
-    check.arg(workspace.root.join("peers/check_serve.py")).arg(workspace.target.join("ci/bellwether"));
+    let program = workspace.target.join("ci/bellwether");
+    check.arg(workspace.root.join("peers/check_serve.py")).arg(&program);
+    if let failed @ Outcome::Failed(_) = succeed(check.args(trained.parent()))? {
+        return Ok(failed);
+    }
+    let mut check = Command::new(python.interpreter());
+    check.arg(workspace.root.join("peers/check_http.py")).arg(program);
     succeed(check.args(trained.parent()))
 }
 

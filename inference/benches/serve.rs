@@ -92,11 +92,10 @@ fn main() {
     let echo_address = start_echo(&echo_path, answer);
     let echo = [unix(&echo_path), Endpoint::from_shared(format!("http://{echo_address}")).unwrap()];
     on_processor(1);
-    println!("{:<5} {:>5}  {:>30}  {:>30}  {:>20}", "", "", "ours", "echo of tonic", "ours / echo");
     println!(
-        "{:<5} {:>5}  {:>8} {:>8} {:>12}  {:>8} {:>8} {:>12}  {:>6} {:>6} {:>6}",
-        "over", "at", "p50 us", "p99 us", "per second", "p50 us", "p99 us", "per second", "p50", "p99", "rate"
+        "| over | at once | ours p50, p99 | per second | echo p50, p99 | per second | ours / echo: p50 | p99 | rate |"
     );
+    println!("|---|---|---|---|---|---|---|---|---|");
     for (carrier, (ours, echo)) in ["unix", "tcp"].into_iter().zip(ours.into_iter().zip(echo)) {
         for concurrency in CONCURRENCY {
             let clients = |endpoint: &Endpoint| runtime.block_on(connect(endpoint, concurrency));
@@ -113,7 +112,7 @@ fn main() {
             }
             let [ours, echo] = rounds.map(|rounds| median(&rounds));
             println!(
-                "{carrier:<5} {concurrency:>5}  {:>8.1} {:>8.1} {:>12.0}  {:>8.1} {:>8.1} {:>12.0}  {:>6.2} {:>6.2} {:>6.2}",
+                "| {carrier} | {concurrency} | {:.1} us, {:.1} us | {:.0} | {:.1} us, {:.1} us | {:.0} | {:.2} | {:.2} | {:.2} |",
                 ours.p50_us,
                 ours.p99_us,
                 ours.per_second,

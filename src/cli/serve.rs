@@ -23,7 +23,7 @@ use crate::settings;
 /// Prefix of environment variables that configure the server: `BELLWETHER_SERVE__LIMITS__IN_FLIGHT=64`.
 const PREFIX: &str = "BELLWETHER_SERVE__";
 
-/// Serves decisions over gRPC until it is told to stop.
+/// Serves decisions over gRPC and HTTP until it is told to stop.
 ///
 /// What the registry names meanwhile is checked and swapped in; no request waits for it.
 #[derive(clap::Args)]

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 
 use super::{Failure, Output};
 
-/// Serves decisions over gRPC until it is told to stop.
+/// Serves decisions over gRPC and HTTP until it is told to stop.
 ///
 /// This program was built without the server.
 #[derive(clap::Args)]

@@ -25,6 +25,8 @@ pub(crate) struct Args {
 enum Subject {
     /// One decision: the native engine beside ONNX Runtime and tract.
     Decision,
+    /// The service: a decision over gRPC beside an echo of the same messages.
+    Service,
 }
 
 /// Runs the comparisons and prints their tables.
@@ -34,6 +36,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         if args.only.is_empty() || args.only.contains(subject) {
             match subject {
                 Subject::Decision => decision(&workspace)?,
+                Subject::Service => service()?,
             }
         }
     }
@@ -105,6 +108,16 @@ fn decision(workspace: &Workspace) -> anyhow::Result<()> {
     println!("\n`native certified` is ours: 16-bit integers where a bound proves the action, f32 for the rest.");
     notes.dedup();
     notes.iter().for_each(|note| println!("{note}"));
+    Ok(())
+}
+
+fn service() -> anyhow::Result<()> {
+    let mut bench = cargo();
+    bench.args(["bench", "--quiet", "--locked", "--package", "bellwether-inference", "--features", "serve"]);
+    bench.args(["--bench", "serve"]);
+    eprintln!("$ {}", shown(&bench));
+    let table = output(&mut bench)?;
+    println!("\n## One decision over gRPC, server and clients each on one processor\n\n{table}");
     Ok(())
 }
 

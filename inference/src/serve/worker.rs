@@ -128,12 +128,19 @@ async fn take(listener: Accepting, context: Context) {
         };
         match accepted {
             Ok(carrier) => serve(carrier, &context),
+            Err(error) if is_the_peers(&error) => tracing::debug!(%error, "a connection ended before it was accepted"),
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// Whether the peer went away, which says nothing about the next one: pausing for it would let one client hold up all.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | NotConnected)
 }
 
 fn serve(carrier: Carrier, context: &Context) {

@@ -1,7 +1,7 @@
 //! The C ABI: one exported function, which gives a table of all others.
 //!
 //! `include/bellwether.h` is the same for C and C++, docs/c-abi.md says how to build and link. A handle of C is a box of ours. Every
-//! call runs within [`edge::guarded`], so no panic crosses the border, and checks each pointer for null and for its alignment;
+//! call runs within `edge::guarded`, so no panic crosses the border, and checks each pointer for null and for its alignment;
 //! that a pointer which passes points to what the header says is the promise of the caller, and the safety of every `unsafe` here.
 
 #![allow(unsafe_code)]

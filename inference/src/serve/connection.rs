@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::config::ServeConfig;
@@ -53,7 +55,7 @@ impl Activity {
 pub(super) async fn speak(stream: Stream, dispatch: Dispatch, config: &ServeConfig) -> hyper::Result<()> {
     let (limits, times) = (&config.limits, &config.times);
     let activity = Arc::clone(&dispatch.activity);
-    let mut phases = dispatch.shared.phase.subscribe();
+    let phases = dispatch.shared.phase.subscribe();
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
@@ -65,11 +67,23 @@ pub(super) async fn speak(stream: Stream, dispatch: Dispatch, config: &ServeConf
         .keep_alive_timeout(times.keepalive_timeout())
         .auto_date_header(false);
     let connection = http.serve_connection(TokioIo::new(stream), dispatch);
-    tokio::pin!(connection);
-    // Idleness is looked at now and then, so that a request does not have to touch a timer.
-    let every = times.idle() / 4 + Duration::from_millis(1);
-    let check = sleep(every);
-    tokio::pin!(check);
+    // Looked at now and then, so that a request does not have to touch a timer.
+    let idle = async {
+        while activity.idle() < times.idle() {
+            sleep(times.idle() / 4 + Duration::from_millis(1)).await;
+        }
+    };
+    until_it_ends(connection, phases, idle).await
+}
+
+/// Drives a connection until it ends by itself or the server is over. It is told to go where the server drains, and where it has
+/// been `idle`.
+pub(super) async fn until_it_ends<C: GracefulConnection>(
+    connection: C,
+    mut phases: watch::Receiver<Phase>,
+    idle: impl Future<Output = ()>,
+) -> Result<(), C::Error> {
+    tokio::pin!(connection, idle);
     let mut leaving = *phases.borrow_and_update() >= Phase::Draining;
     if leaving {
         connection.as_mut().graceful_shutdown();
@@ -86,12 +100,9 @@ pub(super) async fn speak(stream: Stream, dispatch: Dispatch, config: &ServeConf
                 }
                 _ => (),
             },
-            () = &mut check, if !leaving => {
-                check.as_mut().reset(tokio::time::Instant::now() + every);
-                if activity.idle() >= times.idle() {
-                    leaving = true;
-                    connection.as_mut().graceful_shutdown();
-                }
+            () = &mut idle, if !leaving => {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
             }
         }
     }

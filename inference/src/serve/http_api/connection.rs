@@ -1,5 +1,6 @@
 //! One connection of HTTP/1.1, from its first byte to its last.
 
+use std::future::pending;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -7,7 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::Http;
 use crate::serve::config::ServeConfig;
-use crate::serve::shared::Phase;
+use crate::serve::connection::until_it_ends;
 use crate::serve::stream::Stream;
 
 /// Longest time without a request. Whoever asks now and then, such as a scraper, comes again within it.
@@ -21,31 +22,12 @@ const LEAST_HEAD_BYTES: usize = 8_192;
 
 /// Speaks HTTP/1.1 on a connection until it ends: by its peer, because it was idle or slow, because the server leaves.
 pub(in crate::serve) async fn speak(stream: Stream, http: Http, config: &ServeConfig) -> hyper::Result<()> {
-    let mut phases = http.shared.phase.subscribe();
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         // It runs from the end of the answer before, so it bounds idleness and slow heads alike.
         .header_read_timeout(config.times.idle().min(LONGEST_IDLE))
         .max_buf_size((config.limits.header_bytes as usize).max(LEAST_HEAD_BYTES));
-    let connection = builder.serve_connection(TokioIo::new(stream), http);
-    tokio::pin!(connection);
-    let mut leaving = *phases.borrow_and_update() >= Phase::Draining;
-    if leaving {
-        connection.as_mut().graceful_shutdown();
-    }
-    loop {
-        tokio::select! {
-            biased;
-            result = connection.as_mut() => return result,
-            _ = phases.changed() => match *phases.borrow_and_update() {
-                Phase::Over => return Ok(()),
-                Phase::Draining if !leaving => {
-                    leaving = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                _ => (),
-            },
-        }
-    }
+    let phases = http.shared.phase.subscribe();
+    until_it_ends(builder.serve_connection(TokioIo::new(stream), http), phases, pending()).await
 }

@@ -16,7 +16,7 @@ const HEADING: &str = "## Who may import whom";
 type Allowed = BTreeMap<String, Option<Vec<String>>>;
 
 /// Crates that hold `unsafe` in named modules and deny it elsewhere; all others forbid it.
-const UNSAFE: [&str; 2] = ["bellwether-inference", "bellwether-trainer"];
+const UNSAFE: [&str; 3] = ["bellwether-inference", "bellwether-sandbox", "bellwether-trainer"];
 
 /// Checks every member's imports, lints and stance on `unsafe`.
 pub(super) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {

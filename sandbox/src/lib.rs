@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod filter;
 mod limits;
 
 pub use limits::{Limits, LimitsError};

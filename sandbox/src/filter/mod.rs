@@ -1,0 +1,241 @@
+//! The seccomp program of a sample, made from the list of recorded calls and the list of refused ones.
+//!
+//! It is loaded once, before the sample's first instruction, and never changes: what an isolation level denies is denied by
+//! the tracer or by the kernel's own objects. Decisions rest on the architecture, the number and two register arguments;
+//! everything else about a call is judged by the tracer while the caller is stopped.
+//!
+//! A sample may add filters of its own. The kernel takes the strictest answer of all filters, and stricter than "ask the
+//! tracer" are: kill, trap, fail, and "ask a listener". The first three keep the call from running, so nothing happens
+//! unseen; a listener could let it run, so no sample gets one ([`refusal`]).
+
+mod rules;
+
+pub use rules::{Rule, refusal, rule, starts_process};
+
+use libc::sock_filter;
+
+/// What the filter tells the tracer with a stop: the call is on the recorded list, or its arguments have to be judged.
+pub const ASK: u16 = 0;
+/// What the filter tells the tracer with a stop: the call must not run.
+pub const REFUSE: u16 = 1;
+
+/// Call numbers from here on are those of x32, which shares its architecture with x86-64.
+const X32: u32 = 0x4000_0000;
+/// `AUDIT_ARCH_X86_64`.
+const ARCH: u32 = 0xc000_003e;
+
+// Offsets in `seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+/// The low half of the second argument, on a little-endian machine.
+const SECOND: u32 = 24;
+
+// Instructions of classic BPF.
+const LOAD: u16 = 0x20;
+const IF_EQUAL: u16 = 0x15;
+const IF_AT_LEAST: u16 = 0x35;
+const GO: u16 = 0x05;
+const RETURN: u16 = 0x06;
+
+/// A seccomp program, ready to be loaded.
+#[derive(Clone)]
+pub struct Program(Vec<sock_filter>);
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Program({} instructions)", self.0.len())
+    }
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Program::new()
+    }
+}
+
+impl Program {
+    /// The program of every sample.
+    pub fn new() -> Program {
+        let mut steps = vec![
+            step(LOAD, ARCHITECTURE),
+            branch(IF_EQUAL, ARCH, 1, 0),
+            // A foreign architecture has other numbers for everything: there is nothing to read, and no reason to go on.
+            step(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
+            step(LOAD, NUMBER),
+            branch(IF_AT_LEAST, X32, 0, 1),
+            step(RETURN, ask(REFUSE)),
+        ];
+        steps.extend(tree(&ranges()));
+        Program(steps)
+    }
+
+    /// Its instructions, to be loaded with `SECCOMP_SET_MODE_FILTER`: fewer than 4,096.
+    pub fn instructions(&self) -> &[sock_filter] {
+        &self.0
+    }
+}
+
+/// The answer that stops the caller for its tracer; without a tracer the call fails with ENOSYS.
+const fn ask(with: u16) -> u32 {
+    libc::SECCOMP_RET_TRACE | with as u32
+}
+
+/// What the program does with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Returns this.
+    Return(u32),
+    /// Looks at the request of an `ioctl`.
+    Requests,
+}
+
+fn answer(number: u32) -> Answer {
+    if number == rules::IOCTL {
+        return Answer::Requests;
+    }
+    Answer::Return(match rule(u64::from(number)) {
+        Rule::Allow => libc::SECCOMP_RET_ALLOW,
+        Rule::Record(_) | Rule::Judge(_) => ask(ASK),
+        Rule::Refuse { .. } => ask(REFUSE),
+        Rule::Absent => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+    })
+}
+
+/// Numbers from which on an answer holds, in order.
+fn ranges() -> Vec<(u32, Answer)> {
+    let mut ranges: Vec<(u32, Answer)> = Vec::new();
+    for number in 0..=1024 {
+        let answer = answer(number);
+        if ranges.last().is_none_or(|(_, last)| *last != answer) {
+            ranges.push((number, answer));
+        }
+    }
+    ranges
+}
+
+/// A binary search for the range of the number, which is in the accumulator.
+fn tree(ranges: &[(u32, Answer)]) -> Vec<sock_filter> {
+    match ranges {
+        [] => vec![step(RETURN, libc::SECCOMP_RET_KILL_PROCESS)],
+        [(_, answer)] => leaf(*answer),
+        _ => {
+            let (low, high) = ranges.split_at(ranges.len() / 2);
+            let (below, above) = (tree(low), tree(high));
+            let mut steps = match u8::try_from(below.len()) {
+                Ok(skip) => vec![branch(IF_AT_LEAST, high[0].0, skip, 0)],
+                Err(_) => vec![branch(IF_AT_LEAST, high[0].0, 0, 1), step(GO, below.len() as u32)],
+            };
+            steps.extend(below);
+            steps.extend(above);
+            steps
+        }
+    }
+}
+
+fn leaf(answer: Answer) -> Vec<sock_filter> {
+    match answer {
+        Answer::Return(value) => vec![step(RETURN, value)],
+        Answer::Requests => {
+            let mut steps = vec![step(LOAD, SECOND)];
+            for request in rules::REFUSED_REQUESTS {
+                steps.extend([branch(IF_EQUAL, request, 0, 1), step(RETURN, ask(REFUSE))]);
+            }
+            steps.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
+            steps
+        }
+    }
+}
+
+fn step(code: u16, k: u32) -> sock_filter {
+    branch(code, k, 0, 0)
+}
+
+fn branch(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Runs a program as the kernel does, and counts its steps.
+    fn run(program: &Program, arch: u32, number: u32, args: [u64; 6]) -> (u32, usize) {
+        let mut data = [0u8; 64];
+        data[0..4].copy_from_slice(&number.to_le_bytes());
+        data[4..8].copy_from_slice(&arch.to_le_bytes());
+        for (at, arg) in args.iter().enumerate() {
+            data[16 + 8 * at..24 + 8 * at].copy_from_slice(&arg.to_le_bytes());
+        }
+        let (mut at, mut value) = (0, 0u32);
+        for taken in 1..=program.0.len() {
+            let sock_filter { code, jt, jf, k } = program.0[at];
+            at += 1;
+            let skip = |yes| usize::from(if yes { jt } else { jf });
+            match code {
+                LOAD => value = u32::from_le_bytes(data[k as usize..k as usize + 4].try_into().unwrap()),
+                IF_EQUAL => at += skip(value == k),
+                IF_AT_LEAST => at += skip(value >= k),
+                GO => at += k as usize,
+                RETURN => return (k, taken),
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+        panic!("the program does not end")
+    }
+
+    fn expected(number: u32, args: [u64; 6]) -> u32 {
+        if number >= X32 {
+            return ask(REFUSE);
+        }
+        if number == rules::IOCTL {
+            let refused = rules::REFUSED_REQUESTS.contains(&(args[1] as u32));
+            return if refused { ask(REFUSE) } else { libc::SECCOMP_RET_ALLOW };
+        }
+        match rule(u64::from(number)) {
+            Rule::Allow => libc::SECCOMP_RET_ALLOW,
+            Rule::Record(_) | Rule::Judge(_) => ask(ASK),
+            Rule::Refuse { .. } => ask(REFUSE),
+            Rule::Absent => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+        }
+    }
+
+    #[test]
+    fn every_number_gets_the_answer_of_its_rule_within_a_few_steps() {
+        let program = Program::new();
+        assert!(program.instructions().len() < 1024, "{program:?}");
+        for number in (0..2048).chain([X32 - 1, X32, X32 + 2, u32::MAX]) {
+            let (answer, taken) = run(&program, ARCH, number, [0; 6]);
+            assert_eq!(answer, expected(number, [0; 6]), "{number}");
+            assert!(taken <= 24, "{number} takes {taken} steps");
+        }
+    }
+
+    #[test]
+    fn a_foreign_architecture_is_killed_whatever_it_calls() {
+        let program = Program::new();
+        for arch in [0x4000_0003, 0xc000_00b7, 0, u32::MAX] {
+            for number in [0, 4, 11, 59, X32] {
+                assert_eq!(run(&program, arch, number, [0; 6]).0, libc::SECCOMP_RET_KILL_PROCESS);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn any_call_gets_the_answer_of_its_rule(
+            number in prop_oneof![any::<u32>(), 0u32..600, Just(rules::IOCTL)],
+            args in any::<[u64; 6]>(),
+            request in prop::option::of(prop::sample::select(rules::REFUSED_REQUESTS.to_vec())),
+        ) {
+            let mut args = args;
+            if let Some(request) = request {
+                args[1] = (args[1] & !0xffff_ffff) | u64::from(request);
+            }
+            prop_assert_eq!(run(&Program::new(), ARCH, number, args).0, expected(number, args));
+        }
+    }
+}

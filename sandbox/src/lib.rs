@@ -2,7 +2,11 @@
 
 #![deny(unsafe_code)]
 
+pub mod cage;
+mod edge;
 pub mod filter;
+pub mod isolation;
 mod limits;
+pub mod network;
 
 pub use limits::{Limits, LimitsError};

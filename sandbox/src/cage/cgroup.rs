@@ -1,0 +1,405 @@
+//! The control groups that a sample lives in: they bound its tasks and memory, name all of it, and kill it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::Limits;
+
+/// Which hierarchies this host has, and where this process is in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hierarchies {
+    /// This process's group in the second version's hierarchy, and the point where that is mounted.
+    pub(crate) unified: Option<Place>,
+    /// The same for the first version's `pids`.
+    pub(crate) pids: Option<Place>,
+    /// The same for the first version's `memory`.
+    pub(crate) memory: Option<Place>,
+}
+
+/// A group in a mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where the hierarchy is mounted.
+    pub(crate) mount: PathBuf,
+    /// The group's folder, at or below `mount`.
+    pub(crate) group: PathBuf,
+}
+
+/// The groups of one sample: tells what is in them, kills it, and removes them when dropped.
+#[derive(Debug)]
+pub struct CgroupHandle {
+    /// The second version's group, if the host has that hierarchy and lets us.
+    unified: Option<PathBuf>,
+    /// Groups of the first version: `pids` first, then `memory`.
+    legacy: Vec<PathBuf>,
+    holds: Holds,
+}
+
+/// What the groups of a sample do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Holds {
+    /// They bound the number of tasks.
+    pub tasks: bool,
+    /// They bound the memory.
+    pub memory: bool,
+    /// One write to `cgroup.kill` kills all that is in them.
+    pub kill: bool,
+    /// They list all that is in them, so that an empty group can be proven.
+    pub listing: bool,
+}
+
+/// What the groups counted, read while they exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Pressure {
+    /// Forks that were refused because of the bound on tasks.
+    pub refused_forks: u64,
+    /// Tasks that were killed because of the bound on memory.
+    pub out_of_memory_kills: u64,
+    /// Most memory that was held at once, in bytes.
+    pub peak_memory_bytes: u64,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+const PREFIX: &str = "bellwether-";
+
+impl Hierarchies {
+    /// Reads what is mounted here and where this process is; nothing where a file cannot be read.
+    pub(crate) fn of_this_host() -> Hierarchies {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Hierarchies::read(&mounts, &groups)
+    }
+
+    fn read(mounts: &str, groups: &str) -> Hierarchies {
+        let find = |kind: &str, controller: &str| {
+            let group = groups.lines().find_map(|line| {
+                let mut parts = line.splitn(3, ':').skip(1);
+                let names = parts.next()?;
+                let hit =
+                    if controller.is_empty() { names.is_empty() } else { names.split(',').any(|n| n == controller) };
+                hit.then(|| parts.next()).flatten()
+            })?;
+            mounts.lines().find_map(|line| {
+                let (head, tail) = line.split_once(" - ")?;
+                let mut tail = tail.split(' ');
+                let (fs_kind, options) = (tail.next()?, tail.nth(1)?);
+                if fs_kind != kind || (!controller.is_empty() && !options.split(',').any(|o| o == controller)) {
+                    return None;
+                }
+                let mut head = head.split(' ').skip(3);
+                let (root, mount) = (head.next()?, PathBuf::from(head.next()?));
+                let below = Path::new(group).strip_prefix(root).ok()?;
+                Some(Place { group: mount.join(below), mount })
+            })
+        };
+        Hierarchies { unified: find("cgroup2", ""), pids: find("cgroup", "pids"), memory: find("cgroup", "memory") }
+    }
+}
+
+impl CgroupHandle {
+    /// Makes groups for one sample below those of this process, or as near to them as the host lets us, and sets their bounds.
+    /// What the host does not let us do is missing from [`CgroupHandle::holds`]; that is no error.
+    pub(crate) fn new(limits: &Limits) -> CgroupHandle {
+        let hosts = Hierarchies::of_this_host();
+        // The tiny init of the sample counts as a task.
+        let tasks = (u64::from(limits.tasks) + 1).to_string();
+        let memory = limits.memory_bytes.to_string();
+        let mut made = CgroupHandle { unified: None, legacy: Vec::new(), holds: Holds::default() };
+        if let Some(group) = hosts.unified.as_ref().and_then(make_unified) {
+            made.holds.tasks = set(&group, "pids.max", &tasks).is_ok();
+            made.holds.memory = set(&group, "memory.max", &memory).is_ok();
+            if made.holds.memory {
+                // Without swap accounting there is no such file, and no swap to bound.
+                set(&group, "memory.swap.max", "0").ok();
+            }
+            made.holds.kill = group.join("cgroup.kill").exists();
+            made.holds.listing = true;
+            made.unified = Some(group);
+        }
+        if !made.holds.tasks
+            && let Some(group) = hosts.pids.as_ref().and_then(|place| make_near(place, &[]))
+        {
+            made.holds.tasks = set(&group, "pids.max", &tasks).is_ok();
+            made.holds.listing = true;
+            made.legacy.push(group);
+        }
+        if !made.holds.memory
+            && let Some(group) = hosts.memory.as_ref().and_then(|place| make_near(place, &[]))
+        {
+            made.holds.memory = set(&group, "memory.limit_in_bytes", &memory).is_ok();
+            // Present where swap is accounted for.
+            set(&group, "memory.memsw.limit_in_bytes", &memory).ok();
+            made.holds.listing = true;
+            made.legacy.push(group);
+        }
+        made
+    }
+
+    /// What the groups do on this host.
+    pub const fn holds(&self) -> Holds {
+        self.holds
+    }
+
+    /// The folders of the groups, the second version's first.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.unified.iter().chain(&self.legacy).map(PathBuf::as_path)
+    }
+
+    /// Puts a process into the groups, and with it all that it will start.
+    ///
+    /// # Errors
+    /// The first group that does not take it.
+    pub(crate) fn admit(&self, pid: i32) -> Result<(), (PathBuf, io::Error)> {
+        self.folders().try_for_each(|group| {
+            set(group, "cgroup.procs", &pid.to_string()).map_err(|error| (group.to_owned(), error))
+        })
+    }
+
+    /// Sends `SIGKILL` to everything in the groups: one write where the host has `cgroup.kill`, else one sweep.
+    ///
+    /// # Errors
+    /// What the kernel reports. A sweep may miss what is being born; [`CgroupHandle::wait_empty`] repeats it.
+    pub fn kill(&self) -> io::Result<()> {
+        if self.holds.kill
+            && let Some(group) = &self.unified
+        {
+            return set(group, "cgroup.kill", "1");
+        }
+        for pid in self.processes()? {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The processes in the groups, by their numbers on the host; none where no group can be listed.
+    ///
+    /// # Errors
+    /// What reading a group reports.
+    pub fn processes(&self) -> io::Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for group in self.folders() {
+            let text = read(&group.join("cgroup.procs"))?;
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Whether nothing lives in the groups.
+    ///
+    /// # Errors
+    /// What reading a group reports.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        if let Some(group) = &self.unified {
+            let events = read(&group.join("cgroup.events"))?;
+            if !events.lines().any(|line| line == "populated 0") {
+                return Ok(false);
+            }
+        }
+        // A thread group whose first thread has ended is still listed by its number.
+        Ok(self.processes()?.is_empty())
+    }
+
+    /// Waits until nothing lives in the groups, killing again what a sweep missed. Returns whether they are empty.
+    ///
+    /// # Errors
+    /// What reading a group reports.
+    pub fn wait_empty(&self, patience: Duration) -> io::Result<bool> {
+        let started = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        loop {
+            if self.is_empty()? {
+                return Ok(true);
+            }
+            if started.elapsed() >= patience {
+                return Ok(false);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(2));
+            if !self.holds.kill {
+                self.kill()?;
+            }
+        }
+    }
+
+    /// What the groups counted so far.
+    pub fn pressure(&self) -> Pressure {
+        let number = |group: &Path, name: &str| read(&group.join(name)).ok()?.trim().parse::<u64>().ok();
+        let field = |group: &Path, name: &str, key: &str| {
+            let text = read(&group.join(name)).ok()?;
+            text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
+        };
+        let mut seen = Pressure::default();
+        for group in self.folders() {
+            seen.refused_forks += field(group, "pids.events", "max ").unwrap_or(0);
+            seen.out_of_memory_kills += field(group, "memory.events", "oom_kill ")
+                .or_else(|| field(group, "memory.oom_control", "oom_kill "))
+                .unwrap_or(0);
+            let peak = number(group, "memory.peak").or_else(|| number(group, "memory.max_usage_in_bytes"));
+            seen.peak_memory_bytes = seen.peak_memory_bytes.max(peak.unwrap_or(0));
+        }
+        seen
+    }
+}
+
+impl Drop for CgroupHandle {
+    fn drop(&mut self) {
+        if self.is_empty().is_ok_and(|empty| !empty) {
+            self.kill().ok();
+            self.wait_empty(Duration::from_secs(2)).ok();
+        }
+        for group in self.folders() {
+            remove(group);
+        }
+    }
+}
+
+/// A group can stay busy for a moment after its last task is gone.
+fn remove(group: &Path) {
+    for _ in 0..200 {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(Duration::from_millis(1)),
+            _ => return,
+        }
+    }
+}
+
+fn make_unified(place: &Place) -> Option<PathBuf> {
+    make_near(place, &["pids", "memory"])
+}
+
+/// Makes a group below the given one or, where that is not allowed, below one of its ancestors, where `wanted` controllers can
+/// be had; where they can be had nowhere, where a group can be made at all.
+fn make_near(place: &Place, wanted: &[&str]) -> Option<PathBuf> {
+    let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let candidates: Vec<&Path> = place.group.ancestors().take_while(|path| path.starts_with(&place.mount)).collect();
+    for need in [true, false] {
+        for parent in &candidates {
+            sweep(parent);
+            let enabled = wanted.iter().all(|controller| enable(parent, controller));
+            if need && !enabled {
+                continue;
+            }
+            let group = parent.join(&name);
+            if fs::create_dir(&group).is_ok() {
+                // A group that takes no process is of no use: that is asked by opening its list.
+                if fs::OpenOptions::new().write(true).open(group.join("cgroup.procs")).is_ok() {
+                    return Some(group);
+                }
+                fs::remove_dir(&group).ok();
+            }
+        }
+        if wanted.is_empty() {
+            break;
+        }
+    }
+    None
+}
+
+/// Whether groups below `parent` have the controller, after asking for it.
+fn enable(parent: &Path, controller: &str) -> bool {
+    let has =
+        |file: &str| read(&parent.join(file)).is_ok_and(|text| text.split_whitespace().any(|name| name == controller));
+    has("cgroup.subtree_control")
+        || (has("cgroup.controllers")
+            && set(parent, "cgroup.subtree_control", &format!("+{controller}")).is_ok()
+            && has("cgroup.subtree_control"))
+}
+
+/// Removes empty groups that processes left behind which are gone.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+            // Refused while anything lives in it.
+            fs::remove_dir(entry.path()).ok();
+        }
+    }
+}
+
+fn set(group: &Path, file: &str, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(group.join(file))?.write_all(value.as_bytes())
+}
+
+/// Reads one of the kernel's small files.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V1: &str = "35 31 0:31 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                      39 31 0:35 / /sys/fs/cgroup/pids rw,relatime shared:3 - cgroup cgroup rw,pids\n";
+
+    #[test]
+    fn places_are_read_on_hosts_of_every_kind() {
+        let unified = "30 24 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+        let hybrid = format!("{V1}41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+        let inside = "30 24 0:26 /docker/ab /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
+        let place = |mount: &str, group: &str| Some(Place { mount: mount.into(), group: group.into() });
+        let cases = [
+            (
+                unified,
+                "0::/user.slice/a b\n",
+                Hierarchies {
+                    unified: place("/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/a b"),
+                    pids: None,
+                    memory: None,
+                },
+            ),
+            (
+                &hybrid,
+                "8:pids:/\n4:memory:/x/y\n0::/\n",
+                Hierarchies {
+                    unified: place("/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified"),
+                    pids: place("/sys/fs/cgroup/pids", "/sys/fs/cgroup/pids"),
+                    memory: place("/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/x/y"),
+                },
+            ),
+            (
+                inside,
+                "0::/docker/ab/c\n",
+                Hierarchies { unified: place("/sys/fs/cgroup", "/sys/fs/cgroup/c"), pids: None, memory: None },
+            ),
+            ("", "0::/\n", Hierarchies { unified: None, pids: None, memory: None }),
+        ];
+        for (mounts, groups, expected) in cases {
+            assert_eq!(Hierarchies::read(mounts, groups), expected, "{mounts}{groups}");
+        }
+    }
+
+    #[test]
+    fn groups_hold_a_process_and_go_when_they_are_dropped() {
+        let groups = CgroupHandle::new(&Limits::default());
+        let folders: Vec<PathBuf> = groups.folders().map(Path::to_owned).collect();
+        if folders.is_empty() {
+            eprintln!("skipped groups_hold_a_process_and_go_when_they_are_dropped: no cgroup can be made here");
+            return;
+        }
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        groups.admit(child.id() as i32).unwrap();
+        assert_eq!(groups.processes().unwrap(), [child.id() as i32]);
+        assert!(!groups.is_empty().unwrap());
+        drop(groups);
+        assert!(child.wait().unwrap().code().is_none(), "a signal ended it");
+        for folder in folders {
+            assert!(!folder.exists(), "{} is left", folder.display());
+        }
+    }
+}

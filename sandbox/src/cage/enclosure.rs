@@ -1,0 +1,233 @@
+//! What surrounds a running sample, held from outside.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::init::{Word, receive};
+use crate::edge::branch::Child;
+use crate::edge::interface;
+
+/// Where the first process waits.
+#[derive(Debug)]
+pub struct Gate(pub(super) OwnedFd);
+
+/// The surroundings of a sample. Dropping them ends every process in them.
+#[derive(Debug)]
+pub struct Enclosure {
+    pub(super) link: Mutex<Link>,
+    pub(super) init: Child,
+    /// The mount at the root of the sample's view.
+    pub(super) root: OwnedFd,
+    /// The folders that keep what the sample wrote, in the order of [`super::root::KEPT`], then those of scratch.
+    pub(super) kept: Vec<(&'static str, OwnedFd)>,
+    pub(super) scratch: Vec<(&'static str, OwnedFd)>,
+    /// A socket that lives in the sample's network namespace.
+    pub(super) network_socket: OwnedFd,
+    /// The network namespace itself.
+    pub(super) network: OwnedFd,
+    /// Takes in what the first process says of its start; closed by the program that it becomes.
+    pub(super) status: OwnedFd,
+}
+
+/// How the first process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) control: OwnedFd,
+    pub(super) ended: Option<Ending>,
+    pub(super) empty: bool,
+}
+
+impl Gate {
+    /// Lets the first process go on: it loads the seccomp program and becomes the sample.
+    ///
+    /// # Errors
+    /// `EPIPE` when it is gone.
+    pub fn open(self) -> io::Result<()> {
+        loop {
+            match rustix::io::write(&self.0, &[1]) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return result.map(|_| ()).map_err(Into::into),
+            }
+        }
+    }
+}
+
+impl Enclosure {
+    /// The root of the sample's view, to open things beneath it from outside.
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// The sample's network namespace.
+    pub fn network(&self) -> &OwnedFd {
+        &self.network
+    }
+
+    /// The folders that the sample can write to outside scratch: the path as it sees it, and the folder.
+    pub fn kept(&self) -> &[(&'static str, OwnedFd)] {
+        &self.kept
+    }
+
+    /// The folders of scratch: the path as the sample sees it, and the folder.
+    pub fn scratch(&self) -> &[(&'static str, OwnedFd)] {
+        &self.scratch
+    }
+
+    /// Number of the init on the host.
+    pub fn init(&self) -> i32 {
+        self.init.pid
+    }
+
+    /// Brings the loopback interface of the sample up or down.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub(crate) fn loopback(&self, up: bool) -> io::Result<()> {
+        interface::loopback(self.network_socket.as_fd(), up)
+    }
+
+    /// Whether the loopback interface of the sample is up.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub(crate) fn loopback_is_up(&self) -> io::Result<bool> {
+        interface::loopback_is_up(self.network_socket.as_fd())
+    }
+
+    /// Asks the init to set every writable mount outside scratch read-only.
+    ///
+    /// # Errors
+    /// `EBUSY` while anything holds a file there open for writing; `TimedOut` when the init does not answer.
+    pub(crate) fn set_read_only(&self, patience: Duration) -> io::Result<()> {
+        let mut link = self.lock();
+        let word = Word { kind: Word::READ_ONLY, value: 0 };
+        rustix::net::send(&link.control, &word.bytes(), SendFlags::NOSIGNAL)?;
+        let started = Instant::now();
+        loop {
+            let left = patience.saturating_sub(started.elapsed());
+            match link.next(left)? {
+                Some(Word { kind: Word::READ_ONLY, value: 0 }) => return Ok(()),
+                Some(Word { kind: Word::READ_ONLY, value }) => return Err(io::Error::from_raw_os_error(value)),
+                Some(_) => {}
+                None => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    /// Waits for the end of the first process, which a tracer sees sooner. `None` when time ran out.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the init is gone, and the first process with it.
+    pub fn wait(&self, patience: Duration) -> io::Result<Option<Ending>> {
+        let mut link = self.lock();
+        let started = Instant::now();
+        while link.ended.is_none() {
+            let left = patience.saturating_sub(started.elapsed());
+            if link.next(left)?.is_none() {
+                break;
+            }
+        }
+        Ok(link.ended)
+    }
+
+    /// Waits until no process of the sample is left. Returns whether that is so.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the init is gone, and everything with it.
+    pub fn wait_empty(&self, patience: Duration) -> io::Result<bool> {
+        let mut link = self.lock();
+        let started = Instant::now();
+        while !link.empty {
+            let left = patience.saturating_sub(started.elapsed());
+            if link.next(left)?.is_none() {
+                break;
+            }
+        }
+        Ok(link.empty)
+    }
+
+    /// What kept the first process from becoming the sample, once its gate was opened; `None` when it did, or is about to.
+    pub fn failed_start(&self) -> Option<super::CageError> {
+        let mut bytes = [0; 5];
+        let count = rustix::io::read(&self.status, &mut bytes).ok()?;
+        super::start::failure(bytes.get(..count)?)
+    }
+
+    /// Kills the init, and with it everything, whatever groups there are.
+    pub(crate) fn kill(&self) {
+        // It fails when the init is gone, which is what is wanted.
+        rustix::process::pidfd_send_signal(&self.init.pidfd, rustix::process::Signal::KILL).ok();
+    }
+
+    /// Waits for the end of the init, the last of all.
+    pub(crate) fn has_ended(&self, patience: Duration) -> bool {
+        let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+        rustix::event::poll(&mut [PollFd::new(&self.init.pidfd, PollFlags::IN)], Some(&timeout))
+            .is_ok_and(|count| count > 0)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Link> {
+        // What is behind the lock is whole after every statement.
+        self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for Enclosure {
+    fn drop(&mut self) {
+        self.kill();
+        // While a tracer has not taken in what it traced, the init cannot end; nor must this wait for it.
+        if self.has_ended(Duration::from_secs(2)) {
+            let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG;
+            rustix::process::waitid(rustix::process::WaitId::PidFd(self.init.pidfd.as_fd()), options).ok();
+        }
+    }
+}
+
+impl Link {
+    /// The next word from the init within `patience`, after noting what it says.
+    pub(super) fn next(&mut self, patience: Duration) -> io::Result<Option<Word>> {
+        Ok(self.next_with_descriptors(patience)?.map(|(word, _)| word))
+    }
+
+    pub(super) fn next_with_descriptors(&mut self, patience: Duration) -> io::Result<Option<(Word, Vec<OwnedFd>)>> {
+        let started = Instant::now();
+        loop {
+            let left = patience.saturating_sub(started.elapsed());
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            match rustix::event::poll(&mut [PollFd::new(&self.control, PollFlags::IN)], Some(&timeout)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Ok(0) => return Ok(None),
+                result => result?,
+            };
+            let Some((word, descriptors)) = receive(self.control.as_fd(), RecvFlags::DONTWAIT)? else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            match word.kind {
+                Word::ENDED => self.ended = Some(Ending::of(word.value)),
+                Word::EMPTY => self.empty = true,
+                _ => {}
+            }
+            return Ok(Some((word, descriptors)));
+        }
+    }
+}
+
+impl Ending {
+    /// Reads a status of `wait`.
+    fn of(status: i32) -> Ending {
+        if status & 0x7f == 0 { Ending::Code(status >> 8 & 0xff) } else { Ending::Signal(status & 0x7f) }
+    }
+}

@@ -1,0 +1,236 @@
+//! The tiny init of a sample: it furnishes the cage, starts the first process, reaps, and does from within the few things that
+//! need the cage's own mounts. It ends, and all with it, when its supervisor is gone.
+
+use std::ffi::CString;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::{DumpableBehavior, WaitOptions};
+
+use super::first::{First, errno};
+use super::steps::Steps;
+use crate::edge::{branch, entry, interface};
+
+/// What it needs, prepared by the parent.
+pub(super) struct Init<'a> {
+    /// Its end of the socket to the supervisor, which carries [`Word`]s.
+    pub(super) control: BorrowedFd<'a>,
+    /// Descriptors to keep, in ascending order; all others are closed.
+    pub(super) kept: Vec<u32>,
+    pub(super) host_name: Vec<u8>,
+    /// Its own identity within: 0 where a range of identities is mapped, else the sample's.
+    pub(super) uid: u32,
+    pub(super) may_set_groups: bool,
+    pub(super) steps: Steps,
+    /// The mounts outside scratch that a sample can write to.
+    pub(super) writable: Vec<CString>,
+    pub(super) first: First<'a>,
+}
+
+/// One message between the supervisor and the init: a kind and a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    pub(super) kind: u8,
+    pub(super) value: i32,
+}
+
+impl Word {
+    /// To the init: identities are mapped and groups joined, furnish the cage.
+    pub(super) const GO: u8 = b'g';
+    /// To the init: what was needed from it is taken, hide.
+    pub(super) const SERVE: u8 = b's';
+    /// To the init: set the writable mounts read-only. Answered in kind with an errno or 0.
+    pub(super) const READ_ONLY: u8 = b'r';
+    /// From the init: the first process is held; carries its pidfd and a socket of the network namespace.
+    pub(super) const HELD: u8 = b'h';
+    /// From the init: a step failed; `value` is `stage << 16 | errno`, where stages from 16 up are steps of furnishing.
+    pub(super) const FAILED: u8 = b'f';
+    /// From the init: the first process ended with this status of `wait`.
+    pub(super) const ENDED: u8 = b'e';
+    /// From the init: no process of the sample is left.
+    pub(super) const EMPTY: u8 = b'n';
+
+    pub(super) const fn bytes(self) -> [u8; 5] {
+        let [a, b, c, d] = self.value.to_ne_bytes();
+        [self.kind, a, b, c, d]
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Word> {
+        let &[kind, a, b, c, d] = bytes else { return None };
+        Some(Word { kind, value: i32::from_ne_bytes([a, b, c, d]) })
+    }
+}
+
+/// What the init does before the steps, in the numbers of [`Word::FAILED`].
+pub(super) const EARLY: [&str; 6] = [
+    "close what was inherited",
+    "take an identity within",
+    "hide the cgroup",
+    "name the host",
+    "bring up the loopback interface",
+    "start the first process",
+];
+
+/// Numbers of [`Word::FAILED`] from here on are steps of furnishing.
+pub(super) const STEPS_FROM: i32 = 16;
+
+impl Init<'_> {
+    /// Runs in the child, and is the whole of its life.
+    pub(super) fn run(&self) -> i32 {
+        // Before anything else: a copy of the supervisor's end of the socket would hide that the supervisor is gone.
+        let closed = self.close_inherited();
+        if self.word() != Some(Word { kind: Word::GO, value: 0 }) {
+            return 1;
+        }
+        match closed.map_err(|error| (0, error)).and_then(|()| self.furnish()) {
+            Ok((pid, ended)) => self.serve(pid, &ended),
+            Err((stage, error)) => {
+                self.tell(Word { kind: Word::FAILED, value: stage << 16 | error.raw_os_error() }, &[]);
+                1
+            }
+        }
+    }
+
+    fn furnish(&self) -> Result<(i32, OwnedFd), (i32, Errno)> {
+        let at = |stage: i32| move |error: Errno| (stage, error);
+        self.take_identity().map_err(at(1))?;
+        branch::hide_cgroup().map_err(errno).map_err(at(2))?;
+        rustix::system::sethostname(&self.host_name).map_err(at(3))?;
+        rustix::system::setdomainname(b"(none)").map_err(at(3))?;
+        let socket = self.network().map_err(at(4))?;
+        self.steps.run().map_err(|(step, error)| (STEPS_FROM + step as i32, error))?;
+        let ended = entry::ended_children().map_err(errno).map_err(at(5))?;
+        let child = branch::branch(0, || self.first.run()).map_err(errno).map_err(at(5))?;
+        self.tell(Word { kind: Word::HELD, value: child.pid }, &[child.pidfd.as_fd(), socket.as_fd()]);
+        Ok((child.pid, ended))
+    }
+
+    fn close_inherited(&self) -> Result<(), Errno> {
+        let mut from = 0;
+        for &kept in &self.kept {
+            if from < kept {
+                entry::close_range(from, kept - 1).map_err(errno)?;
+            }
+            from = kept + 1;
+        }
+        entry::close_range(from, u32::MAX).map_err(errno)
+    }
+
+    fn take_identity(&self) -> Result<(), Errno> {
+        let (uid, gid) = (rustix::thread::Uid::from_raw(self.uid), rustix::thread::Gid::from_raw(self.uid));
+        if self.may_set_groups {
+            rustix::thread::set_thread_groups(&[])?;
+        }
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
+    }
+
+    fn network(&self) -> Result<OwnedFd, Errno> {
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM);
+        let socket = rustix::net::socket_with(family, kind, flags, None)?;
+        interface::loopback(socket.as_fd(), true).map_err(errno)?;
+        Ok(socket)
+    }
+
+    fn serve(&self, first: i32, ended: &OwnedFd) -> i32 {
+        if self.word().is_none_or(|word| word.kind != Word::SERVE) {
+            return 1;
+        }
+        // What is in this memory is a copy of the supervisor's: nobody inside may look at it.
+        if rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+            return 1;
+        }
+        let mut left = true;
+        loop {
+            let mut polled = [PollFd::new(&self.control, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+            match rustix::event::poll(&mut polled, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return 1,
+            }
+            let [control, ended_now] = polled.map(|polled| !polled.revents().is_empty());
+            if ended_now {
+                left = self.reap(first, ended) && left;
+            }
+            if control {
+                match self.word() {
+                    Some(Word { kind: Word::READ_ONLY, .. }) => {
+                        let value = self.read_only().err().map_or(0, Errno::raw_os_error);
+                        self.tell(Word { kind: Word::READ_ONLY, value }, &[]);
+                    }
+                    // The supervisor is gone; the kernel ends everything in the namespace with this process.
+                    _ => return 0,
+                }
+            }
+        }
+    }
+
+    /// Takes in all that ended; returns whether any process is left.
+    fn reap(&self, first: i32, ended: &OwnedFd) -> bool {
+        let mut spent = [0; 128];
+        while rustix::io::read(ended, &mut spent).is_ok_and(|count| count > 0) {}
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    if pid.as_raw_nonzero().get() == first {
+                        self.tell(Word { kind: Word::ENDED, value: status.as_raw() }, &[]);
+                    }
+                }
+                Ok(None) => return true,
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    self.tell(Word { kind: Word::EMPTY, value: 0 }, &[]);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn read_only(&self) -> Result<(), Errno> {
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+        self.writable.iter().try_for_each(|path| rustix::mount::mount_remount(path, flags, c""))
+    }
+
+    fn word(&self) -> Option<Word> {
+        let mut bytes = [0; 5];
+        loop {
+            match rustix::net::recv(self.control, &mut bytes, RecvFlags::empty()) {
+                Ok((_, count)) => return Word::read(bytes.get(..count)?),
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn tell(&self, word: Word, descriptors: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return;
+        }
+        // A supervisor that is gone is noticed at the next turn; one that does not read must not block the reaping.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::sendmsg(self.control, &[IoSlice::new(&word.bytes())], &mut ancillary, flags);
+    }
+}
+
+/// Reads one word and the descriptors that came with it; in the supervisor.
+pub(super) fn receive(control: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option<(Word, Vec<OwnedFd>)>, Errno> {
+    let mut bytes = [0; 5];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let got = rustix::net::recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?;
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let rustix::net::RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    Ok(bytes.get(..got.bytes).and_then(Word::read).map(|word| (word, descriptors)))
+}

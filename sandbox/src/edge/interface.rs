@@ -1,0 +1,57 @@
+//! Network interfaces of the namespace that a socket belongs to.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::branch::check;
+
+/// Brings `lo` up or down in the namespace of a socket, whoever holds it.
+///
+/// # Errors
+/// `EPERM` without the right to administer that namespace.
+pub(crate) fn loopback(socket: BorrowedFd<'_>, up: bool) -> io::Result<()> {
+    let mut request = named(b"lo");
+    // SAFETY: both requests take an `ifreq`, which lives through the calls; the union member is the one they fill and read.
+    unsafe {
+        check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request)))?;
+        let mask = libc::IFF_UP as i16;
+        request.ifr_ifru.ifru_flags =
+            if up { request.ifr_ifru.ifru_flags | mask } else { request.ifr_ifru.ifru_flags & !mask };
+        check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)))
+    }
+}
+
+/// Whether `lo` is up in the namespace of a socket.
+///
+/// # Errors
+/// What the kernel reports; there is always a loopback interface.
+pub(crate) fn loopback_is_up(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut request = named(b"lo");
+    // SAFETY: as above.
+    unsafe {
+        check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request)))?;
+        Ok(request.ifr_ifru.ifru_flags & libc::IFF_UP as i16 != 0)
+    }
+}
+
+fn named(name: &[u8]) -> libc::ifreq {
+    // SAFETY: an `ifreq` of zeroes is an interface without a name.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name) {
+        *slot = *byte as libc::c_char;
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn loopback_of_this_host_can_be_read() {
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap();
+        loopback_is_up(socket.as_fd()).unwrap();
+    }
+}

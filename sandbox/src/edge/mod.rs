@@ -1,0 +1,8 @@
+//! The system-call edge: what neither the standard library nor `rustix` offers in safe form, wrapped so that the rest of the
+//! crate needs no `unsafe`.
+
+#![allow(unsafe_code)]
+
+pub(crate) mod branch;
+pub(crate) mod entry;
+pub(crate) mod interface;

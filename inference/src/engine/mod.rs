@@ -141,7 +141,7 @@ impl Engine {
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         match &mut self.evaluator {
-            Evaluator::Native(native) => native.prepare(precision, &self.state_range),
+            Evaluator::Native(native) => native.prepare(self.kernel, precision, &self.state_range),
             #[cfg(feature = "ort")]
             Evaluator::OnnxRuntime(_) => {}
         }

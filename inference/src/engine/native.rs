@@ -23,10 +23,10 @@ impl Native {
     }
 
     /// Makes ready for a precision on states within `range`.
-    pub(super) fn prepare(&mut self, precision: Precision, range: &RangeInclusive<f32>) {
+    pub(super) fn prepare(&mut self, kernel: Kernel, precision: Precision, range: &RangeInclusive<f32>) {
         self.certified = match precision {
             Precision::Exact => None,
-            Precision::Certified => Certified::new(&self.slab, range),
+            Precision::Certified => Certified::new(kernel, &self.slab, range),
         };
     }
 

@@ -260,7 +260,8 @@ fn chains_round_no_more_than_derived_and_not_much_less() {
         let ((_, z), (_, exact)) = (canonical(&mlp, &state), reference(&mlp, &state));
         let error = euclidean(z.iter().zip(&exact).map(|(&z, exact)| f64::from(z) - exact));
         let values = layer.weights.iter().map(|&w| f64::from(w)).collect();
-        let sigma = norms::Matrix { rows: layer.inputs, columns: layer.outputs, values }.spectral();
+        let kernel = Kernel::new(Isa::best()).unwrap();
+        let sigma = norms::Matrix { rows: layer.inputs, columns: layer.outputs, values }.spectral(kernel);
         let bias = euclidean(layer.bias.iter().map(|&b| f64::from(b)));
         let sum = bias + sigma * euclidean(state.iter().map(|&x| f64::from(x)));
         let active = state.iter().filter(|x| **x != 0.0).count();

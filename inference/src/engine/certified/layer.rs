@@ -1,7 +1,7 @@
 //! One hidden layer in 16-bit integers: its weights, its scales, and what its arithmetic can be off by.
 
 use super::norms::{Matrix, euclidean};
-use crate::engine::kernels::{IntegerLayer, Words};
+use crate::engine::kernels::{IntegerLayer, Kernel, Words};
 use crate::engine::slab::{LANES, Lane, Layer};
 
 /// Largest integer weight.
@@ -49,7 +49,7 @@ pub(super) struct Hidden {
 impl Hidden {
     /// A layer whose inputs are rescaled where `rescale`, which wants inputs that are at most `limit` in absolute value.
     /// `None` where the weights are beyond what the arithmetic is made for.
-    pub(super) fn new(layer: &Layer<'_>, inputs: usize, rescale: bool) -> Option<Self> {
+    pub(super) fn new(kernel: Kernel, layer: &Layer<'_>, inputs: usize, rescale: bool) -> Option<Self> {
         let outputs = layer.outputs;
         let weight =
             |input: usize, output: usize| layer.weights[input * layer.bias.len() + output / LANES].0[output % LANES];
@@ -67,7 +67,7 @@ impl Hidden {
                 .map(|i| f64::from(weight(i % inputs, i / inputs)) / factors[i % inputs])
                 .collect(),
         };
-        let sigma = matrix.spectral();
+        let sigma = matrix.spectral(kernel);
         let shares: Vec<f64> = factors.iter().map(|factor| factor / most).collect();
         let (scales, integers) = quantise(&matrix, &shares, sigma);
         let sums = |share: &dyn Fn(usize) -> f64| {
@@ -83,7 +83,7 @@ impl Hidden {
         }
         let error = matrix.values.iter().zip(&integers).enumerate();
         let error = error.map(|(i, (w, &integer))| f64::from(integer) * f64::from(scales[i / inputs]) - w).collect();
-        let delta = Matrix { rows: outputs, columns: inputs, values: error }.spectral();
+        let delta = Matrix { rows: outputs, columns: inputs, values: error }.spectral(kernel);
         let bias = euclidean(layer.bias.iter().flat_map(|lane| lane.0).map(f64::from));
         let exact = if rescale { padded(&factors) } else { Vec::new() };
         let integers = IntegerLayer {

@@ -96,14 +96,14 @@ struct Reach {
 impl Certified {
     /// A network in `slab` for states within `range`. `None` where nothing could be certified, or nothing would be gained:
     /// one layer, more than 64 actions, a range or weights beyond what the arithmetic is made for.
-    pub(super) fn new(slab: &Slab, range: &RangeInclusive<f32>) -> Option<Self> {
+    pub(super) fn new(kernel: Kernel, slab: &Slab, range: &RangeInclusive<f32>) -> Option<Self> {
         let count = slab.layers().checked_sub(1).filter(|count| *count > 0)?;
         let limit = range.start().abs().max(range.end().abs());
         if slab.actions() > MOST_ACTIONS || limit.is_nan() || limit > LARGEST_STATE {
             return None;
         }
         let hidden: Vec<Hidden> = (0..count)
-            .map(|index| Hidden::new(&slab.layer(index), slab.inputs_of(index), index == 0))
+            .map(|index| Hidden::new(kernel, &slab.layer(index), slab.inputs_of(index), index == 0))
             .collect::<Option<_>>()?;
         let first = hidden.first()?;
         let step = power_of_two_above(limit) * first.largest_factor() / (1_u32 << first.upper_bits) as f32;

@@ -1,6 +1,8 @@
 //! One affine layer, on each instruction set: the inner loops of the engine and its only unsafe code.
 
 mod active;
+mod dispatch;
+mod gram;
 mod integer;
 mod interleaved;
 mod scalar;
@@ -11,6 +13,7 @@ mod x86;
 mod x86_integer;
 
 pub(super) use active::Active;
+pub(super) use gram::gram;
 pub(super) use integer::{IntegerLayer, Words};
 pub(super) use split::{Split, all_within, directions, largest, products, squares};
 

@@ -3,8 +3,8 @@
 //! Plain Rust over sixteen independent chains, compiled for each instruction set: the operations, and so the bytes, are the
 //! same everywhere.
 
+use super::dispatch::for_each_isa;
 use super::{Active, Kernel};
-use crate::engine::isa::Isa;
 use crate::engine::slab::{LANES, Lane};
 
 /// Added to and taken from a number of less than 2^22, it rounds to an integer, ties to even; before it is taken, the low bits
@@ -87,43 +87,6 @@ impl Split {
         let (upper, lower) = (&mut self.upper[..values.len()], &mut self.lower[..values.len()]);
         split(kernel, values, inverse, fineness, upper, lower)
     }
-}
-
-/// Compiles a body for each instruction set, and calls the one for the kernel's.
-macro_rules! for_each_isa {
-    ($(#[$doc:meta])* fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
-        $(#[$doc])*
-        pub(in crate::engine) fn $name(kernel: Kernel, $($argument: $kind),*) $(-> $result)? {
-            #[inline(always)]
-            fn body($($argument: $kind),*) $(-> $result)? $body
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            fn avx2($($argument: $kind),*) $(-> $result)? {
-                body($($argument),*)
-            }
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx2,fma")]
-            fn avx512($($argument: $kind),*) $(-> $result)? {
-                body($($argument),*)
-            }
-
-            match kernel.isa() {
-                #[cfg(target_arch = "x86_64")]
-                #[allow(unsafe_code)]
-                // SAFETY: a `Kernel` exists only where the processor has its instruction set.
-                Isa::Avx2 => unsafe { avx2($($argument),*) },
-                #[cfg(target_arch = "x86_64")]
-                #[allow(unsafe_code)]
-                // SAFETY: as for AVX2.
-                Isa::Avx512 => unsafe { avx512($($argument),*) },
-                #[cfg(not(target_arch = "x86_64"))]
-                Isa::Avx2 | Isa::Avx512 => body($($argument),*),
-                Isa::Scalar => body($($argument),*),
-            }
-        }
-    };
 }
 
 for_each_isa! {
@@ -236,6 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::isa::Isa;
 
     proptest! {
         #[test]

@@ -1,9 +1,10 @@
 //! What ten thousand reloads do to memory and to the latency of decisions.
 //!
 //! ```text
-//! cargo run --release -p bellwether-inference --features watch --example reload -- [RELOADS [HIDDEN]]
+//! cargo run --release -p bellwether-inference --features watch --example reload -- [RELOADS [HIDDEN [PAUSE_MS]]]
 //! ```
-//! `HIDDEN` is the width of both hidden layers, 256 if it is not given.
+//! `HIDDEN` is the width of both hidden layers, 256 if it is not given, and `PAUSE_MS` the time between a reload and the next, none if
+//! it is not given.
 //!
 //! One thread decides without pause and times each decision; a watcher brings one of two signed releases after the other. Rounds
 //! without reloads and rounds with them take turns, so that whatever else the machine does meets both alike.
@@ -95,6 +96,7 @@ fn main() {
     let mut numbers = std::env::args().skip(1).map(|text| text.parse::<usize>().unwrap());
     let reloads = numbers.next().unwrap_or(10_000) as u32;
     let hidden = numbers.next().unwrap_or(256);
+    let pause = Duration::from_millis(numbers.next().unwrap_or(0) as u64);
     let widths = [64, hidden, hidden, 5];
     let root = tempfile::tempdir().unwrap();
     let (key, contract) = (PrivateKey::from_seed(&[1; 32]), Contract::sandbox(widths[0], Sha256::of(b"spec")));
@@ -123,7 +125,7 @@ fn main() {
 
     let (phase, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let mut memory = Vec::new();
-    let mut lasted = [Duration::ZERO; 2];
+    let mut working = Duration::ZERO;
     let times = thread::scope(|scope| {
         let mut decider = policy.decider();
         let (phase, done, states) = (&phase, &done, &states);
@@ -146,17 +148,18 @@ fn main() {
             for _ in 0..reloads / ROUNDS {
                 number = 3 - number;
                 point_to(root.path(), number);
+                let start = Instant::now();
                 assert_eq!(watcher.check_now().serving.number, Some(number));
+                working += start.elapsed();
+                thread::sleep(pause);
                 let swapped = watcher.counts().swapped;
                 if swapped.is_multiple_of(50) {
                     memory.push((swapped as f64, resident()));
                 }
             }
             let round = start.elapsed();
-            lasted[1] += round;
             phase.store(0, Ordering::Relaxed);
             thread::sleep(round);
-            lasted[0] += round;
         }
         done.store(true, Ordering::Relaxed);
         worker.join().unwrap()
@@ -165,7 +168,7 @@ fn main() {
     let counts = watcher.counts();
     drop(watcher);
     policy.reap();
-    let per_reload = lasted[1].as_secs_f64() * 1e3 / counts.swapped.max(1) as f64;
+    let per_reload = working.as_secs_f64() * 1e3 / counts.swapped.max(1) as f64;
     println!(
         "{} reloads of {widths:?}, {per_reload:.1} ms each; refused or taken back: {:?}",
         counts.swapped,

@@ -25,6 +25,11 @@ impl RegistrySource {
         RegistrySource { registry, policy, known: None }
     }
 
+    fn release(&self, number: u32) -> Wanted {
+        let within = Some(self.registry.versions());
+        Wanted { folder: self.registry.folder(number), number: Some(number), within }
+    }
+
     /// Looks again only where something changed since the last look.
     fn number(&mut self) -> Result<Option<u32>, RegistryError> {
         let read = |stamp: Option<Stamp>, known: &mut Option<(Stamp, Option<u32>)>, ask: &dyn Fn() -> _| match (
@@ -59,10 +64,22 @@ impl Source for RegistrySource {
     }
 
     fn wanted(&mut self) -> Result<Option<Wanted>, SourceError> {
-        let number = self.number().map_err(|error| SourceError { text: error.to_string() })?;
-        let (registry, within) = (&self.registry, Some(self.registry.versions()));
-        Ok(number.map(|number| Wanted { folder: registry.folder(number), number: Some(number), within }))
+        let number = self.number().map_err(unanswered)?;
+        Ok(number.map(|number| self.release(number)))
     }
+
+    fn find(&mut self, which: &VersionPolicy) -> Result<Option<Wanted>, SourceError> {
+        let number = match which {
+            VersionPolicy::Pinned(number) => Some(*number).filter(|number| self.registry.folder(*number).is_dir()),
+            VersionPolicy::Name(name) => self.registry.standing(name).map_err(unanswered)?,
+            VersionPolicy::Latest => self.registry.latest().map_err(unanswered)?,
+        };
+        Ok(number.map(|number| self.release(number)))
+    }
+}
+
+fn unanswered(error: RegistryError) -> SourceError {
+    SourceError { text: error.to_string() }
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -107,6 +124,14 @@ mod tests {
         assert_eq!(wanted(), [Some(1), Some(2), Some(1)]);
         registry.promote(2, "champion", &second, &[]).unwrap();
         assert_eq!(wanted(), [Some(2), Some(2), Some(1)]);
+        // An operator may ask for any of them, whatever is wanted.
+        let mut source = RegistrySource::new(registry.clone(), VersionPolicy::Pinned(2));
+        let mut find = |which| source.find(&which).unwrap().and_then(|wanted| wanted.number);
+        assert_eq!(find(VersionPolicy::Pinned(1)), Some(1));
+        assert_eq!(find(VersionPolicy::Pinned(3)), None);
+        assert_eq!(find(VersionPolicy::Latest), Some(2));
+        assert_eq!(find(VersionPolicy::Name("champion".to_owned())), Some(2));
+        assert_eq!(find(VersionPolicy::Name("../champion".to_owned())), None);
         registry.rollback("champion").unwrap();
         assert_eq!(wanted(), [Some(1), Some(2), Some(1)]);
         let described = sources.map(|source| source.describe());

@@ -20,7 +20,9 @@ use bellwether_inference::watch::{
     Watcher, WindowOptions, open,
 };
 use bellwether_inference::{Policy, PolicyError};
-use released::{ALL, Releases, WIDTH, contract, contrary, decide, network, patient, sampling_all, trust, until};
+use released::{
+    ALL, Releases, WIDTH, contract, contrary, decide, network, overflowing, patient, sampling_all, trust, until,
+};
 
 fn shadow(states: u64) -> WatchOptions {
     let shadow = ShadowOptions { states, time: Duration::from_secs(3_600), ..ShadowOptions::default() };
@@ -265,14 +267,7 @@ fn a_model_that_overflows_is_taken_back() {
     let policy = Policy::new(release, number, Options { sampling, ..Options::default() }).unwrap();
     let mut decider = policy.decider();
     let watcher = releases.watch(&policy, window(WindowOptions::default()));
-    // A hidden unit that is above zero where all values of the state are large, which is so in no golden vector, and then far
-    // too much.
-    let mut mlp = network(2);
-    let [first, last] = mlp.layers.as_mut_slice() else { unreachable!("two layers") };
-    first.weights.iter_mut().step_by(first.outputs).for_each(|weight| *weight = 1.0);
-    first.bias[0] = 1.5 - WIDTH as f32;
-    last.weights[..last.outputs].fill(3e38);
-    releases.add(2, &mlp);
+    releases.add(2, &overflowing());
     assert_eq!(watcher.check_now().serving.number, Some(2));
     assert!(decider.decide(&[1.0; WIDTH], &ALL).is_err());
     let status = until(&watcher, |status| status.last_refusal.is_some());

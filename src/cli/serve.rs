@@ -175,6 +175,10 @@ impl Source for AnySource {
     fn wanted(&mut self) -> Result<Option<Wanted>, SourceError> {
         self.0.wanted()
     }
+
+    fn find(&mut self, which: &VersionPolicy) -> Result<Option<Wanted>, SourceError> {
+        self.0.find(which)
+    }
 }
 
 /// Waits for the signals that ask a program to stop.

@@ -94,6 +94,8 @@ impl Control {
         self.check_unpinned()?;
         // Whoever brings a version by hand means it.
         self.forgive(model.id.version);
+        // What is on trial and becomes the champion is on trial no more.
+        self.canary.take_if(|canary| canary.model.id.version == model.id.version);
         let model = self.install(model);
         let before = mem::replace(&mut self.champion, model);
         let id = before.id;
@@ -117,6 +119,12 @@ impl Control {
         Ok(())
     }
 
+    /// Refuses where another model is on trial than somebody judged, or none.
+    pub(super) fn check_canary(&self, expected: ModelId) -> Result<(), PolicyError> {
+        let found = self.canary.as_ref().map(|canary| canary.model.id);
+        if found == Some(expected) { Ok(()) } else { Err(PolicyError::NoCanary) }
+    }
+
     pub(super) fn withdraw(&mut self, current: &ArcSwap<Serving>) -> Result<ModelId, PolicyError> {
         let canary = self.canary.take().ok_or(PolicyError::NoCanary)?;
         self.publish(current);
@@ -127,6 +135,7 @@ impl Control {
         self.check_unpinned()?;
         let canary = self.canary.take().ok_or(PolicyError::NoCanary)?;
         let id = canary.model.id;
+        self.forgive(id.version);
         self.previous = Some(mem::replace(&mut self.champion, canary.model));
         self.swaps += 1;
         self.publish(current);

@@ -165,6 +165,19 @@ impl Candidate {
             control.swap(current, model)
         })
     }
+
+    /// Serves it to a `share` of the episodes, as [`Policy::try_out`].
+    ///
+    /// # Errors
+    /// A share out of range, or no room.
+    pub fn try_out(self, share: f64) -> Result<ModelId, PolicyError> {
+        let (policy, id) = (self.policy.clone(), self.id);
+        let share = Share::new(share, id.version)?;
+        policy.install(self, |control, current, model| {
+            control.try_out(current, model, share);
+            Ok(id)
+        })
+    }
 }
 
 impl Kept {
@@ -230,7 +243,7 @@ impl Policy {
     }
 
     /// Makes `release` the champion, after all checks and a warm-up on the calling thread; decisions go on meanwhile. The
-    /// champion before is kept for [`Policy::roll_back`]. Returns what was the champion.
+    /// champion before is kept for [`Policy::roll_back`]; a trial of the same version ends. Returns what was the champion.
     ///
     /// # Errors
     /// A model of other terms, beyond the limits or with golden vectors that it does not reproduce, or a pinned champion. Then
@@ -259,11 +272,17 @@ impl Policy {
     /// # Errors
     /// As [`Policy::swap`], save that a pin does not matter, and a share out of range.
     pub fn try_out(&self, release: LoadedRelease, number: Option<u32>, share: f64) -> Result<(), PolicyError> {
-        let share = Share::new(share, release.manifest.version)?;
-        self.install(self.prepare(release, number)?, |control, current, model| {
-            control.try_out(current, model, share);
-            Ok(())
-        })
+        // Said again below; here it saves the work.
+        Self::check_share(share)?;
+        self.prepare(release, number)?.try_out(share).map(drop)
+    }
+
+    /// Whether [`Policy::try_out`] and [`Policy::set_share`] take this share: above 0 and at most 1.
+    ///
+    /// # Errors
+    /// [`PolicyError::Share`].
+    pub fn check_share(share: f64) -> Result<(), PolicyError> {
+        Share::check(share)
     }
 
     /// Gives the canary another share of the episodes. A larger share keeps the episodes of the smaller.
@@ -271,7 +290,7 @@ impl Policy {
     /// # Errors
     /// No canary, or a share out of range.
     pub fn set_share(&self, share: f64) -> Result<(), PolicyError> {
-        Share::check(share)?;
+        Self::check_share(share)?;
         self.change(|control, current| control.set_share(current, share))
     }
 
@@ -281,6 +300,17 @@ impl Policy {
     /// No canary.
     pub fn withdraw(&self) -> Result<ModelId, PolicyError> {
         self.change(Control::withdraw)
+    }
+
+    /// [`Policy::withdraw`] if the canary is still `expected`, for one who judged that model and no other.
+    ///
+    /// # Errors
+    /// Another canary, or none.
+    pub fn withdraw_expected(&self, expected: ModelId) -> Result<ModelId, PolicyError> {
+        self.change(|control, current| {
+            control.check_canary(expected)?;
+            control.withdraw(current)
+        })
     }
 
     /// Makes the canary the champion, as [`Policy::swap`] would. Returns it.
@@ -311,7 +341,8 @@ impl Policy {
         })
     }
 
-    /// Whether this version was rolled back here and not brought again since by [`Policy::swap`]. The last 64 are remembered.
+    /// Whether this version was rolled back here and not brought again since by [`Policy::swap`] or [`Policy::promote`]. The last
+    /// 64 are remembered.
     pub fn was_rolled_back(&self, version: ModelVersion) -> bool {
         self.control().was_rolled_back(version)
     }

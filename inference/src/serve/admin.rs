@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
+use tracing::field::display;
 
+use super::caller::Caller;
 use super::proto::policy::admin_server::Admin;
+use super::proto::policy::try_out_request::Release;
 use super::proto::policy::{
     CheckNowRequest, Comparison, ForgiveRequest, Model, PinRequest, PromoteRequest, Reloads, RollbackRequest,
-    SetCanaryRequest, StatusRequest, StatusResponse, UnpinRequest, Watch, WithdrawRequest,
+    SetCanaryRequest, StatusRequest, StatusResponse, TryOutRequest, UnpinRequest, Watch, WithdrawRequest,
 };
 use super::shared::{Phase, Shared};
 use crate::policy::{self, ModelId, PolicyError};
-use crate::watch::{TrialStatus, Watcher};
+use crate::watch::{TrialStatus, VersionPolicy, WatchError, Watcher};
 
 /// Answers the calls of `Admin`.
 #[derive(Clone, Debug)]
@@ -22,78 +25,107 @@ pub(super) struct Administration {
 
 type Answer = Result<Response<StatusResponse>, Status>;
 
+/// What a call changed, where that is one model.
+type Changed = Result<Option<ModelId>, Status>;
+
 impl Administration {
-    /// Does `work` and tells how things stand then. Not on the thread that answers: a change waits for locks and drops models.
-    async fn after(&self, work: impl FnOnce(&Shared) -> Result<(), Status> + Send + 'static) -> Answer {
+    /// Does what an operator asks, says so in the log, and tells how things stand then. Not on the thread that answers: a change
+    /// waits for locks, reads files and drops models.
+    async fn after<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        request: Request<T>,
+        work: impl FnOnce(&Shared, T) -> Changed + Send + 'static,
+    ) -> Answer {
         let shared = Arc::clone(&self.shared);
-        let done = spawn_blocking(move || work(&shared).map(|()| status(&shared))).await;
-        done.unwrap_or_else(|error| Err(Status::internal(error.to_string()))).map(Response::new)
+        let by = request.extensions().get().cloned().unwrap_or_else(Caller::nobody);
+        let asked = request.into_inner();
+        let done = spawn_blocking(move || {
+            let changed = work(&shared, asked);
+            let status = status(&shared);
+            match &changed {
+                Ok(model) => {
+                    let (model, share) = (model.map(|model| display(model.version)), status.canary_share);
+                    tracing::info!(%by, call, model, canary_share = share, pinned = status.pinned, "an operator's call");
+                }
+                Err(refused) => {
+                    tracing::warn!(%by, call, code = ?refused.code(), text = refused.message(), "an operator's call was refused");
+                }
+            }
+            changed.map(|_| status)
+        });
+        done.await.unwrap_or_else(|error| Err(Status::internal(error.to_string()))).map(Response::new)
     }
 }
 
 #[tonic::async_trait]
 impl Admin for Administration {
     async fn status(&self, _: Request<StatusRequest>) -> Answer {
-        self.after(|_| Ok(())).await
+        // It changes nothing, and is asked by machines: no line in the log.
+        let shared = Arc::clone(&self.shared);
+        let done = spawn_blocking(move || status(&shared)).await;
+        done.map(Response::new).map_err(|error| Status::internal(error.to_string()))
     }
 
-    async fn pin(&self, _: Request<PinRequest>) -> Answer {
-        self.after(|shared| {
+    async fn pin(&self, request: Request<PinRequest>) -> Answer {
+        self.after("pin", request, |shared, _| {
             shared.policy.pin();
-            tracing::info!("an operator pinned the champion");
-            Ok(())
+            Ok(None)
         })
         .await
     }
 
-    async fn unpin(&self, _: Request<UnpinRequest>) -> Answer {
-        self.after(|shared| {
+    async fn unpin(&self, request: Request<UnpinRequest>) -> Answer {
+        self.after("unpin", request, |shared, _| {
             shared.policy.unpin();
-            tracing::info!("an operator unpinned the champion");
-            Ok(())
+            Ok(None)
         })
         .await
     }
 
-    async fn rollback(&self, _: Request<RollbackRequest>) -> Answer {
-        self.after(|shared| told("rolled back to", shared.policy.roll_back())).await
+    async fn rollback(&self, request: Request<RollbackRequest>) -> Answer {
+        self.after("rollback", request, |shared, _| shared.policy.roll_back().map(Some).map_err(refused)).await
+    }
+
+    async fn try_out(&self, request: Request<TryOutRequest>) -> Answer {
+        self.after("try_out", request, |shared, TryOutRequest { release, share }| {
+            let which = match release {
+                Some(Release::Number(number)) => VersionPolicy::Pinned(number),
+                Some(Release::Name(name)) => VersionPolicy::Name(name),
+                None => return Err(Status::invalid_argument("give the number or the name of the release to try")),
+            };
+            watched(shared)?.try_out(which, share).map(Some).map_err(untried)
+        })
+        .await
     }
 
     async fn set_canary(&self, request: Request<SetCanaryRequest>) -> Answer {
-        let share = request.into_inner().share;
-        self.after(move |shared| {
+        self.after("set_canary", request, |shared, SetCanaryRequest { share }| {
             shared.policy.set_share(share).map_err(refused)?;
-            tracing::info!(share, "an operator set the share of the canary");
-            Ok(())
+            Ok(shared.policy.status().canary.map(|(canary, _)| canary))
         })
         .await
     }
 
-    async fn withdraw(&self, _: Request<WithdrawRequest>) -> Answer {
-        self.after(|shared| told("withdrew the canary", shared.policy.withdraw())).await
+    async fn withdraw(&self, request: Request<WithdrawRequest>) -> Answer {
+        self.after("withdraw", request, |shared, _| shared.policy.withdraw().map(Some).map_err(refused)).await
     }
 
-    async fn promote(&self, _: Request<PromoteRequest>) -> Answer {
-        self.after(|shared| told("promoted the canary", shared.policy.promote())).await
+    async fn promote(&self, request: Request<PromoteRequest>) -> Answer {
+        self.after("promote", request, |shared, _| shared.policy.promote().map(Some).map_err(refused)).await
     }
 
-    async fn check_now(&self, _: Request<CheckNowRequest>) -> Answer {
-        self.after(|shared| watched(shared).map(|watcher| drop(watcher.check_now()))).await
+    async fn check_now(&self, request: Request<CheckNowRequest>) -> Answer {
+        self.after("check_now", request, |shared, _| Ok(Some(watched(shared)?.check_now().serving))).await
     }
 
-    async fn forgive(&self, _: Request<ForgiveRequest>) -> Answer {
-        self.after(|shared| watched(shared).map(|watcher| drop(watcher.forgive()))).await
+    async fn forgive(&self, request: Request<ForgiveRequest>) -> Answer {
+        self.after("forgive", request, |shared, _| Ok(Some(watched(shared)?.forgive().serving))).await
     }
 }
 
 fn watched(shared: &Shared) -> Result<&Watcher, Status> {
     shared.watcher.as_ref().ok_or_else(|| Status::failed_precondition("nothing is watched for new models"))
-}
-
-fn told(what: &str, changed: Result<ModelId, PolicyError>) -> Result<(), Status> {
-    let model = changed.map_err(refused)?;
-    tracing::info!(model = %model.version, "an operator {what}");
-    Ok(())
 }
 
 fn refused(error: PolicyError) -> Status {
@@ -102,6 +134,17 @@ fn refused(error: PolicyError) -> Status {
         PolicyError::Share(_) => Status::invalid_argument(text),
         PolicyError::Pinned | PolicyError::NoPrevious | PolicyError::NoCanary => Status::failed_precondition(text),
         _ => Status::internal(text),
+    }
+}
+
+fn untried(error: WatchError) -> Status {
+    match error {
+        WatchError::Policy(error) => refused(error),
+        WatchError::Absent { .. } => Status::not_found(error.to_string()),
+        WatchError::Refused(_) | WatchError::Champion(_) | WatchError::Source(_) => {
+            Status::failed_precondition(error.to_string())
+        }
+        error => Status::internal(error.to_string()),
     }
 }
 

@@ -14,6 +14,7 @@ use prost::bytes::Bytes;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
+use super::caller::Caller;
 use super::connection::Activity;
 use super::method::{Method, Service};
 use super::requests::GRPC_CODES;
@@ -39,6 +40,8 @@ pub(super) struct Dispatch {
     pub(super) routes: Arc<Routes>,
     pub(super) plane: Plane,
     pub(super) activity: Arc<Activity>,
+    /// Who calls, where that is told to the service.
+    pub(super) caller: Option<Caller>,
 }
 
 /// The body of a response, which counts its request when it ends.
@@ -65,7 +68,10 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(caller) = &self.caller {
+            request.extensions_mut().insert(caller.clone());
+        }
         let method = Method::of(request.uri().path());
         let mut ending = self.begin(method, request.headers());
         let admitted = self.admit(method, request.headers(), &mut ending);

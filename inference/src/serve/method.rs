@@ -40,7 +40,7 @@ const fn stream(service: Service, path: &'static str) -> Row {
 }
 
 /// All calls, those that are asked most first. The last one stands for all that are not known.
-const ROWS: [Row; 23] = [
+const ROWS: [Row; 24] = [
     unary(Service::Policy, "/bellwether.policy.v1.PolicyService/Decide"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ModelInfer"),
     unary(Service::Policy, "/bellwether.policy.v1.PolicyService/DecideBatch"),
@@ -58,6 +58,7 @@ const ROWS: [Row; 23] = [
     unary(Service::Admin, "/bellwether.policy.v1.Admin/Pin"),
     unary(Service::Admin, "/bellwether.policy.v1.Admin/Unpin"),
     unary(Service::Admin, "/bellwether.policy.v1.Admin/Rollback"),
+    unary(Service::Admin, "/bellwether.policy.v1.Admin/TryOut"),
     unary(Service::Admin, "/bellwether.policy.v1.Admin/SetCanary"),
     unary(Service::Admin, "/bellwether.policy.v1.Admin/Withdraw"),
     unary(Service::Admin, "/bellwether.policy.v1.Admin/Promote"),

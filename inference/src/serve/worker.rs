@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::caller::Caller;
 use super::chain::Chain;
 use super::connection::{self, Activity, GREETING_BYTES};
 use super::dispatch::{Dispatch, Plane};
@@ -167,7 +168,8 @@ fn serve(carrier: Carrier, context: &Context) {
             }
             Plane::Data | Plane::Admin => {
                 let activity = Arc::new(Activity::new());
-                let dispatch = Dispatch { shared: Arc::clone(&shared), routes, plane, activity };
+                let caller = (plane == Plane::Admin).then(|| Caller::of(&carrier));
+                let dispatch = Dispatch { shared: Arc::clone(&shared), routes, plane, activity, caller };
                 connection::speak(Stream::new(carrier, handshake, GREETING_BYTES), dispatch, config).await
             }
         };

@@ -11,6 +11,8 @@ pub struct Counts {
     refused: [u64; Reason::ALL.len()],
     /// Models that were taken back, by reason; see [`Counts::rolled_back`].
     rolled_back: [u64; Reason::ALL.len()],
+    /// Models that operators put on trial as canaries.
+    pub tried: u64,
     /// Comparisons that ended because something else was wanted or done meanwhile.
     pub superseded: u64,
     /// States that a candidate and the champion were compared on before a swap.
@@ -30,6 +32,7 @@ impl Default for Counts {
             swapped: 0,
             refused: none,
             rolled_back: none,
+            tried: 0,
             superseded: 0,
             shadow_states: 0,
             shadow_disagreements: 0,
@@ -51,9 +54,10 @@ impl Counts {
     }
 
     /// Every reload that happened, as labels `result` and `reason` with a count: `swapped` and `superseded` with the reason
-    /// `none`, `refused` and `rolled_back` with theirs where it occurred.
+    /// `none`, so too `on_trial` where there was one, `refused` and `rolled_back` with theirs where it occurred.
     pub fn reloads(&self) -> Vec<(&'static str, &'static str, u64)> {
         let mut rows = vec![("swapped", "none", self.swapped), ("superseded", "none", self.superseded)];
+        rows.extend((self.tried > 0).then_some(("on_trial", "none", self.tried)));
         for (result, counts) in [("refused", &self.refused), ("rolled_back", &self.rolled_back)] {
             let reasons = Reason::ALL.into_iter().zip(counts).filter(|(_, count)| **count > 0);
             rows.extend(reasons.map(|(reason, count)| (result, reason.name(), *count)));

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::reading::{Folder, Mark};
 use super::reason::Problem;
 use super::trial::{Counted, Found, Judgement, Shadow, Window, is_operators};
-use super::{Counts, Pending, Reason, Refusal, Source, Wanted, WatchOptions, WatchStatus};
+use super::{Counts, Pending, Reason, Refusal, Source, VersionPolicy, Wanted, WatchError, WatchOptions, WatchStatus};
 use crate::engine::Scratch;
 use crate::policy::{Candidate, ModelId, Policy};
 use crate::release::LoadedRelease;
@@ -28,6 +28,8 @@ pub(super) struct Keeper {
     unfinished: Option<(Mark, Instant)>,
     refused: VecDeque<(Mark, Refusal)>,
     phase: Phase,
+    /// What an operator put on trial, what had been counted for it before, and where it lies.
+    trial: Option<(ModelId, Counted, Wanted)>,
     wanted: Option<Wanted>,
     pending: Option<Pending>,
     last_refusal: Option<Refusal>,
@@ -60,6 +62,7 @@ impl Keeper {
             unfinished: None,
             refused: VecDeque::new(),
             phase: Phase::Idle,
+            trial: None,
             wanted: None,
             pending: None,
             last_refusal: None,
@@ -69,6 +72,7 @@ impl Keeper {
 
     /// Asks the source what is wanted, and deals with it unless that was done.
     pub(super) fn look(&mut self, now: Instant) {
+        self.look_after_trial();
         self.pending = None;
         let wanted = match self.source.wanted() {
             Ok(wanted) => wanted,
@@ -146,6 +150,69 @@ impl Keeper {
     /// Whether states are being compared.
     pub(super) fn is_comparing(&self) -> bool {
         !matches!(self.phase, Phase::Idle)
+    }
+
+    /// Puts a release on trial that passes every check.
+    pub(super) fn try_out(&mut self, which: &VersionPolicy, share: f64) -> Result<ModelId, WatchError> {
+        Policy::check_share(share)?;
+        let Some(wanted) = self.source.find(which)? else {
+            return Err(WatchError::Absent { source_name: self.source.describe(), which: which.clone() });
+        };
+        let tried = match self.read_for_trial(&wanted) {
+            Ok(candidate) => {
+                let champion = self.policy.status().champion;
+                if champion.version == candidate.id().version {
+                    return Err(WatchError::Champion(champion));
+                }
+                let before = Counted::of(&self.policy, candidate.id());
+                let version = candidate.id().version;
+                candidate.try_out(share).map(|id| (id, before)).map_err(|error| Problem::from(error).of(version))
+            }
+            Err(problem) => Err(problem),
+        };
+        match tried {
+            Ok((id, before)) => {
+                tracing::info!(version = %id.version, number = id.number, share, "model put on trial");
+                self.counts.tried += 1;
+                self.trial = Some((id, before, wanted));
+                Ok(id)
+            }
+            // It is not remembered as refused: the operator may ask again, and what is wanted is another matter.
+            Err(problem) => {
+                let refusal = problem.refusal(&wanted);
+                self.tell_refused(&refusal);
+                self.last_refusal = Some(refusal.clone());
+                Err(WatchError::Refused(Box::new(refusal)))
+            }
+        }
+    }
+
+    fn read_for_trial(&self, wanted: &Wanted) -> Result<Candidate, Problem> {
+        let folder = Folder::open(wanted)?;
+        let manifest = folder.manifest(self.options.trusted.as_ref())?;
+        let version = manifest.version;
+        let release = folder.release(manifest, &self.policy.contract(), &self.options)?;
+        self.policy.prepare(release, wanted.number).map_err(|error| Problem::from(error).of(version))
+    }
+
+    /// Ends a trial whose model computes what is no number.
+    fn look_after_trial(&mut self) {
+        let Some((id, before, wanted)) = self.trial.take() else { return };
+        // It may have been promoted, withdrawn or replaced.
+        if self.policy.status().canary.is_none_or(|(canary, _)| canary != id) {
+            return;
+        }
+        let Some(problem) = Counted::of(&self.policy, id).failure_since(&before) else {
+            self.trial = Some((id, before, wanted));
+            return;
+        };
+        // Otherwise the operator was faster.
+        if self.policy.withdraw_expected(id).is_ok() {
+            let refusal = problem.of(id.version).refusal(&wanted);
+            tracing::warn!(version = %id.version, reason = %refusal.reason, text = %refusal.text, "canary withdrawn");
+            self.counts.roll_back(refusal.reason);
+            self.last_refusal = Some(refusal);
+        }
     }
 
     /// Forgets what was refused and rolled back.
@@ -332,11 +399,14 @@ impl Keeper {
         // What may pass is tried at every look, and told when it is new.
         let told = self.refused.iter().any(|(known, before)| *known == mark && before.reason == refusal.reason);
         if !told {
-            let Refusal { folder, number, reason, text, .. } = &refusal;
-            tracing::warn!(folder = %folder.display(), number, %reason, %text, "release refused");
-            self.counts.refuse(*reason);
+            self.tell_refused(&refusal);
         }
         self.remember(mark, refusal);
+    }
+
+    fn tell_refused(&mut self, Refusal { folder, number, reason, text, .. }: &Refusal) {
+        tracing::warn!(folder = %folder.display(), number, %reason, %text, "release refused");
+        self.counts.refuse(*reason);
     }
 
     fn remember(&mut self, mark: Mark, refusal: Refusal) {

@@ -30,7 +30,7 @@ use thiserror::Error;
 
 use crate::engine::Isa;
 use crate::model::{Contract, limits};
-use crate::policy::{ModelId, Policy};
+use crate::policy::{ModelId, Policy, PolicyError};
 use crate::release::{Engines, LoadedRelease};
 use keeper::Keeper;
 
@@ -116,6 +116,23 @@ pub enum WatchError {
     /// What is wanted is refused.
     #[error("{0}")]
     Refused(Box<Refusal>),
+    /// There is no such release.
+    #[error("{source_name} has no release that is {which}: list what it holds")]
+    Absent {
+        /// What was asked.
+        source_name: String,
+        /// What was asked for.
+        which: VersionPolicy,
+    },
+    /// What is to be tried decides everything already.
+    #[error("{} is the champion already: try another model", .0.version)]
+    Champion(ModelId),
+    /// The policy refuses.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The thread that watches is gone.
+    #[error("the thread that watches is gone: start the program again")]
+    Ended,
     /// The system starts no thread.
     #[error("cannot start the thread that watches: {0}")]
     Thread(io::Error),
@@ -127,6 +144,8 @@ enum Event {
     Check(SyncSender<()>),
     /// Forget refusals and rollbacks, look, and say when it is done.
     Forgive(SyncSender<()>),
+    /// Put this release on trial in this share of the episodes, and say what came of it.
+    TryOut(VersionPolicy, f64, SyncSender<Result<ModelId, WatchError>>),
     Stop,
 }
 
@@ -224,6 +243,21 @@ impl Watcher {
         self.ask(Event::Forgive)
     }
 
+    /// Serves another release of the source to a `share` of the episodes, above 0 and at most 1, in the place of the canary before:
+    /// read once and checked like a new champion. A version that was rolled back may be tried, and a pin does not matter. Returns
+    /// what is on trial.
+    ///
+    /// Until it ends the trial is looked after: a canary that computes what is no number is withdrawn at the next look.
+    ///
+    /// # Errors
+    /// [`WatchError`]; what is served stays as it is.
+    pub fn try_out(&self, which: VersionPolicy, share: f64) -> Result<ModelId, WatchError> {
+        let (done, answer) = mpsc::sync_channel(1);
+        let sent = self.events.send(Event::TryOut(which, share, done));
+        // A thread that is gone drops the sender, which ends the wait.
+        sent.ok().and_then(|()| answer.recv().ok()).unwrap_or(Err(WatchError::Ended))
+    }
+
     /// Whether the thread is there. It ends by [dropping](Drop) the watcher alone, unless something is wrong with the program.
     pub fn is_alive(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
@@ -274,6 +308,12 @@ fn watch(mut keeper: Keeper, inbox: &Receiver<Event>, board: &Board, poll: Durat
             Ok(Event::Forgive(done)) => {
                 keeper.forgive();
                 done
+            }
+            Ok(Event::TryOut(which, share, answer)) => {
+                let tried = keeper.try_out(&which, share);
+                *board.read() = keeper.show(Instant::now());
+                let _ = answer.send(tried);
+                continue;
             }
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         };

@@ -1,8 +1,9 @@
 //! Where releases come from, and which one is wanted.
 
+use std::fmt;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bellwether_artifact::release::{manifest_path, onnx_path};
 use thiserror::Error;
@@ -17,6 +18,14 @@ pub trait Source: Send {
     /// # Errors
     /// Where that cannot be found out. What is served stays, and the source is asked again.
     fn wanted(&mut self) -> Result<Option<Wanted>, SourceError>;
+
+    /// The release that an operator asks for, whatever is wanted; `None` where there is no such one.
+    ///
+    /// # Errors
+    /// Where that cannot be found out, and, as by default, where there is but one release.
+    fn find(&mut self, _which: &VersionPolicy) -> Result<Option<Wanted>, SourceError> {
+        Err(SourceError::alone(&self.describe()))
+    }
 }
 
 /// A release folder, and what it is called.
@@ -41,12 +50,28 @@ pub enum VersionPolicy {
     Pinned(u32),
 }
 
+impl fmt::Display for VersionPolicy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VersionPolicy::Name(name) => write!(out, "the name {name:?}"),
+            VersionPolicy::Latest => out.write_str("the latest"),
+            VersionPolicy::Pinned(number) => write!(out, "number {number}"),
+        }
+    }
+}
+
 /// Why a source has no answer.
 #[derive(Debug, Error)]
 #[error("{text}")]
 pub struct SourceError {
     /// What went wrong and what to do, for people.
     pub text: String,
+}
+
+impl SourceError {
+    fn alone(source_name: &str) -> Self {
+        SourceError { text: format!("{source_name} has no others beside it: serve a registry") }
+    }
 }
 
 /// A folder that is a release, or a folder of them.
@@ -69,6 +94,14 @@ impl FolderSource {
     /// Watches a folder of releases.
     pub fn releases(root: impl Into<PathBuf>, policy: VersionPolicy) -> Self {
         FolderSource { root: root.into(), policy: Some(policy) }
+    }
+
+    fn choose(&self, which: &VersionPolicy) -> Result<Option<Wanted>, SourceError> {
+        match which {
+            VersionPolicy::Latest => self.latest(),
+            VersionPolicy::Pinned(number) => self.pinned(*number),
+            VersionPolicy::Name(name) => Ok(self.named(name)),
+        }
     }
 
     /// The highest number with a manifest and a network.
@@ -96,6 +129,9 @@ impl FolderSource {
     }
 
     fn named(&self, name: &str) -> Option<Wanted> {
+        // A name is one step into the folder of releases, wherever it comes from.
+        let mut steps = Path::new(name).components();
+        let (Some(Component::Normal(_)), None) = (steps.next(), steps.next()) else { return None };
         let folder = self.root.join(name);
         // A link says by itself which release it means, and that changes at once when the link is replaced.
         let target = fs::canonicalize(&folder).ok()?;
@@ -128,9 +164,14 @@ impl Source for FolderSource {
     fn wanted(&mut self) -> Result<Option<Wanted>, SourceError> {
         match &self.policy {
             None => Ok(Some(Wanted { folder: self.root.clone(), number: None, within: None })),
-            Some(VersionPolicy::Latest) => self.latest(),
-            Some(VersionPolicy::Pinned(number)) => self.pinned(*number),
-            Some(VersionPolicy::Name(name)) => Ok(self.named(name)),
+            Some(policy) => self.choose(policy),
+        }
+    }
+
+    fn find(&mut self, which: &VersionPolicy) -> Result<Option<Wanted>, SourceError> {
+        match &self.policy {
+            None => Err(SourceError::alone(&self.describe())),
+            Some(_) => self.choose(which),
         }
     }
 }

@@ -167,6 +167,15 @@ impl Counted {
         let found = policy.metrics().models.into_iter().find(|(id, _)| *id == model);
         found.map(|(_, tally)| Counted { overflows: tally.overflows, latency: tally.latency }).unwrap_or_default()
     }
+
+    /// What is wrong where decisions overflowed since.
+    pub(super) fn failure_since(&self, before: &Counted) -> Option<Problem> {
+        let overflows = self.overflows.saturating_sub(before.overflows);
+        (overflows > 0).then(|| {
+            let text = format!("it had no finite q-values in {overflows} decisions: train it again");
+            Problem::new(Reason::NonFinite, text)
+        })
+    }
 }
 
 impl Shadow {
@@ -218,10 +227,8 @@ impl Window {
             return Judgement::Failed(problem);
         }
         let counted = Counted::of(policy, model.id());
-        let overflows = counted.overflows.saturating_sub(before.overflows);
-        if overflows > 0 {
-            let text = format!("it had no finite q-values in {overflows} decisions: train it again");
-            return Judgement::Failed(Problem::new(Reason::NonFinite, text));
+        if let Some(problem) = counted.failure_since(before) {
+            return Judgement::Failed(problem);
         }
         let Found { states, disagreements, .. } = *found;
         if states >= options.min_states && found.share() > options.max_disagreement {

@@ -36,6 +36,17 @@ pub(crate) fn contrary(mlp: &Mlp) -> Mlp {
     mlp
 }
 
+/// Overflows where all values of the state are large, which is so in no golden vector: a hidden unit is above zero there, and then
+/// far too much.
+pub(crate) fn overflowing() -> Mlp {
+    let mut mlp = network(2);
+    let [first, last] = mlp.layers.as_mut_slice() else { unreachable!("two layers") };
+    first.weights.iter_mut().step_by(first.outputs).for_each(|weight| *weight = 1.0);
+    first.bias[0] = 1.5 - WIDTH as f32;
+    last.weights[..last.outputs].fill(3e38);
+    mlp
+}
+
 pub(crate) fn key(seed: u8) -> PrivateKey {
     PrivateKey::from_seed(&[seed; 32])
 }

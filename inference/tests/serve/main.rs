@@ -19,3 +19,4 @@ mod oip;
 mod session;
 mod started;
 mod tls;
+mod trials;

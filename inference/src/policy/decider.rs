@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::held::Held;
+use super::held::{Held, HeldAll};
 use super::metrics::Shard;
 use super::served::Model;
 use super::{ModelId, Policy, Role};
@@ -114,9 +114,15 @@ impl Decider {
     /// Holds the model that decides for `episode`, or the champion without one, while `work` runs: whatever `work` asks is
     /// answered by that model, and until it ends the model stays in memory.
     pub fn hold<R>(&mut self, episode: Option<u64>, work: impl FnOnce(&mut Held<'_>) -> R) -> R {
+        self.hold_all(|all| work(&mut all.choose(episode)))
+    }
+
+    /// Holds the champion and the canary as they are now while `work` runs, so that whatever it asks is answered by these two:
+    /// no swap comes between two questions of it. Until it ends they stay in memory.
+    pub fn hold_all<R>(&mut self, work: impl FnOnce(&mut HeldAll<'_>) -> R) -> R {
         let Decider { policy, scratch, notes } = self;
         let serving = policy.serving().load();
-        work(&mut Held::new(serving.choose(episode), scratch, notes, policy.listening()))
+        work(&mut HeldAll::new(&serving, scratch, notes, policy.listening()))
     }
 
     fn single(&mut self, episode: Option<u64>, state: &[f32], mask: &[bool]) -> Result<Answer<'_>, DecideError> {

@@ -5,9 +5,18 @@ use std::sync::atomic::AtomicBool;
 use bellwether_artifact::OperatingPoint;
 
 use super::decider::Notes;
-use super::served::Model;
+use super::served::{Model, Serving};
 use super::{Answer, ModelId, Role};
 use crate::engine::{DecideError, Scratch};
+
+/// Champion and canary as they stood at one moment: see [`Decider::hold_all`](super::Decider::hold_all).
+#[derive(Debug)]
+pub struct HeldAll<'a> {
+    serving: &'a Serving,
+    scratch: &'a mut Scratch,
+    notes: &'a mut Notes,
+    listening: &'a AtomicBool,
+}
 
 /// The model that decides for one request: see [`Decider::hold`](super::Decider::hold).
 #[derive(Debug)]
@@ -19,16 +28,25 @@ pub struct Held<'a> {
     listening: &'a AtomicBool,
 }
 
-impl<'a> Held<'a> {
+impl<'a> HeldAll<'a> {
     pub(super) fn new(
-        (model, role): (&'a Model, Role),
+        serving: &'a Serving,
         scratch: &'a mut Scratch,
         notes: &'a mut Notes,
         listening: &'a AtomicBool,
     ) -> Self {
-        Held { model, role, scratch, notes, listening }
+        HeldAll { serving, scratch, notes, listening }
     }
 
+    /// The model among them that decides for `episode`, the champion without one.
+    pub fn choose(&mut self, episode: Option<u64>) -> Held<'_> {
+        let HeldAll { serving, scratch, notes, listening } = self;
+        let (model, role) = serving.choose(episode);
+        Held { model, role, scratch, notes, listening }
+    }
+}
+
+impl Held<'_> {
     /// Which model it is.
     pub fn id(&self) -> ModelId {
         self.model.id

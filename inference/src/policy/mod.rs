@@ -15,7 +15,7 @@ mod served;
 
 pub use decider::{Answer, Decider};
 pub use error::PolicyError;
-pub use held::Held;
+pub use held::{Held, HeldAll};
 pub use metrics::{Latency, Metrics, Refusal, Tally};
 pub use samples::{SampleCounts, Sampling};
 

@@ -8,7 +8,7 @@ use tonic::Code;
 use super::decision_log::Place;
 use super::shared::Shared;
 use crate::engine::DecideError;
-use crate::policy::{Answer, Held, ModelId};
+use crate::policy::{Answer, Held, HeldAll, ModelId};
 
 /// What is asked beside states and masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -98,20 +98,19 @@ impl From<Refused> for tonic::Status {
     }
 }
 
-/// Asks for one decision. A mask of no entries allows every action. `take` keeps of the answer what it needs.
+/// Asks for one decision by one of the models that are held. A mask of no entries allows every action. `take` keeps of the answer
+/// what it needs.
 pub(super) fn answer<R>(
     shared: &Shared,
+    all: &mut HeldAll<'_>,
     terms: Terms<'_>,
     state: &mut [f32],
     mask: &[bool],
     take: impl FnOnce(Answer<'_>) -> R,
 ) -> Result<R, Refused> {
-    shared.with_decider(|decider| {
-        decider.hold(terms.episode, |held| {
-            let cost = prepare(held, terms)?;
-            decide(shared, held, cost, terms, state, mask).map(take)
-        })
-    })
+    let held = &mut all.choose(terms.episode);
+    let cost = prepare(held, terms)?;
+    decide(shared, held, cost, terms, state, mask).map(take)
 }
 
 /// What has to be so before a held model decides: the cost of the rate that it is to serve.

@@ -14,7 +14,7 @@ use super::proto::policy::{
 use super::session::Session;
 use super::shared::Shared;
 use super::trace::AnsweredBy;
-use crate::policy::{self, Answer};
+use crate::policy::{self, Answer, HeldAll};
 
 /// Answers the calls of `PolicyService`.
 #[derive(Clone, Debug)]
@@ -25,7 +25,8 @@ pub(super) struct Decisions {
 #[tonic::async_trait]
 impl PolicyService for Decisions {
     async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
-        let decision = one(&self.shared, request.into_inner())?;
+        let question = request.into_inner();
+        let decision = self.shared.with_decider(|decider| decider.hold_all(|all| one(&self.shared, all, question)))?;
         let answered_by = self.shared.traces.is_some().then(|| AnsweredBy(decision.model_version.clone()));
         let mut response = Response::new(decision);
         if let Some(answered_by) = answered_by {
@@ -43,14 +44,18 @@ impl PolicyService for Decisions {
         if found > limit {
             return Err(Refused::TooMany { what: "questions in a batch", found, limit }.into());
         }
-        let results = requests.into_iter().map(|request| {
-            let result = match one(&self.shared, request) {
+        let answered = |all: &mut HeldAll<'_>, question| {
+            let result = match one(&self.shared, all, question) {
                 Ok(decision) => decide_result::Result::Decision(decision),
                 Err(refused) => decide_result::Result::Refusal(refusal(&refused, String::new())),
             };
             DecideResult { result: Some(result) }
+        };
+        // A swap meanwhile is for the next batch.
+        let results = self.shared.with_decider(|decider| {
+            decider.hold_all(|all| requests.into_iter().map(|question| answered(all, question)).collect())
         });
-        Ok(Response::new(DecideBatchResponse { results: results.collect() }))
+        Ok(Response::new(DecideBatchResponse { results }))
     }
 
     type SessionStream = Session;
@@ -65,13 +70,13 @@ impl PolicyService for Decisions {
     }
 }
 
-fn one(shared: &Shared, request: DecideRequest) -> Result<DecideResponse, Refused> {
+fn one(shared: &Shared, all: &mut HeldAll<'_>, request: DecideRequest) -> Result<DecideResponse, Refused> {
     let DecideRequest { state, state_bytes, mask, mask_bits, episode, target_fpr, model_version, with_q_values } =
         request;
     let mut state = floats(state, &state_bytes)?;
     let mask = mask_of(mask, mask_bits, shared.policy.actions().len())?;
     let terms = Terms { episode, target_fpr, model_version: &model_version, ..Terms::default() };
-    answer(shared, terms, &mut state, &mask, |answer| response(shared, answer, with_q_values))
+    answer(shared, all, terms, &mut state, &mask, |answer| response(shared, answer, with_q_values))
 }
 
 /// The state of a message, in whichever form it came.

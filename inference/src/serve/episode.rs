@@ -274,7 +274,11 @@ impl StageTerms {
             ..Place::default()
         };
         let terms = Terms { episode: Some(whose.number), target_fpr: self.target_fpr, model_version: "", place };
-        answer(shared, terms, state, mask, |answer| response(shared, answer, self.with_q_values))
+        shared.with_decider(|decider| {
+            decider.hold_all(|all| {
+                answer(shared, all, terms, state, mask, |answer| response(shared, answer, self.with_q_values))
+            })
+        })
     }
 
     fn told(&self, window: u32, events: u32, last: bool, decision: DecideResponse) -> WindowDecision {

@@ -16,6 +16,7 @@ mod http_api;
 mod limits;
 mod observed;
 mod oip;
+mod reload;
 mod session;
 mod started;
 mod tls;

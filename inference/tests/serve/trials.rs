@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use bellwether_artifact::ModelVersion;
-use bellwether_artifact::release::SIGNATURE_FILE;
+use bellwether_artifact::release::{ONNX_FILE, SIGNATURE_FILE};
+use bellwether_artifact::{ModelVersion, Sha256, durable};
+use bellwether_inference::model::Contract;
 use bellwether_inference::serve::proto::policy::admin_client::AdminClient;
+use bellwether_inference::serve::proto::policy::decide_result::Result::Decision;
 use bellwether_inference::serve::proto::policy::try_out_request::Release;
 use bellwether_inference::serve::proto::policy::{
-    CheckNowRequest, DecideRequest, DecideResponse, PromoteRequest, Role, RollbackRequest, SetCanaryRequest,
-    StatusRequest, StatusResponse, TryOutRequest, WithdrawRequest,
+    CheckNowRequest, DecideBatchRequest, DecideRequest, DecideResponse, PromoteRequest, Role, RollbackRequest,
+    SetCanaryRequest, StatusRequest, StatusResponse, TryOutRequest, WithdrawRequest,
 };
 use bellwether_inference::serve::{ServeConfig, Server};
-use bellwether_inference::watch::{FolderSource, WatchOptions, Watcher};
+use bellwether_inference::watch::{FolderSource, VersionPolicy, WatchOptions, Watcher};
 use tokio::task::spawn_blocking;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -24,7 +26,7 @@ use crate::started::{client, config, unix_channel};
 async fn start(releases: &Releases, change: impl FnOnce(&mut ServeConfig) + Send + 'static) -> Server {
     let policy = releases.policy();
     // What is wanted stays number 1, whatever is added.
-    let source = FolderSource::releases(releases.root(), bellwether_inference::watch::VersionPolicy::Pinned(1));
+    let source = FolderSource::releases(releases.root(), VersionPolicy::Pinned(1));
     let options = WatchOptions { trusted: Some(trust(&[1])), ..patient() };
     spawn_blocking(move || {
         let watcher = Watcher::start(policy.clone(), source, options).unwrap();
@@ -64,10 +66,9 @@ async fn deciders(server: &Server, episodes: u64) -> BTreeMap<u64, String> {
     for first in (0..episodes).step_by(200) {
         let numbers: Vec<u64> = (first..episodes.min(first + 200)).collect();
         let requests = numbers.iter().map(|episode| question(Some(*episode))).collect();
-        let batch = bellwether_inference::serve::proto::policy::DecideBatchRequest { requests };
+        let batch = DecideBatchRequest { requests };
         let results = client.decide_batch(batch).await.unwrap().into_inner().results;
         for (episode, result) in numbers.into_iter().zip(results) {
-            use bellwether_inference::serve::proto::policy::decide_result::Result::Decision;
             let Some(Decision(decision)) = result.result else { panic!("episode {episode} was refused") };
             by.insert(episode, decision.model_version);
         }
@@ -149,20 +150,17 @@ async fn a_trial_is_refused_for_every_reason_for_which_a_champion_is() {
     let mut admin = admin(&server).await;
     releases.add(2, &network(2));
     std::fs::remove_file(releases.folder(2).join(SIGNATURE_FILE)).unwrap();
-    let foreign = bellwether_inference::model::Contract {
-        feature_spec: bellwether_artifact::Sha256::of(b"another"),
-        ..contract()
-    };
+    let foreign = Contract { feature_spec: Sha256::of(b"another"), ..contract() };
     releases.add_changed(3, &network(3), &foreign, |_| {});
     releases.add_changed(4, &network(4), &contract(), |manifest| {
         // The network is another one than the golden vectors come from.
         manifest.golden[0].q_values[0] += 1.0;
     });
     releases.add(5, &network(5));
-    let onnx = releases.folder(5).join(bellwether_artifact::release::ONNX_FILE);
+    let onnx = releases.folder(5).join(ONNX_FILE);
     let mut bytes = std::fs::read(&onnx).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&onnx, bytes).unwrap();
+    durable::write_bytes(&onnx, &bytes).unwrap();
     releases.add(6, &network(6));
     let elsewhere = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(releases.folder(6), elsewhere.path().join("six")).unwrap();

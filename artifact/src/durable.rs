@@ -82,6 +82,12 @@ impl DurableFile {
         &self.path
     }
 
+    /// The file itself, to set its owner, mode or times before it takes its name. Behind
+    /// [`hash_on_disk`](DurableFile::hash_on_disk) nothing is left to write that would change them again.
+    pub fn as_file(&self) -> &File {
+        self.file.get_ref()
+    }
+
     /// Chooses another final name on the same file system, for content that is named by what it turned out to be.
     pub fn rename_to(&mut self, path: impl Into<PathBuf>) {
         self.path = path.into();

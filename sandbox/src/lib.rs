@@ -8,5 +8,6 @@ pub mod filter;
 pub mod isolation;
 mod limits;
 pub mod network;
+pub mod vault;
 
 pub use limits::{Limits, LimitsError};

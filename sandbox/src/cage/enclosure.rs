@@ -162,7 +162,11 @@ impl Enclosure {
     /// What kept the first process from becoming the sample, once its gate was opened; `None` when it did, or is about to.
     pub fn failed_start(&self) -> Option<super::CageError> {
         let mut bytes = [0; 5];
-        let count = rustix::io::read(&self.status, &mut bytes).ok()?;
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let count = match rustix::event::poll(&mut [PollFd::new(&self.status, PollFlags::IN)], Some(&at_once)) {
+            Ok(1..) => rustix::io::read(&self.status, &mut bytes).ok()?,
+            _ => return None,
+        };
         super::start::failure(bytes.get(..count)?)
     }
 

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -83,7 +83,7 @@ impl Init<'_> {
     /// Runs in the child, and is the whole of its life.
     pub(super) fn run(&self) -> i32 {
         // Before anything else: a copy of the supervisor's end of the socket would hide that the supervisor is gone.
-        let closed = self.close_inherited();
+        let closed = Self::close_all_but(&self.kept);
         if self.word() != Some(Word { kind: Word::GO, value: 0 }) {
             return 1;
         }
@@ -106,13 +106,20 @@ impl Init<'_> {
         self.steps.run().map_err(|(step, error)| (STEPS_FROM + step as i32, error))?;
         let ended = entry::ended_children().map_err(errno).map_err(at(5))?;
         let child = branch::branch(0, || self.first.run()).map_err(errno).map_err(at(5))?;
+        // What the first process writes to must end with it.
+        let mut kept = [self.control.as_raw_fd() as u32, ended.as_raw_fd() as u32];
+        kept.sort_unstable();
         self.tell(Word { kind: Word::HELD, value: child.pid }, &[child.pidfd.as_fd(), socket.as_fd()]);
-        Ok((child.pid, ended))
+        Self::close_all_but(&kept).map_err(at(0))?;
+        let first = child.pid;
+        // They are closed, and their numbers may come to mean something else.
+        std::mem::forget((child, socket));
+        Ok((first, ended))
     }
 
-    fn close_inherited(&self) -> Result<(), Errno> {
+    fn close_all_but(kept: &[u32]) -> Result<(), Errno> {
         let mut from = 0;
-        for &kept in &self.kept {
+        for &kept in kept {
             if from < kept {
                 entry::close_range(from, kept - 1).map_err(errno)?;
             }

@@ -4,8 +4,10 @@
 //! of it. Nothing of a cage lies on a disk: when its processes are gone and its descriptors closed, it is gone.
 
 mod cgroup;
+mod changes;
 mod enclosure;
 mod first;
+mod home;
 mod init;
 mod root;
 mod start;
@@ -17,7 +19,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use cgroup::{CgroupHandle, Holds, Pressure};
+pub use changes::{Bounds, Changes, Found, Kind, LeftOut, MOST_DEPTH};
 pub use enclosure::{Enclosure, Ending, Gate};
+pub use home::Home;
 pub use rustix::process::Pid;
 
 use crate::{Limits, LimitsError};

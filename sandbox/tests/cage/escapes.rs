@@ -1,0 +1,462 @@
+//! Attempts to get out, one program each: what the sample was told, and that the host is as it was.
+
+use std::os::unix::net::UnixListener;
+
+use bellwether_sandbox::cage::Ending;
+
+use crate::runs::{compiled, lives, run, shell};
+
+/// Compiles and runs a program and compares each line of `label answer` with one of the answers that are expected for it,
+/// parted by `|`.
+fn check(test: &str, source: &str, arguments: &[&str], expected: &[(&str, &str)]) {
+    let Some(plan) = compiled(test, source, arguments) else { return };
+    let (ending, text) = run(plan);
+    let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(label, _)| (*label).to_owned()).collect::<Vec<_>>();
+    assert_eq!(labels(&lines), labels(expected), "{text}");
+    for ((label, got), (_, wanted)) in lines.iter().zip(expected) {
+        assert!(wanted.split('|').any(|one| one == *got), "{label}: {got}, not {wanted}\n{text}");
+    }
+    assert_eq!(ending, Ending::Code(0), "{text}");
+}
+
+#[test]
+fn writing_outside() {
+    check(
+        "writing_outside",
+        r#"int main(void) {
+            SAY("root", open("/x", O_CREAT | O_WRONLY, 0644));
+            SAY("usr", open("/usr/x", O_CREAT | O_WRONLY, 0644));
+            SAY("bin", open("/bin/sh", O_WRONLY));
+            SAY("etc", open("/etc/x", O_CREAT | O_WRONLY, 0644));
+            SAY("passwd", open("/etc/passwd", O_WRONLY | O_APPEND));
+            SAY("certificates", open("/etc/ssl/certs/x", O_CREAT | O_WRONLY, 0644));
+            SAY("homes", mkdir("/home/other", 0755));
+            SAY("sysctl", open("/proc/sys/kernel/hostname", O_WRONLY));
+            SAY("null", fchmodat(AT_FDCWD, "/dev/null", 0600, 0));
+            SAY("home", open("/home/user/x", O_CREAT | O_WRONLY, 0644));
+            SAY("tmp", open("/tmp/x", O_CREAT | O_WRONLY, 0644));
+            SAY("shm", open("/dev/shm/x", O_CREAT | O_WRONLY, 0644));
+        }"#,
+        &[],
+        &[
+            ("root", "EROFS|EACCES"),
+            ("usr", "EROFS|EACCES"),
+            ("bin", "EROFS|EACCES"),
+            ("etc", "EROFS|EACCES"),
+            ("passwd", "EROFS|EACCES"),
+            ("certificates", "EROFS|EACCES"),
+            // Where only one identity is mapped, the folder of homes is the sample's too, in a file system of its own.
+            ("homes", if as_root() { "EACCES" } else { "ok" }),
+            ("sysctl", "EROFS|EACCES"),
+            ("null", "EROFS|EPERM"),
+            ("home", "ok"),
+            ("tmp", "ok"),
+            ("shm", "ok"),
+        ],
+    );
+    assert!(!std::path::Path::new("/usr/x").exists() && !std::path::Path::new("/etc/x").exists());
+}
+
+fn as_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn reading_the_hosts_home() {
+    let kept = tempfile::NamedTempFile::new().unwrap();
+    check(
+        "reading_the_hosts_home",
+        r#"static int entries(const char *path) {
+            DIR *folder = opendir(path);
+            int count = 0;
+            while (folder && readdir(folder)) count++;
+            return folder ? count - 2 : -1;
+        }
+        int main(int count, char **arguments) {
+            SAY("file", open(arguments[1], O_RDONLY));
+            SAY("sources", open(arguments[2], O_RDONLY));
+            SAY("shadow", open("/etc/shadow", O_RDONLY));
+            TELL("root", entries("/root"));
+            TELL("homes", entries("/home"));
+            TELL("run", entries("/run"));
+            TELL("sys", entries("/sys"));
+            TELL("mnt", entries("/mnt"));
+            SAY("parents", chdir("/../../../../..") || access("/proc/1/root/etc/shadow", F_OK));
+            SAY("disk", open("/dev/vda", O_RDONLY) & open("/dev/sda", O_RDONLY) & open("/dev/mem", O_RDONLY));
+            SAY("node", mknod("/tmp/disk", S_IFBLK | 0666, makedev(8, 0)));
+        }"#,
+        &[kept.path().to_str().unwrap(), env!("CARGO_MANIFEST_DIR")],
+        &[
+            ("file", "ENOENT"),
+            ("sources", "ENOENT|EACCES"),
+            ("shadow", "ENOENT"),
+            ("root", "0|-1"),
+            ("homes", "1"),
+            ("run", "0"),
+            ("sys", "0"),
+            ("mnt", "0"),
+            ("parents", "ok"),
+            ("disk", "ENOENT"),
+            ("node", "EPERM"),
+        ],
+    );
+}
+
+#[test]
+fn mounting() {
+    check(
+        "mounting",
+        r#"int main(void) {
+            SAY("tmpfs", mount("tmpfs", "/tmp", "tmpfs", 0, 0));
+            SAY("bind", mount("/usr", "/tmp", 0, MS_BIND, 0));
+            SAY("remount", mount(0, "/", 0, MS_REMOUNT | MS_BIND, 0));
+            SAY("unmount", umount2("/proc", MNT_DETACH));
+            SAY("pivot", syscall(SYS_pivot_root, "/tmp", "/tmp"));
+            SAY("chroot", chroot("/tmp"));
+            SAY("fsopen", syscall(SYS_fsopen, "tmpfs", 0));
+            SAY("tree", syscall(428, AT_FDCWD, "/usr", 1));
+            SAY("handle", syscall(SYS_open_by_handle_at, 0, "\x08\0\0\0\1\0\0\0........", 0));
+        }"#,
+        &[],
+        &[
+            ("tmpfs", "EPERM"),
+            ("bind", "EPERM"),
+            ("remount", "EPERM"),
+            ("unmount", "EPERM"),
+            ("pivot", "EPERM"),
+            ("chroot", "EPERM"),
+            ("fsopen", "EPERM"),
+            ("tree", "EPERM"),
+            ("handle", "EPERM"),
+        ],
+    );
+}
+
+#[test]
+fn further_namespaces() {
+    check(
+        "further_namespaces",
+        r#"int main(void) {
+            SAY("user", unshare(CLONE_NEWUSER));
+            SAY("mounts", unshare(CLONE_NEWUSER | CLONE_NEWNS));
+            SAY("network", unshare(CLONE_NEWNET));
+            SAY("clone", syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0));
+            SAY("init", open("/proc/1/ns/user", O_RDONLY));
+            SAY("own", setns(open("/proc/self/ns/mnt", O_RDONLY), CLONE_NEWNS));
+            SAY("limit", open("/proc/sys/user/max_user_namespaces", O_WRONLY));
+        }"#,
+        &[],
+        &[
+            ("user", "ENOSPC|EPERM"),
+            ("mounts", "ENOSPC|EPERM"),
+            ("network", "EPERM"),
+            ("clone", "ENOSPC|EPERM"),
+            ("init", "ENOENT|EACCES"),
+            ("own", "EPERM"),
+            ("limit", "EROFS|EACCES"),
+        ],
+    );
+}
+
+#[test]
+fn signals_and_looks_at_other_processes() {
+    let mut bystander = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let number = bystander.id().to_string();
+    check(
+        "signals_and_looks_at_other_processes",
+        r#"int main(int count, char **arguments) {
+            pid_t host = atoi(arguments[1]);
+            char byte;
+            struct iovec here = { &byte, 1 }, there = { (void *)0x400000, 1 };
+            SAY("kill", kill(host, SIGKILL));
+            SAY("stat", access("/proc/2/stat", F_OK));
+            SAY("trace", ptrace(PTRACE_SEIZE, host, 0, 0));
+            SAY("trace_init", ptrace(PTRACE_SEIZE, 1, 0, 0));
+            SAY("read_init", process_vm_readv(1, &here, 1, &there, 1, 0));
+            SAY("memory_of_init", open("/proc/1/mem", O_RDONLY));
+            SAY("descriptors_of_init", access("/proc/1/fd/0", F_OK));
+            int seen = 0;
+            DIR *folder = opendir("/proc");
+            for (struct dirent *entry; (entry = readdir(folder));) seen += atoi(entry->d_name) > 0;
+            TELL("seen", seen);
+            kill(1, SIGKILL);
+            kill(1, SIGSTOP);
+            kill(1, SIGTERM);
+            signal(SIGTERM, SIG_IGN);
+            kill(-1, SIGTERM);
+            usleep(20000);
+            SAY("init", kill(1, 0) < 0 && errno != EPERM ? -1 : 0);
+        }"#,
+        &[&number],
+        &[
+            ("kill", "ESRCH"),
+            ("stat", "ok"),
+            ("trace", "ESRCH"),
+            ("trace_init", "EPERM"),
+            ("read_init", "EPERM"),
+            ("memory_of_init", "ENOENT|EACCES"),
+            ("descriptors_of_init", "ENOENT|EACCES"),
+            ("seen", "1|2"),
+            ("init", "ok"),
+        ],
+    );
+    assert!(lives(bystander.id() as i32));
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[test]
+fn the_kernels_own_files() {
+    check(
+        "the_kernels_own_files",
+        r#"static int bytes(const char *path) {
+            char text[64];
+            int file = open(path, O_RDONLY);
+            return file < 0 ? 0 : read(file, text, sizeof text) > 0;
+        }
+        int main(void) {
+            char text[4096] = "";
+            TELL("symbols", bytes("/proc/kallsyms"));
+            TELL("memory", bytes("/proc/kcore"));
+            TELL("keys", bytes("/proc/keys"));
+            SAY("sysrq", open("/proc/sysrq-trigger", O_WRONLY) < 0 || access("/proc/sysrq-trigger", W_OK) ? 0 : 0);
+            SAY("pattern", open("/proc/sys/kernel/core_pattern", O_WRONLY));
+            SAY("groups", open("/sys/fs/cgroup", O_RDONLY));
+            SAY("mount_groups", mount("cgroup2", "/tmp", "cgroup2", 0, 0));
+            int file = open("/proc/self/cgroup", O_RDONLY);
+            read(file, text, sizeof text - 1);
+            int named = 0;
+            for (char *line = strtok(text, "\n"); line; line = strtok(0, "\n")) named += !!strstr(line, "bellwether");
+            TELL("named", named);
+            SAY("host", sethostname("x", 1));
+            struct timeval now = { 1, 0 };
+            SAY("time", settimeofday(&now, 0));
+            SAY("boot", syscall(SYS_reboot, 0xfee1dead, 672274793, RB_ENABLE_CAD, 0));
+            SAY("module", syscall(SYS_init_module, "", 0, ""));
+            SAY("log", syscall(SYS_syslog, 5, 0, 0));
+            SAY("nice", setpriority(PRIO_PROCESS, 0, -20));
+        }"#,
+        &[],
+        &[
+            ("symbols", "0"),
+            ("memory", "0"),
+            ("keys", "0"),
+            ("sysrq", "ok"),
+            ("pattern", "EROFS|EACCES"),
+            ("groups", "ENOENT"),
+            ("mount_groups", "EPERM"),
+            ("named", "0"),
+            ("host", "EPERM"),
+            ("time", "EPERM"),
+            ("boot", "EPERM"),
+            ("module", "EPERM|ENOSYS"),
+            ("log", "EPERM"),
+            ("nice", "EACCES|EPERM"),
+        ],
+    );
+}
+
+#[test]
+fn raw_sockets_and_the_hosts_network() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    check(
+        "raw_sockets_and_the_hosts_network",
+        r#"static int dial(const char *host, int port) {
+            struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port) };
+            inet_pton(AF_INET, host, &to.sin_addr);
+            return connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&to, sizeof to);
+        }
+        int main(int count, char **arguments) {
+            SAY("raw", socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+            SAY("packet", socket(AF_PACKET, SOCK_RAW, 0));
+            SAY("host", dial("127.0.0.1", atoi(arguments[1])));
+            SAY("outside", dial("192.0.2.1", 80));
+            SAY("private", dial("10.0.0.1", 80));
+            struct ifreq request = { .ifr_name = "lo" };
+            SAY("down", ioctl(socket(AF_INET, SOCK_DGRAM, 0), SIOCSIFFLAGS, &request));
+            SAY("tun", open("/dev/net/tun", O_RDWR));
+        }"#,
+        &[&port],
+        &[
+            ("raw", "EPERM"),
+            ("packet", "EPERM"),
+            ("host", "ECONNREFUSED"),
+            ("outside", "ENETUNREACH"),
+            ("private", "ENETUNREACH"),
+            ("down", "EPERM"),
+            ("tun", "ENOENT"),
+        ],
+    );
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "nobody came");
+}
+
+#[test]
+fn sockets_and_fifos_of_the_host() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    const TEST: &str = "sockets_and_fifos_of_the_host";
+    let name = format!("bellwether-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let abstract_one = UnixListener::bind_addr(&address).unwrap();
+    abstract_one.set_nonblocking(true).unwrap();
+    // Only below /usr would a sample see them at all.
+    let Ok(folder) = tempfile::tempdir_in("/usr/local/share") else {
+        eprintln!("skipped {TEST}: /usr/local/share cannot be written to, which takes root");
+        return;
+    };
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (socket, fifo) = (folder.path().join("socket"), folder.path().join("fifo"));
+    let listener = UnixListener::bind(&socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o666), 0)
+        .unwrap();
+    for path in [&socket, &fifo] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    let reader = std::fs::File::options().read(true).custom_flags(0o4000).open(&fifo).unwrap();
+    check(
+        TEST,
+        r#"int main(int count, char **arguments) {
+            struct sockaddr_un to = { .sun_family = AF_UNIX };
+            struct stat facts;
+            SAY("seen", stat(arguments[2], &facts) || !S_ISSOCK(facts.st_mode) ? -1 : 0);
+            strcpy(to.sun_path + 1, arguments[1]);
+            int length = offsetof(struct sockaddr_un, sun_path) + 1 + strlen(arguments[1]);
+            SAY("abstract", connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&to, length));
+            strcpy(to.sun_path, arguments[2]);
+            SAY("path", connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&to, sizeof to));
+            SAY("fifo", open(arguments[3], O_WRONLY | O_NONBLOCK));
+        }"#,
+        &[&name, socket.to_str().unwrap(), fifo.to_str().unwrap()],
+        &[("seen", "ok"), ("abstract", "ECONNREFUSED"), ("path", "ECONNREFUSED"), ("fifo", "ENXIO|EROFS|EACCES")],
+    );
+    assert!(listener.accept().is_err() && abstract_one.accept().is_err(), "nobody came");
+    drop(reader);
+}
+
+#[test]
+fn inherited_descriptors() {
+    let kept = tempfile::tempfile().unwrap();
+    // Descriptors that are not closed on exec are the ones that leak.
+    let leaking = rustix::io::fcntl_dupfd_cloexec(&kept, 700).unwrap();
+    rustix::io::fcntl_setfd(&leaking, rustix::io::FdFlags::empty()).unwrap();
+    check(
+        "inherited_descriptors",
+        r#"int main(void) {
+            int open_ones = 0;
+            for (int fd = 0; fd < 1024; fd++) open_ones += fcntl(fd, F_GETFD) >= 0;
+            TELL("open", open_ones);
+            SAY("input", read(0, &open_ones, 1));
+            for (int fd = 0; fd < 1024; fd++) if (fd != 1) close(fd);
+            SAY("tty", open("/dev/tty", O_RDWR));
+            char letter = 'x';
+            SAY("type", ioctl(1, TIOCSTI, &letter));
+            TELL("leader", getsid(0) == getpid());
+        }"#,
+        &[],
+        &[("open", "3"), ("input", "ok"), ("tty", "ENXIO"), ("type", "ENOTTY|EINVAL|EIO"), ("leader", "1")],
+    );
+}
+
+#[test]
+fn the_program_behind_the_link_to_itself() {
+    check(
+        "the_program_behind_the_link_to_itself",
+        r#"int main(void) {
+            SAY("write", open("/proc/self/exe", O_WRONLY));
+            SAY("truncate", open("/proc/self/exe", O_RDWR | O_TRUNC));
+            SAY("unlink", unlink("/proc/self/exe"));
+            int own = open("/proc/self/exe", O_RDONLY);
+            SAY("read", own);
+            TELL("seals", fcntl(own, F_GET_SEALS) & (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL));
+            SAY("map", mmap(0, 1, PROT_WRITE, MAP_SHARED, own, 0) == MAP_FAILED ? -1 : 0);
+        }"#,
+        &[],
+        &[
+            ("write", "ETXTBSY|EACCES|EPERM"),
+            ("truncate", "ETXTBSY|EACCES|EPERM"),
+            ("unlink", "EPERM|EACCES|ENOENT"),
+            ("read", "ok"),
+            ("seals", "15"),
+            ("map", "EACCES|EPERM"),
+        ],
+    );
+}
+
+#[test]
+fn becoming_another_user() {
+    check(
+        "becoming_another_user",
+        r#"int main(void) {
+            SAY("uid", setuid(0));
+            SAY("uids", setresuid(0, 0, 0));
+            SAY("gid", setgid(0));
+            gid_t root = 0;
+            SAY("groups", setgroups(1, &root));
+            SAY("capability", prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 21, 0, 0));
+            SAY("bits", prctl(PR_SET_SECUREBITS, 0, 0, 0, 0));
+            TELL("privileges", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+            SAY("chown", chown("/home/user/work", 0, 0));
+            int copy = open("/tmp/own", O_CREAT | O_WRONLY, 0755);
+            fchmod(copy, 04755);
+            pid_t child = fork();
+            if (child == 0) {
+                close(2);
+                execl("/usr/bin/su", "su", "-c", "true", NULL);
+                _exit(1);
+            }
+            int status;
+            waitpid(child, &status, 0);
+            TELL("su", WIFEXITED(status) && WEXITSTATUS(status) == 0);
+            struct rlimit limit;
+            getrlimit(RLIMIT_CORE, &limit);
+            TELL("core", limit.rlim_max <= 1);
+            limit.rlim_max = limit.rlim_cur = RLIM_INFINITY;
+            SAY("raise", setrlimit(RLIMIT_FSIZE, &limit));
+        }"#,
+        &[],
+        &[
+            ("uid", "EPERM|EINVAL"),
+            ("uids", "EPERM|EINVAL"),
+            ("gid", "EPERM|EINVAL"),
+            ("groups", "EPERM|EINVAL"),
+            ("capability", "EPERM"),
+            ("bits", "EPERM"),
+            ("privileges", "1"),
+            ("chown", "EPERM|EINVAL"),
+            ("su", "0"),
+            ("core", "1"),
+            ("raise", "EPERM"),
+        ],
+    );
+}
+
+#[test]
+fn no_privilege_is_left_in_any_set() {
+    let (ending, text) = run(shell("grep -E '^(Cap|NoNewPrivs|Groups|Uid)' /proc/self/status"));
+    assert_eq!(ending, Ending::Code(0));
+    let zero = "0".repeat(16);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert!(text.contains(&format!("{set}:\t{zero}\n")), "{text}");
+    }
+    assert!(text.contains("NoNewPrivs:\t1\n") && text.contains("Uid:\t1000\t1000\t1000\t1000\n"), "{text}");
+    if as_root() {
+        assert!(text.lines().any(|line| line.trim_end() == "Groups:"), "{text}");
+    }
+}
+
+#[test]
+fn a_core_is_written_nowhere() {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let Some(plan) = compiled("a_core_is_written_nowhere", "int main(void) { abort(); }", &[]) else { return };
+    let (ending, _) = run(plan);
+    assert_eq!(ending, Ending::Signal(6));
+    let mut after_another = shell("");
+    after_another.arguments[2] = c"sh -c 'kill -ABRT $$'; ls -A /home/user/work".to_owned();
+    let (_, text) = run(after_another);
+    assert!(!text.contains("core\n") && !text.contains("dumped"), "{text}");
+    assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), pattern);
+}

@@ -19,6 +19,7 @@ pub mod proto;
 pub mod recorded;
 pub mod redact;
 pub mod reward;
+pub mod sensor;
 pub mod spec;
 pub mod window;
 

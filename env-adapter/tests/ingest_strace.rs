@@ -8,9 +8,8 @@ use std::path::Path;
 
 use arbitrary::{Episode, Kept};
 use bellwether_env_adapter::event::flags;
-use bellwether_env_adapter::ingest::{
-    Decoys, Description, Format, IngestError, Options, QualityReport, read_strace_log,
-};
+use bellwether_env_adapter::ingest::{Description, Format, IngestError, Options, QualityReport, read_strace_log};
+use bellwether_env_adapter::sensor::Decoys;
 use bellwether_env_adapter::{EventBuf, Label};
 use proptest::prelude::*;
 

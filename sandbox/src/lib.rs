@@ -8,6 +8,7 @@ pub mod filter;
 pub mod isolation;
 mod limits;
 pub mod network;
+pub mod tracer;
 pub mod vault;
 
 pub use limits::{Limits, LimitsError};

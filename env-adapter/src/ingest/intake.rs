@@ -4,6 +4,7 @@ use super::digest::{ContentHasher, EpisodeDigest};
 use super::telemetry::{RowFault, check_event, is_valid};
 use super::{IngestError, QualityReport};
 use crate::redact::Redactor;
+use crate::sensor::clipped;
 use crate::{EpisodeAttributes, Event, EventSink};
 
 /// Stands between a reader and a sink.
@@ -92,9 +93,4 @@ impl<'a, S: EventSink + ?Sized> Intake<'a, S> {
         self.report.observe(&EpisodeDigest { episode_id, label, family, events, complete, content });
         Ok(())
     }
-}
-
-/// The beginning of a text, of at most so many bytes, with no letter cut in two.
-fn clipped(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
 }

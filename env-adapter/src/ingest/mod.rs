@@ -27,7 +27,7 @@ pub use error::{IngestError, SinkError};
 pub use jsonl::{JsonlWriter, read_jsonl};
 pub use quality::{Examples, LabelCounts, MAX_EXAMPLES, MAX_NAMES, Problem, Problems, QualityReport, Tally};
 pub use split::{Assignment, Leaks, Shares, Side, SplitBy, SplitList, SplitSink, assign, leaks};
-pub use strace::{Decoys, Description, read_strace, read_strace_log};
+pub use strace::{Description, read_strace, read_strace_log};
 pub use telemetry::{ReadSummary, RowFault, TelemetryReader, TelemetrySummary, TelemetryWriter, WriterOptions};
 pub use validate::{FileReport, ValidationReport, validate};
 

@@ -3,6 +3,9 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod bell;
 pub(crate) mod branch;
 pub(crate) mod entry;
 pub(crate) mod interface;
+pub(crate) mod ptrace;
+pub(crate) mod remote;

@@ -14,13 +14,6 @@ pub use rules::{Rule, refusal, rule, starts_process};
 
 use libc::sock_filter;
 
-/// What the filter tells the tracer with a stop: the call is on the recorded list, or its arguments have to be judged.
-pub const ASK: u16 = 0;
-/// What the filter tells the tracer with a stop: the call must not run.
-pub const REFUSE: u16 = 1;
-
-/// Call numbers from here on are those of x32, which shares its architecture with x86-64.
-const X32: u32 = 0x4000_0000;
 /// `AUDIT_ARCH_X86_64`.
 const ARCH: u32 = 0xc000_003e;
 
@@ -62,8 +55,8 @@ impl Program {
             // A foreign architecture has other numbers for everything: there is nothing to read, and no reason to go on.
             step(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
             step(LOAD, NUMBER),
-            branch(IF_AT_LEAST, X32, 0, 1),
-            step(RETURN, ask(REFUSE)),
+            branch(IF_AT_LEAST, rules::X32 as u32, 0, 1),
+            step(RETURN, ASK),
         ];
         steps.extend(tree(&ranges()));
         Program(steps)
@@ -75,10 +68,9 @@ impl Program {
     }
 }
 
-/// The answer that stops the caller for its tracer; without a tracer the call fails with ENOSYS.
-const fn ask(with: u16) -> u32 {
-    libc::SECCOMP_RET_TRACE | with as u32
-}
+/// The answer that stops the caller for its tracer; without a tracer the call fails with ENOSYS. The tracer goes by the number
+/// and the arguments alone: a filter of the sample's own may ask it too, with any message.
+const ASK: u32 = libc::SECCOMP_RET_TRACE;
 
 /// What the program does with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +87,7 @@ fn answer(number: u32) -> Answer {
     }
     Answer::Return(match rule(u64::from(number)) {
         Rule::Allow => libc::SECCOMP_RET_ALLOW,
-        Rule::Record(_) | Rule::Judge(_) => ask(ASK),
-        Rule::Refuse { .. } => ask(REFUSE),
+        Rule::Record(_) | Rule::Judge(_) | Rule::Refuse { .. } => ASK,
         Rule::Absent => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
     })
 }
@@ -138,7 +129,7 @@ fn leaf(answer: Answer) -> Vec<sock_filter> {
         Answer::Requests => {
             let mut steps = vec![step(LOAD, SECOND)];
             for request in rules::REFUSED_REQUESTS {
-                steps.extend([branch(IF_EQUAL, request, 0, 1), step(RETURN, ask(REFUSE))]);
+                steps.extend([branch(IF_EQUAL, request, 0, 1), step(RETURN, ASK)]);
             }
             steps.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
             steps
@@ -186,17 +177,13 @@ mod tests {
     }
 
     fn expected(number: u32, args: [u64; 6]) -> u32 {
-        if number >= X32 {
-            return ask(REFUSE);
-        }
         if number == rules::IOCTL {
             let refused = rules::REFUSED_REQUESTS.contains(&(args[1] as u32));
-            return if refused { ask(REFUSE) } else { libc::SECCOMP_RET_ALLOW };
+            return if refused { ASK } else { libc::SECCOMP_RET_ALLOW };
         }
         match rule(u64::from(number)) {
             Rule::Allow => libc::SECCOMP_RET_ALLOW,
-            Rule::Record(_) | Rule::Judge(_) => ask(ASK),
-            Rule::Refuse { .. } => ask(REFUSE),
+            Rule::Record(_) | Rule::Judge(_) | Rule::Refuse { .. } => ASK,
             Rule::Absent => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
         }
     }
@@ -205,7 +192,7 @@ mod tests {
     fn every_number_gets_the_answer_of_its_rule_within_a_few_steps() {
         let program = Program::new();
         assert!(program.instructions().len() < 1024, "{program:?}");
-        for number in (0..2048).chain([X32 - 1, X32, X32 + 2, u32::MAX]) {
+        for number in (0..2048).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0002, u32::MAX]) {
             let (answer, taken) = run(&program, ARCH, number, [0; 6]);
             assert_eq!(answer, expected(number, [0; 6]), "{number}");
             assert!(taken <= 24, "{number} takes {taken} steps");
@@ -216,7 +203,7 @@ mod tests {
     fn a_foreign_architecture_is_killed_whatever_it_calls() {
         let program = Program::new();
         for arch in [0x4000_0003, 0xc000_00b7, 0, u32::MAX] {
-            for number in [0, 4, 11, 59, X32] {
+            for number in [0, 4, 11, 59, 0x4000_0000] {
                 assert_eq!(run(&program, arch, number, [0; 6]).0, libc::SECCOMP_RET_KILL_PROCESS);
             }
         }

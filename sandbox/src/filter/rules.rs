@@ -56,7 +56,7 @@ static REFUSED: [(&str, u32, i32); 51] = [
 ];
 
 /// Calls that are judged by their arguments and are not on the recorded list.
-static JUDGED: [(&str, u32); 1] = [("personality", 135)];
+static JUDGED: [(&str, u32); 2] = [("personality", 135), ("ioctl", IOCTL)];
 
 /// Calls that fail with ENOSYS without a word: a C library falls back on `clone`, whose flags stand in a register, where no
 /// other thread can change them after they were looked at.
@@ -69,7 +69,10 @@ pub(super) static REFUSED_REQUESTS: [u32; 3] = [0x5412, 0x541c, 0xaa00];
 /// The number of `ioctl`.
 pub(super) const IOCTL: u32 = 16;
 
-/// The highest number that a rule names.
+/// Call numbers from here on are those of x32, which shares its architecture with x86-64.
+pub(super) const X32: u64 = 0x4000_0000;
+
+/// One more than the highest number below those of x32 that a rule names.
 const NUMBERS: usize = 512;
 
 /// The rule for the call `number` of x86-64.
@@ -92,9 +95,10 @@ pub fn rule(number: u64) -> Rule {
         }
         rules
     });
+    if number >= X32 {
+        return Rule::Refuse { name: "x32", errno: libc::ENOSYS, recorded: None };
+    }
     match usize::try_from(number) {
-        // What is left to be judged of `ioctl` the filter has judged: only refused requests reach the tracer.
-        Ok(number) if number == IOCTL as usize => Rule::Refuse { name: "ioctl", errno: libc::EPERM, recorded: None },
         Ok(number) if number < NUMBERS => RULES[number],
         _ => Rule::Allow,
     }
@@ -118,6 +122,7 @@ pub fn refusal(number: u64, args: &[u64; 6]) -> Option<i32> {
         317 => args[0] == 1 && args[1] & (1 << 3) != 0,
         // personality: asking is free, changing how memory is laid out or what uname says is not.
         135 => !matches!(args[0] as u32, 0 | u32::MAX),
+        16 => REFUSED_REQUESTS.contains(&(args[1] as u32)),
         _ => false,
     };
     refused.then_some(libc::EPERM)
@@ -157,7 +162,8 @@ mod tests {
         numbers.dedup();
         assert_eq!(numbers.len(), count);
         assert!(numbers.iter().all(|number| (*number as usize) < NUMBERS));
-        assert_eq!(rule(1 << 40), Rule::Allow);
+        assert_eq!(rule(NUMBERS as u64), Rule::Allow);
+        assert!(matches!(rule(X32 | 2), Rule::Refuse { name: "x32", .. }));
     }
 
     #[test]
@@ -178,6 +184,9 @@ mod tests {
             (317, with(2, 8), false),
             (135, with(0xffff_ffff, 0), false),
             (135, with(0x0040_0000, 0), true),
+            (16, with(0, 0x5401), false),
+            (16, with(0, 0x5412), true),
+            (16, with(0, 0xffff_ffff_0000_5412), true),
             (0, with(u64::MAX, u64::MAX), false),
         ] {
             assert_eq!(refusal(number, &args).is_some(), refused, "{number} {args:x?}");

@@ -2,14 +2,11 @@
 
 use std::rc::Rc;
 
-use super::process::{Birth, Descriptor, Thread, resolve};
-use super::sidecar::Decoys;
+use super::process::{Birth, Descriptor, Thread};
 use super::text::{CallText, Outcome, descriptor, field, has, number, sample, string};
-use super::values::{entropy, lossy, path_said, plain, said_open, string_list};
+use super::values::{path_said, plain, said_open, string_list};
 use crate::event::flags;
-
-/// Bytes of written data whose entropy is measured.
-const SAMPLE_BYTES: usize = 512;
+use crate::sensor::{Decoys, SAMPLE_BYTES, entropy, lossy, resolve};
 
 /// The fields of an event that a call fills.
 #[derive(Debug, Default)]

@@ -23,12 +23,13 @@ use super::intake::Intake;
 use super::lines::{Lines, MAX_LINE_BYTES};
 use super::{IngestError, Options, QualityReport};
 use crate::calls::{is_recorded, kind_of};
+use crate::sensor::MAX_ARGS_BYTES;
 use crate::{Event, EventSink};
 use line::{Says, Stamp};
 use process::{Origin, Pending, Processes, Thread};
 use text::CallText;
 
-pub use sidecar::{Decoys, Description};
+pub use sidecar::Description;
 
 /// Lines read ahead to learn which of several calls created a thread.
 const MAX_AHEAD: usize = 4096;
@@ -131,9 +132,6 @@ pub fn read_strace_log<S: EventSink + ?Sized>(
     }
     log.finish(source.lines.ended())
 }
-
-/// Bytes of arguments that are kept.
-const MAX_ARGS_BYTES: usize = 1_024;
 
 /// The lines of a log, with some read ahead.
 struct Source<R> {

@@ -302,30 +302,6 @@ impl Thread {
     }
 }
 
-/// `path` seen from `folder`, without `.`, `..` and double slashes. A relative path stays one where the folder is unknown.
-pub(super) fn resolve(folder: Option<&str>, path: &str) -> String {
-    let base = if path.starts_with('/') { "" } else { folder.unwrap_or("") };
-    let rooted = path.starts_with('/') || base.starts_with('/');
-    if !rooted {
-        return path.to_owned();
-    }
-    let mut resolved = String::with_capacity(base.len() + path.len() + 1);
-    for part in base.split('/').chain(path.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => resolved.truncate(resolved.rfind('/').unwrap_or(0)),
-            part => {
-                resolved.push('/');
-                resolved.push_str(part);
-            }
-        }
-    }
-    if resolved.is_empty() {
-        resolved.push('/');
-    }
-    resolved
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,19 +328,5 @@ mod tests {
         assert_eq!(processes.pending_bytes, 20);
         assert!(processes.end(1).is_some());
         assert_eq!(processes.pending_bytes, 0);
-    }
-
-    #[test]
-    fn paths_are_resolved() {
-        for (folder, path, resolved) in [
-            (Some("/home/user"), "a/../b//./c", "/home/user/b/c"),
-            (Some("/home/user"), "/etc/../../x/", "/x"),
-            (Some("/"), "..", "/"),
-            (None, "a/b", "a/b"),
-            (Some("socket:[1]"), "a", "a"),
-            (None, "/a/./b", "/a/b"),
-        ] {
-            assert_eq!(resolve(folder, path), resolved);
-        }
     }
 }

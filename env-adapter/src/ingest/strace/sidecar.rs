@@ -1,6 +1,6 @@
 //! The description beside a log: what a log cannot say of itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::ingest::{IngestError, QualityReport};
+use crate::sensor::Decoys;
 use crate::{EpisodeAttributes, EpisodeId, Label};
 
 /// The longest description, in bytes.
@@ -26,13 +27,6 @@ pub struct Description {
     pub cwd: Option<String>,
     /// Paths that were planted. `None` where nothing is known of any.
     pub decoys: Option<Decoys>,
-}
-
-/// Planted paths, and prefixes of paths where a whole folder was planted.
-#[derive(Clone, Debug, Default)]
-pub struct Decoys {
-    paths: BTreeSet<String>,
-    folders: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -104,40 +98,5 @@ impl Description {
         description.cwd = sidecar.cwd;
         description.decoys = sidecar.decoys.map(Decoys::new);
         Ok(description)
-    }
-}
-
-impl Decoys {
-    /// Paths; one that ends in `/` stands for all below it.
-    pub fn new(decoys: impl IntoIterator<Item = String>) -> Self {
-        let (folders, paths) = decoys.into_iter().partition(|path| path.ends_with('/'));
-        Decoys { paths, folders }
-    }
-
-    /// Whether a path was planted.
-    pub fn contains(&self, path: &str) -> bool {
-        self.paths.contains(path)
-            || path.match_indices('/').any(|(slash, _)| self.folders.contains(&path[..=slash]))
-            || self.folders.contains(&format!("{path}/"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_stands_for_all_below_it() {
-        let decoys = Decoys::new(["/home/user/a.txt".to_owned(), "/home/user/Documents/".to_owned()]);
-        for (path, planted) in [
-            ("/home/user/a.txt", true),
-            ("/home/user/a.txt.bak", false),
-            ("/home/user/Documents/b/c.odt", true),
-            ("/home/user/Documents", true),
-            ("/home/user/Documents2/x", false),
-            ("Documents/b", false),
-        ] {
-            assert_eq!(decoys.contains(path), planted, "{path}");
-        }
     }
 }

@@ -1,9 +1,10 @@
 //! What calls on sockets say.
 
 use super::calls::Reading;
-use super::process::{Descriptor, resolve};
+use super::process::Descriptor;
 use super::text::{descriptor, field, has, number};
 use super::values::{Address, address, said_open};
+use crate::sensor::resolve;
 
 impl Reading<'_, '_> {
     pub(super) fn socket(&mut self) {

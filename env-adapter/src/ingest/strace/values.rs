@@ -4,11 +4,7 @@ use std::rc::Rc;
 
 use super::process::Descriptor;
 use super::text::{field, number, string, unescaped};
-
-/// Bytes as text.
-pub(super) fn lossy(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
+use crate::sensor::lossy;
 
 /// An argument as text: a string without its escapes, anything else as it stands.
 pub(super) fn plain(arg: &[u8]) -> String {
@@ -92,26 +88,4 @@ pub(super) fn address(arg: &[u8]) -> Option<Address> {
     let host = lossy(string(host?)?);
     let port = field(arg, "_port=htons(").and_then(number).and_then(|port| u16::try_from(port).ok());
     Some(Address::Peer((host, port)))
-}
-
-/// Shannon entropy in bits per byte, 0 to 8; none for no bytes.
-pub(super) fn entropy(bytes: &[u8]) -> Option<f32> {
-    if bytes.is_empty() {
-        return None;
-    }
-    let mut counts = [0u32; 256];
-    for byte in bytes {
-        counts[usize::from(*byte)] += 1;
-    }
-    let total = bytes.len() as f64;
-    let sum: f64 = counts
-        .iter()
-        .filter(|count| **count > 0)
-        .map(|count| {
-            let share = f64::from(*count) / total;
-            -share * libm::log2(share)
-        })
-        .sum();
-    // A single value gives a negative zero, which 0 makes positive.
-    Some((sum as f32).clamp(0.0, 8.0) + 0.0)
 }

@@ -1,0 +1,338 @@
+//! The tracer: one thread that sees every recorded call of a sample's tasks, and can hold any of them.
+//!
+//! A task stops when its filter asks about a call, and again when the call has returned. Whatever the call's arguments point to
+//! is read while the task is stopped and before the kernel reads it; fields that another task could change in between carry
+//! the mark `raced`. Events leave through a [`Sink`] on the tracer's thread: while the sink takes its time the sample waits,
+//! and no event is lost. Tasks are killed by the kernel when the thread that traces them ends, however it ends.
+//!
+//! ptrace ties a tree of tasks to the thread that seized it, so a [`Tracer`] stays on one thread; a [`Remote`] reaches it from
+//! any other.
+
+mod errands;
+mod fields;
+mod processes;
+mod run;
+mod sight;
+mod sockets;
+mod sweep;
+mod tree;
+mod words;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use bellwether_env_adapter::redact::Redactor;
+use bellwether_env_adapter::sensor::Decoys;
+use bellwether_env_adapter::{Event, EventBuf};
+
+use crate::edge::bell::{Bell, Clock};
+use crate::edge::ptrace;
+use sight::Peers;
+use tree::Tree;
+
+/// Takes the events of a sample, on the tracer's thread. While it does, the task of the event is stopped.
+pub trait Sink {
+    /// The next event.
+    fn event(&mut self, event: &Event<'_>) -> Flow;
+
+    /// Some time has passed, whether or not there was an event; in nanoseconds since the tracer began.
+    fn tick(&mut self, _now_ns: u64) -> Flow {
+        Flow::Go
+    }
+
+    /// A task that this sink held was held for as long as tasks may be, and goes on.
+    fn overdue(&mut self, _tid: u32) -> Flow {
+        Flow::Go
+    }
+
+    /// What this sink asked for has been done, or cannot be.
+    fn acted(&mut self, _act: Act, _proof: Proof) {}
+}
+
+/// Sends the events to another thread through a bounded queue: the sample waits while it is full. When nobody listens any
+/// more, the sample is killed.
+impl Sink for mpsc::SyncSender<EventBuf> {
+    fn event(&mut self, event: &Event<'_>) -> Flow {
+        match self.send(EventBuf::from(event)) {
+            Ok(()) => Flow::Go,
+            Err(_) => Flow::Act(Act::Kill),
+        }
+    }
+}
+
+/// What happens after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The task goes on.
+    Go,
+    /// The task stays stopped until [`Remote::release`], or as long as [`Options::hold`] says.
+    Hold,
+    /// This is done, then the task goes on.
+    Act(Act),
+}
+
+/// What can be done to a sample while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Events say this isolation level from now on.
+    Level(u8),
+    /// Descriptors and mappings through which files outside scratch can be written are taken from every task, all of them stopped,
+    /// until [`Options::seal`] succeeds.
+    NoWriters,
+    /// Processes can no longer be started; threads and programs can.
+    NoProcesses,
+    /// Every task is killed.
+    Kill,
+}
+
+/// What shows that something was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It holds from now on.
+    Done,
+    /// Writers remain after two sweeps.
+    Busy,
+}
+
+/// Closes what the sample may write to, from outside; false while somebody can still write there.
+pub type Seal = Box<dyn FnMut() -> io::Result<bool>>;
+
+/// How a sample is traced.
+pub struct Options {
+    /// Stage of the episode, 1 or 2.
+    pub stage: u8,
+    /// The path that stands for the sample in its first event, which runs it from a sealed file without a name.
+    pub program: Option<String>,
+    /// Paths that were planted.
+    pub decoys: Option<Decoys>,
+    /// Replaces personal values in every text.
+    pub redactor: Option<Redactor>,
+    /// How long a task is held at most.
+    pub hold: Duration,
+    /// How often [`Sink::tick`] is called at least.
+    pub tick: Duration,
+    /// Folders, as the sample sees them, below which files stay writable.
+    pub scratch: Vec<String>,
+    /// What closes the rest.
+    pub seal: Option<Seal>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            stage: 1,
+            program: None,
+            decoys: None,
+            redactor: Some(Redactor::default()),
+            hold: Duration::from_millis(5),
+            tick: Duration::from_millis(10),
+            scratch: Vec::new(),
+            seal: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("stage", &self.stage)
+            .field("program", &self.program)
+            .field("hold", &self.hold)
+            .field("tick", &self.tick)
+            .field("scratch", &self.scratch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this exit code.
+    Exited(i32),
+    /// By this signal. `SIGSYS` also ends a process that called the kernel for a foreign architecture.
+    Killed(i32),
+}
+
+/// Bytes and calls of reading and writing, recorded or not, as the kernel counts them for processes that exited by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that were asked for.
+    pub read_bytes: u64,
+    /// Bytes that were handed over.
+    pub written_bytes: u64,
+    /// Calls that read.
+    pub reads: u64,
+    /// Calls that wrote.
+    pub writes: u64,
+}
+
+/// What a traced sample did in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Events that were handed to the sink.
+    pub events: u64,
+    /// Events among them that were denied.
+    pub denied: u64,
+    /// Calls that were refused and are not on the recorded list, by name.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// How the first process ended.
+    pub first: Option<End>,
+    /// How many processes ended each way.
+    pub ends: BTreeMap<String, u64>,
+    /// Most tasks that lived at once.
+    pub most_tasks: usize,
+    /// Reading and writing of processes that exited.
+    pub traffic: Traffic,
+}
+
+/// Why a sample cannot be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum TracerError {
+    /// The kernel lets us not trace the process.
+    #[error("process {pid} cannot be traced ({cause}): run as root or as the owner of the sandbox's user namespace")]
+    Seize {
+        /// The process.
+        pid: u32,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// The process waits at its gate, and the gate does not open.
+    #[error("the sample's gate does not open ({0}): the process behind it is gone")]
+    Gate(io::Error),
+    /// Nothing can wake the tracer's thread.
+    #[error("no signal or timer for the tracer's thread ({0}): raise the limit on pending signals (ulimit -i)")]
+    Bell(io::Error),
+    /// The wait for tasks failed.
+    #[error("waiting for the sample's tasks failed: {0}")]
+    Wait(io::Error),
+}
+
+/// Traces one sample. It stays on the thread that made it, which has no children of its own.
+pub struct Tracer {
+    options: Options,
+    tree: Tree,
+    peers: Peers,
+    summary: Summary,
+    began: Instant,
+    last_ns: u64,
+    seq: u64,
+    level: u8,
+    no_processes: bool,
+    killing: bool,
+    /// Tasks stay where they stop.
+    parking: bool,
+    /// Some process wrote another's memory.
+    foreign_writes: bool,
+    /// Tasks that the sink holds, and until when at most.
+    held: VecDeque<(u32, u64)>,
+    /// Rings often while tasks are held.
+    holding: Option<Clock>,
+    /// What the sink asked for while something was being done to all tasks.
+    later: VecDeque<Act>,
+    errands: Arc<Errands>,
+    bell: Bell,
+    first: u32,
+    program_seen: bool,
+    ticked_ns: u64,
+    texts: [String; 4],
+    _one_thread: PhantomData<*const ()>,
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracer").field("first", &self.first).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What other threads want of a tracer.
+#[derive(Debug, Default)]
+struct Errands {
+    waiting: AtomicBool,
+    queue: Mutex<VecDeque<Errand>>,
+}
+
+#[derive(Debug)]
+enum Errand {
+    Act(Act, mpsc::Sender<Proof>),
+    Release(u32),
+}
+
+/// Reaches a tracer from another thread.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    errands: Arc<Errands>,
+    bell: Bell,
+}
+
+impl Remote {
+    /// Asks for something to be done; the receiver gets what shows that it was, or hangs up when the sample has ended first.
+    pub fn act(&self, act: Act) -> mpsc::Receiver<Proof> {
+        let (sender, receiver) = mpsc::channel();
+        self.send(Errand::Act(act, sender));
+        receiver
+    }
+
+    /// Lets a held task go on. A task that is not held is left alone.
+    pub fn release(&self, tid: u32) {
+        self.send(Errand::Release(tid));
+    }
+
+    fn send(&self, errand: Errand) {
+        self.errands.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(errand);
+        self.errands.waiting.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+}
+
+impl Tracer {
+    /// Begins to trace the process `pid`, which waits for one byte at its gate, then opens the gate. What the process does from
+    /// its first program on is recorded.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the process is gone.
+    pub fn attach(pid: u32, gate: OwnedFd, options: Options) -> Result<Tracer, TracerError> {
+        let bell = Bell::here().map_err(TracerError::Bell)?;
+        ptrace::seize(pid).map_err(|cause| TracerError::Seize { pid, cause })?;
+        let tracer = Tracer {
+            options,
+            tree: Tree::of(pid),
+            peers: Peers::default(),
+            summary: Summary::default(),
+            began: Instant::now(),
+            last_ns: 0,
+            seq: 0,
+            level: 0,
+            no_processes: false,
+            killing: false,
+            parking: false,
+            foreign_writes: false,
+            held: VecDeque::new(),
+            holding: None,
+            later: VecDeque::new(),
+            errands: Arc::default(),
+            bell,
+            first: pid,
+            program_seen: false,
+            ticked_ns: 0,
+            texts: Default::default(),
+            _one_thread: PhantomData,
+        };
+        io::Write::write_all(&mut std::fs::File::from(gate), b"g").map_err(TracerError::Gate)?;
+        Ok(tracer)
+    }
+
+    /// What reaches this tracer from other threads.
+    pub fn remote(&self) -> Remote {
+        Remote { errands: Arc::clone(&self.errands), bell: self.bell }
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}

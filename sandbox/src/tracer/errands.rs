@@ -11,7 +11,7 @@ use crate::edge::ptrace::{self, Go};
 /// How often the clock rings while tasks are held.
 const HOLDING_TICK: Duration = Duration::from_millis(1);
 /// How long a task may wait for its maker's event before the kernel is asked about it.
-const ORPHAN_NS: u64 = 50_000_000;
+const ORPHAN_NS: u64 = 500_000_000;
 
 impl Tracer {
     /// Does what other threads want and what the time has come for.

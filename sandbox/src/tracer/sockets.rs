@@ -1,5 +1,7 @@
 //! What calls on sockets say, and what is written.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bellwether_env_adapter::sensor::{SAMPLE_BYTES, entropy, lossy, resolve};
@@ -16,6 +18,9 @@ const MAX_MESSAGES: i64 = 1024;
 const MESSAGE: u64 = 64;
 /// The longest socket address, in bytes.
 const MAX_ADDRESS: usize = 128;
+
+/// Bytes of a table of connections that are read.
+const MAX_TABLE: u64 = 1 << 20;
 
 /// What a socket address names.
 #[derive(Debug, PartialEq)]
@@ -83,6 +88,9 @@ impl Reading<'_, '_> {
                     self.address(self.args[1], length);
                 }
                 if let Some(socket) = self.returned_socket(ok) {
+                    if self.fields.peer.is_none() {
+                        self.fields.peer = connected_to(self.sight.tid, socket);
+                    }
                     self.sight.peers.set(socket, self.fields.peer.clone());
                 }
             }
@@ -199,6 +207,38 @@ impl Reading<'_, '_> {
     }
 }
 
+/// The peer of a connected socket, from the kernel's tables: whoever accepts need not ask for it.
+fn connected_to(tid: u32, socket: u64) -> Option<Peer> {
+    ["tcp", "tcp6"].into_iter().find_map(|table| {
+        let mut text = String::new();
+        let file = File::open(format!("/proc/{tid}/net/{table}")).ok()?;
+        file.take(MAX_TABLE).read_to_string(&mut text).ok()?;
+        text.lines().skip(1).find_map(|line| {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            (words.get(9)?.parse() == Ok(socket)).then(|| endpoint(words[2])).flatten()
+        })
+    })
+}
+
+/// An endpoint as the kernel's tables show it: 32-bit words of the host's order in hexadecimal, a colon, the port.
+fn endpoint(text: &str) -> Option<Peer> {
+    let (host, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| Some(u32::from_str_radix(host.get(8 * at..8 * at + 8)?, 16).ok()?.to_ne_bytes());
+    let host = match host.len() {
+        8 => Ipv4Addr::from(word(0)?).to_string(),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, four) in bytes.chunks_exact_mut(4).enumerate() {
+                four.copy_from_slice(&word(at)?);
+            }
+            Ipv6Addr::from(bytes).to_string()
+        }
+        _ => return None,
+    };
+    Some((host, Some(port)))
+}
+
 /// The address in the bytes of a `struct sockaddr`.
 fn address(bytes: &[u8]) -> Option<Address> {
     let family = u16::from_le_bytes(bytes.get(..2)?.try_into().ok()?);
@@ -228,6 +268,19 @@ fn address(bytes: &[u8]) -> Option<Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn endpoints_of_the_kernels_tables_are_read() {
+        for (text, host, port) in [
+            ("0100007F:9F49", "127.0.0.1", 40777),
+            ("00000000000000000000000001000000:0050", "::1", 80),
+            ("0000000000000000FFFF00000100007F:0050", "::ffff:127.0.0.1", 80),
+        ] {
+            assert_eq!(endpoint(text), Some((host.to_owned(), Some(port))));
+        }
+        assert_eq!(endpoint("0100:9F49"), None);
+        assert_eq!(endpoint("0100007F"), None);
+    }
 
     #[test]
     fn socket_addresses_are_read() {

@@ -140,14 +140,14 @@ impl Tracer {
                 let mut skip = again;
                 skip.orig_rax = u64::MAX;
                 ptrace::set_registers(tid, &skip).ok()?;
-                caller.to_return()?;
+                caller.finish_call()?;
                 caller.saved = again;
                 caller.saved.rip = again.rip.wrapping_sub(2);
                 caller.saved.rax = again.orig_rax;
                 caller.saved.orig_rax = u64::MAX;
             }
             (Stop::Within, _) => {
-                caller.to_return()?;
+                caller.finish_call()?;
                 caller.saved = ptrace::registers(tid).ok()?;
             }
             (Stop::Outside, parked) => {
@@ -229,12 +229,12 @@ impl Caller {
         registers.orig_rax = u64::MAX;
         [registers.rdi, registers.rsi, registers.rdx, registers.r10] = args;
         ptrace::set_registers(self.tid, &registers).ok()?;
-        self.to_return()?;
+        self.finish_call()?;
         Some(ptrace::registers(self.tid).ok()?.rax as i64)
     }
 
     /// Runs to the end of the call that the task is in or about to make.
-    fn to_return(&mut self) -> Option<()> {
+    fn finish_call(&mut self) -> Option<()> {
         let until = Instant::now() + CALL;
         ptrace::go(self.tid, Go::ToCall(0)).ok()?;
         while Instant::now() < until {

@@ -167,7 +167,8 @@ impl Tree {
 
     /// The maker of `child` is known; true if the child waits, stopped.
     pub(super) fn born(&mut self, maker: u32, birth: Birth, child: u32) -> bool {
-        if self.gone_unborn.remove(&child).is_some() {
+        // Its end, or its being adopted, may have come first.
+        if self.gone_unborn.remove(&child).is_some() || self.tasks.contains_key(&child) {
             return false;
         }
         let mut task = Task::new(child, None);
@@ -267,6 +268,10 @@ mod tests {
         assert_eq!(tree.adopt(500, |_| Some((5, 1))), [5]);
         assert_eq!(tree.get(5).map(|task| (task.process, task.parent)), Some((5, Some(1))));
         assert!(tree.get(6).is_none() && !tree.is_empty());
+        // What is known of a task stays when its maker speaks after all.
+        tree.get(5).unwrap().parked = Some(Go::Listen);
+        assert!(!tree.born(1, FORK, 5));
+        assert_eq!(tree.get(5).unwrap().parked, Some(Go::Listen));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bellwether_env_adapter::{Event, EventBuf};
-use bellwether_sandbox::tracer::{End, Flow, Options, Summary, Tracer};
+use bellwether_sandbox::tracer::{End, Flow, Options, Summary};
 use launch::{Kept, command, compile, lives, start, trace};
 
 /// What came of an attempt.
@@ -211,7 +211,7 @@ fn supervisor() {
         }
         Flow::Go
     });
-    Tracer::attach(held.pid, held.gate, Options::default()).unwrap().run(&mut kept).unwrap();
+    held.attach(Options::default()).run(&mut kept).unwrap();
 }
 
 #[test]

@@ -22,7 +22,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -213,7 +212,8 @@ pub enum TracerError {
     Wait(io::Error),
 }
 
-/// Traces one sample. It stays on the thread that made it, which has no children of its own.
+/// Traces one sample. It stays on the thread that made it, which should have no children of its own, such as the init of a cage
+/// that it started: their ends would be taken in with those of the sample's tasks.
 pub struct Tracer {
     options: Options,
     tree: Tree,
@@ -291,12 +291,12 @@ impl Remote {
 }
 
 impl Tracer {
-    /// Begins to trace the process `pid`, which waits for one byte at its gate, then opens the gate. What the process does from
-    /// its first program on is recorded.
+    /// Begins to trace the process `pid`, which waits at its gate, then opens the gate ([`crate::cage::Gate::open`]). What the
+    /// process does from its first program on is recorded.
     ///
     /// # Errors
     /// The kernel refuses, or the process is gone.
-    pub fn attach(pid: u32, gate: OwnedFd, options: Options) -> Result<Tracer, TracerError> {
+    pub fn attach(pid: u32, open: impl FnOnce() -> io::Result<()>, options: Options) -> Result<Tracer, TracerError> {
         let bell = Bell::here().map_err(TracerError::Bell)?;
         ptrace::seize(pid).map_err(|cause| TracerError::Seize { pid, cause })?;
         let tracer = Tracer {
@@ -323,7 +323,7 @@ impl Tracer {
             texts: Default::default(),
             _one_thread: PhantomData,
         };
-        io::Write::write_all(&mut std::fs::File::from(gate), b"g").map_err(TracerError::Gate)?;
+        open().map_err(TracerError::Gate)?;
         Ok(tracer)
     }
 

@@ -4,8 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is part of tests")]
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, PipeWriter, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,7 +31,14 @@ pub fn compile(folder: &Path, name: &str) -> PathBuf {
 /// A process that waits at its gate.
 pub struct Held {
     pub pid: u32,
-    pub gate: OwnedFd,
+    gate: PipeWriter,
+}
+
+impl Held {
+    /// Begins to trace it.
+    pub fn attach(self, options: Options) -> Tracer {
+        Tracer::attach(self.pid, || (&self.gate).write_all(b"g"), options).unwrap()
+    }
 }
 
 /// Starts a command as far as its gate; behind it, it loads the filter and runs the program.
@@ -61,7 +67,7 @@ pub fn start(mut command: Command) -> Held {
     thread::spawn(move || drop(command.spawn()));
     let mut pid = [0; 4];
     pid_reader.read_exact(&mut pid).unwrap();
-    Held { pid: u32::from_ne_bytes(pid), gate: OwnedFd::from(gate) }
+    Held { pid: u32::from_ne_bytes(pid), gate }
 }
 
 /// A command whose output goes to a file.
@@ -115,17 +121,11 @@ impl<F: FnMut(&Event<'_>) -> Flow> Sink for Kept<F> {
 
 /// Traces a command to its end.
 pub fn trace(command: Command, options: Options, sink: &mut impl Sink) -> Summary {
-    let held = start(command);
-    Tracer::attach(held.pid, held.gate, options).unwrap().run(sink).unwrap()
+    start(command).attach(options).run(sink).unwrap()
 }
 
 /// Whether a process lives: it is there and no zombie.
 pub fn lives(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])))
-}
-
-/// The descriptor number of a file, for messages.
-pub fn number(file: &impl AsRawFd) -> i32 {
-    file.as_raw_fd()
 }

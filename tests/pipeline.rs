@@ -100,6 +100,7 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
     std::fs::write(&metrics, whole).unwrap();
     let release = ["release", "--json", "--registry", "quickstart/releases"];
     let models = bellwether(at, &[&release[..], &["list"]].concat()).expect(0).json();
+    keeps_schema("release-list.schema.json", &models);
     assert_eq!((models[0]["version"].as_str(), models[0]["names"][0].as_str()), (Some(version), Some("champion")));
     assert_eq!(bellwether(at, &[&release[..], &["verify"]].concat()).expect(0).json(), Value::Array(Vec::new()));
 
@@ -119,6 +120,7 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
     // What was exported is the release that the registry has already.
     let promote = ["promote", "model", "--name", "exported", "--max-fpr", "1", "--min-tpr", "0"];
     let promoted = bellwether(at, &[&release[..], &promote].concat()).expect(0).json();
+    keeps_schema("release-promote.schema.json", &promoted);
     assert_eq!((&promoted["moved"]["to"], &promoted["gates"]["version"]), (&1.into(), &version.into()));
 
     // Playing the loaded model gives what its training reported.
@@ -148,7 +150,9 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&released, bytes).unwrap();
-    bellwether(at, &[&release[..], &["verify"]].concat()).expect(2);
+    let problems = bellwether(at, &[&release[..], &["verify"]].concat()).expect(2).json();
+    keeps_schema("release-verify.schema.json", &problems);
+    assert!(!problems.as_array().unwrap().is_empty());
     bellwether(at, &["decide", "--model", "quickstart/releases/versions/000001"]).complains(1, &["refused"]);
 }
 
@@ -228,6 +232,7 @@ fn a_gate_that_is_not_met_ends_with_2_and_moves_no_name() {
     assert_eq!(files(&gates).len(), 1);
     let refused = bellwether(at, &[&release[..], &["promote", "1", "--min-tpr", "1.1", "--json"]].concat());
     let refused = refused.complains(2, &["champion stays"]).json();
+    keeps_schema("release-promote.schema.json", &refused);
     assert_eq!((&refused["moved"], &refused["gates"]["checks"][4]["passed"]), (&Value::Null, &false.into()));
     assert_eq!(files(&gates).len(), 2);
     // Without a model under the name there is nothing to go back to.

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use program::{bellwether, bellwether_in, command};
+use program::{bellwether, bellwether_in, command, keeps_schema};
 
 fn model() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/quickstart").to_str().unwrap().to_owned()
@@ -39,6 +39,7 @@ impl Served {
             served.0.stderr.as_mut().unwrap().read_to_string(&mut complaint).unwrap();
             panic!("{error} in {line:?}: {complaint}")
         });
+        keeps_schema("serve-listening.schema.json", &told);
         (served, told)
     }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use program::bellwether;
+use program::{bellwether, keeps_schema};
 
 /// The released model that ships with the source.
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/quickstart");
@@ -17,6 +17,7 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/quickstart");
 fn keys(at: &Path) -> [String; 2] {
     let made = ["old", "new"].map(|name| {
         let made = bellwether(at, &["keys", "--json", "generate", "--out", name]).expect(0).json();
+        keeps_schema("keys-generate.schema.json", &made);
         made["key_id"].as_str().unwrap().to_owned()
     });
     fs::create_dir(at.join("trusted")).unwrap();
@@ -36,6 +37,7 @@ fn a_release_is_signed_at_its_promotion_and_verified_by_those_who_trust_the_key(
     bellwether(at, &verify).expect(0);
     // A new key takes over: trusted first, then used, and then the old one is let go.
     let signed = bellwether(at, &["release", "--json", "sign", "champion", "--key", "new"]).expect(0).json();
+    keeps_schema("release-sign.schema.json", &signed);
     assert_eq!((&signed["number"], &signed["key_id"]), (&1.into(), &new.as_str().into()));
     let refused = bellwether(at, &verify).expect(2);
     assert!(refused.stdout.contains("not trusted"), "{}", refused.stdout);
@@ -60,6 +62,7 @@ fn keys_are_shown_by_name_and_public_half_alone() {
         let shown = bellwether(at, &["keys", "show", path]).expect(0);
         assert!(shown.stdout.contains(&old) && !shown.stdout.contains(secret), "{}", shown.stdout);
         let json = bellwether(at, &["keys", "--json", "show", path]).expect(0).json();
+        keeps_schema("keys-show.schema.json", &json);
         assert_eq!(json[0]["key_id"], old.as_str());
         assert_eq!(json[0]["public_key"], fs::read_to_string(at.join("old.pub")).unwrap());
     }

@@ -14,7 +14,10 @@ use crate::Sha256;
 /// models never share one, and a manifest that was changed no longer fits its version. The order of releases is a number
 /// that a registry hands out and is not part of the model.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ModelVersion([u8; 8]);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transparent))]
+pub struct ModelVersion(
+    #[cfg_attr(feature = "schema", schemars(with = "String", regex(pattern = "^[0-9a-f]{16}$")))] [u8; 8],
+);
 
 /// A text that is no model version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

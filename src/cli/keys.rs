@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bellwether_artifact::keys::{KeyId, PrivateKey, PublicKey, TrustedKeys};
 use clap::Subcommand;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Failure, Output};
@@ -32,8 +33,8 @@ enum Verb {
 }
 
 /// A public key, as JSON.
-#[derive(Serialize)]
-struct Shown {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Shown {
     /// SHA-256 of the public key: what a signature names its key by.
     key_id: KeyId,
     /// The public key in PEM.
@@ -41,9 +42,12 @@ struct Shown {
 }
 
 /// What `keys generate` reports as JSON.
-#[derive(Serialize)]
-struct Generated {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "KeysGenerate")]
+pub(crate) struct Generated {
+    /// Where the private key was written.
     private_file: PathBuf,
+    /// Where the public key was written.
     public_file: PathBuf,
     #[serde(flatten)]
     key: Shown,

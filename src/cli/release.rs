@@ -9,6 +9,7 @@ use bellwether_artifact::keys::{KeyId, TrustedKeys};
 use bellwether_inference::watch::{self, VersionPolicy, WatchOptions};
 use bellwether_registry::{GateReport, ModelRegistry, Move, Published, RegistryError, RegistryProblem};
 use clap::Subcommand;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Failure, Output, build, gates, keys, model};
@@ -64,16 +65,21 @@ enum Verb {
 }
 
 /// What `release sign` reports as JSON.
-#[derive(Serialize)]
-struct Signed {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "ReleaseSign")]
+pub(crate) struct Signed {
+    /// The model's number in the registry.
     number: u32,
+    /// Its version.
     version: ModelVersion,
+    /// The key that signed it.
     key_id: KeyId,
 }
 
 /// What `release promote` reports as JSON.
-#[derive(Serialize)]
-struct Promotion {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "ReleasePromote")]
+pub(crate) struct Promotion {
     /// What the model was checked for; kept in the registry either way.
     gates: GateReport,
     /// The move of the name; null where a gate was not met.

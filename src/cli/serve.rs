@@ -13,6 +13,7 @@ use bellwether_inference::watch::{
     self, FolderSource, Source, SourceError, VersionPolicy, Wanted, WatchOptions, Watcher,
 };
 use bellwether_registry::ModelRegistry;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -64,16 +65,32 @@ pub(crate) struct Arguments {
 }
 
 /// What `serve` reports when it listens.
-#[derive(Serialize)]
-struct Listening<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "ServeListening")]
+pub(crate) struct Listening<'a> {
     /// Where, with the ports that were found.
-    endpoints: &'a Endpoints,
+    endpoints: Addresses<'a>,
     /// What clients call the model.
     model_name: &'a str,
     /// Version of the model that is served.
     model_version: String,
     /// Its number in the registry.
     model_number: Option<u32>,
+}
+
+/// Where a server listens; null where it does not.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Addresses<'a> {
+    /// gRPC over TCP: an address and a port.
+    grpc: Option<SocketAddr>,
+    /// gRPC over a Unix socket: its path.
+    unix: Option<&'a Path>,
+    /// HTTP: an address and a port.
+    http: Option<SocketAddr>,
+    /// Admin calls over TCP: an address and a port.
+    admin: Option<SocketAddr>,
+    /// Admin calls over a Unix socket: its path.
+    admin_unix: Option<&'a Path>,
 }
 
 impl Arguments {
@@ -92,13 +109,13 @@ impl Arguments {
         let watcher = Watcher::start(policy.clone(), source, options)?;
         let server = Server::start(config, policy, &name, Some(watcher))?;
         let listening = Listening {
-            endpoints: server.endpoints(),
+            endpoints: Addresses::of(server.endpoints()),
             model_name: &name,
             model_version: champion.version.to_string(),
             model_number: champion.number,
         };
-        tracing::info!(endpoints = ?listening.endpoints, model_version = listening.model_version, "listening");
-        output.line(&listening, || describe(&listening))?;
+        tracing::info!(endpoints = ?server.endpoints(), model_version = listening.model_version, "listening");
+        output.line(&listening, || listening.describe())?;
         stop.wait();
         let left = server.drain(|left| {
             output.say(format_args!("draining: {} requests, {} connections", left.in_flight, left.connections));
@@ -164,6 +181,32 @@ impl Arguments {
     }
 }
 
+impl Addresses<'_> {
+    fn of(endpoints: &Endpoints) -> Addresses<'_> {
+        let Endpoints { grpc, unix, http, admin, admin_unix } = endpoints;
+        let [grpc, http, admin] = [*grpc, *http, *admin];
+        Addresses { grpc, unix: unix.as_deref(), http, admin, admin_unix: admin_unix.as_deref() }
+    }
+}
+
+impl Listening<'_> {
+    fn describe(&self) -> String {
+        let Listening { endpoints, model_name, model_version, .. } = self;
+        let Addresses { grpc, unix, http, admin, admin_unix } = endpoints;
+        let address = |what: &str, address: &Option<SocketAddr>| address.map(|address| format!("{what} on {address}"));
+        let socket = |what: &str, path: &Option<&Path>| path.map(|path| format!("{what} on {}", path.display()));
+        let all = [
+            address("gRPC", grpc),
+            socket("gRPC", unix),
+            address("HTTP", http),
+            address("admin calls", admin),
+            socket("admin calls", admin_unix),
+        ];
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        format!("serving {model_name} ({model_version}): {}", all.join(", "))
+    }
+}
+
 /// A registry or a folder.
 struct AnySource(Box<dyn Source>);
 
@@ -211,20 +254,4 @@ impl Stop {
 fn text(path: &Path) -> anyhow::Result<String> {
     let text = path.to_str().with_context(|| format!("{} is no UTF-8", path.display()))?;
     Ok(text.to_owned())
-}
-
-fn describe(listening: &Listening<'_>) -> String {
-    let Listening { endpoints, model_name, model_version, .. } = listening;
-    let Endpoints { grpc, unix, http, admin, admin_unix } = endpoints;
-    let address = |what: &str, address: &Option<SocketAddr>| address.map(|address| format!("{what} on {address}"));
-    let socket = |what: &str, path: &Option<PathBuf>| path.as_ref().map(|path| format!("{what} on {}", path.display()));
-    let all = [
-        address("gRPC", grpc),
-        socket("gRPC", unix),
-        address("HTTP", http),
-        address("admin calls", admin),
-        socket("admin calls", admin_unix),
-    ];
-    let all: Vec<String> = all.into_iter().flatten().collect();
-    format!("serving {model_name} ({model_version}): {}", all.join(", "))
 }

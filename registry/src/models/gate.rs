@@ -11,6 +11,7 @@ use crate::RegistryError;
 
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Check {
     /// What was checked: `golden_vectors`, `tpr@fpr=0.05`.
@@ -27,6 +28,7 @@ pub struct Check {
 
 /// The outcome of all checks of one model, bound to it by its hashes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GateReport {
     /// SHA-256 of the network that was checked.

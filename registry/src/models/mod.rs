@@ -43,6 +43,7 @@ pub struct ModelRegistry {
 
 /// The content of a version's `record.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VersionRecord {
     /// The number, from 1, in the order of publication.
@@ -61,6 +62,7 @@ pub struct VersionRecord {
 
 /// A version and the names that stand on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Published {
     /// Its record.
     #[serde(flatten)]
@@ -71,6 +73,7 @@ pub struct Published {
 
 /// Something in the registry that is not as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RegistryProblem {
     /// The version's number; null where it is about the registry as a whole.
     pub number: Option<u32>,

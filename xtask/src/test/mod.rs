@@ -33,6 +33,8 @@ enum Stage {
     Tidy,
     /// Licences, sources and bans of the dependencies, by `cargo deny`; what needs a network is left out.
     Dependencies,
+    /// The policy runtime with none of its features, and with each of them alone.
+    Features,
     /// Unit, property and whole-system tests.
     Tests,
     /// Examples in the documentation.

@@ -36,6 +36,7 @@ pub(super) fn run(stage: Stage, workspace: &Workspace, findings: &mut Findings) 
         ])),
         Stage::Tidy => tidy::run(&tidy::Args::default()).map(|()| Outcome::Passed),
         Stage::Dependencies => dependencies(),
+        Stage::Features => features(),
         Stage::Tests => tests(workspace, findings),
         Stage::Doctests => succeed(cargo().arg("test").args(WHOLE).args(["--doc", "--locked"])),
         Stage::Docs => {
@@ -84,7 +85,33 @@ fn dependencies() -> anyhow::Result<Outcome> {
     if !has("deny") {
         return Ok(Outcome::Skipped("there is no cargo-deny: `cargo install cargo-deny --locked`".into()));
     }
-    succeed(cargo().args(["deny", "--offline", "--log-level", "error", "check", "bans", "licenses", "sources"]))
+    // Every member: on its own it looks at the root package alone. The fuzzers are a workspace of their own.
+    for arguments in [&["--workspace"][..], &["--manifest-path", "fuzz/Cargo.toml", "--config", "deny.toml"]] {
+        let mut check = cargo();
+        check.arg("deny").args(arguments).args(["--offline", "--log-level", "error"]);
+        match succeed(check.args(["check", "bans", "licenses", "sources"]))? {
+            Outcome::Passed => {}
+            other => return Ok(other),
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Each feature of the policy runtime, which other stages only have together.
+const ALONE: [&str; 6] = ["", "ffi", "ort", "otel", "serve", "watch"];
+
+/// Embedders take one feature and leave the others: each must compile on its own.
+fn features() -> anyhow::Result<Outcome> {
+    for feature in ALONE {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--profile", "ci", "--locked", "--package", "bellwether-inference"]);
+        clippy.args(["--no-default-features", "--features", feature, "--", "-D", "warnings"]);
+        match succeed(&mut clippy)? {
+            Outcome::Passed => {}
+            other => return Ok(other),
+        }
+    }
+    Ok(Outcome::Passed)
 }
 
 fn tests(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
@@ -127,13 +154,22 @@ fn peers(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outco
             "peers: ONNX Runtime, which is neither in target/venv nor named by ORT_DYLIB_PATH; tract alone ran".into(),
         ),
     }
-    for command in [&mut command, &mut onnx_runtime(library.as_deref())] {
+    for command in [&mut lints_of_peers(), &mut command, &mut onnx_runtime(library.as_deref())] {
         match succeed(command)? {
             Outcome::Passed => {}
             other => return Ok(other),
         }
     }
     parity_of_a_trained_model(library.as_deref(), findings)
+}
+
+/// `clippy` over what only a build with the peers has.
+fn lints_of_peers() -> Command {
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--profile", "ci", "--all-targets", "--locked"]);
+    clippy.args(["--package", "bellwether", "--package", "bellwether-inference", "--package", "bellwether-peers"]);
+    clippy.args(["--features", "bellwether/ort,bellwether-peers/ort,bellwether-peers/tract", "--", "-D", "warnings"]);
+    clippy
 }
 
 /// The tests of the policy runtime and of the program with ONNX Runtime, which is in no build by default.
@@ -222,15 +258,14 @@ fn check_server(workspace: &Workspace, python: &python::Environment, trained: &P
     if let failed @ Outcome::Failed(_) = succeed(&mut build)? {
         return Ok(failed);
     }
-    let mut check = Command::new(python.interpreter());
-    let program = workspace.target.join("ci/bellwether");
-    check.arg(workspace.root.join("peers/check_serve.py")).arg(&program);
-    if let failed @ Outcome::Failed(_) = succeed(check.args(trained.parent()))? {
-        return Ok(failed);
+    for clients in ["peers/check_serve.py", "peers/check_http.py", "peers/check_reflection.py"] {
+        let mut check = Command::new(python.interpreter());
+        check.arg(workspace.root.join(clients)).arg(workspace.target.join("ci/bellwether"));
+        if let failed @ Outcome::Failed(_) = succeed(check.args(trained.parent()))? {
+            return Ok(failed);
+        }
     }
-    let mut check = Command::new(python.interpreter());
-    check.arg(workspace.root.join("peers/check_http.py")).arg(program);
-    succeed(check.args(trained.parent()))
+    Ok(Outcome::Passed)
 }
 
 /// Episodes of the pole on the cart, and their seed: half of them long, half of them random.

@@ -1,15 +1,18 @@
 //! A decision over gRPC beside an echo of the same messages, over a Unix socket and over TCP.
 //!
 //! ```text
-//! cargo bench -p bellwether-inference --features serve --bench serve
+//! cargo bench -p bellwether-inference --features serve --bench serve -- [ROUNDS [ROUND_MS]]
 //! ```
+//! `cargo xtask bench-peers --only service` makes a table of what it reports.
 //!
 //! Both servers answer on one thread of the first processor, the clients ask from one thread of the second. Ours decides with the
 //! model that ships, the echo is `tonic` with its defaults and an answer that was made before. The two are asked in turn, round
-//! after round, so that whatever else the machine does falls on both. Given are the medians over the rounds of a round's
-//! p50, p99 and requests per second, and the ratio of ours to the echo.
+//! after round, so that whatever else the machine does falls on both. Reported, as JSON, are the medians over the rounds of a
+//! round's p50, p99 and requests per second, and the ratios of ours to the echo: of those medians, and the least and the largest of
+//! a round.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program of measurements ends where something is wrong")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -25,14 +28,13 @@ use bellwether_inference::serve::proto::policy::{
 use bellwether_inference::serve::{ServeConfig, Server};
 use bellwether_inference::{Isa, Policy, load_release};
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
-const ROUNDS: usize = 11;
-const ROUND: Duration = Duration::from_millis(250);
 const CONCURRENCY: [usize; 3] = [1, 8, 64];
 /// Requests that share a connection.
 const PER_CONNECTION: usize = 16;
@@ -65,10 +67,21 @@ struct Round {
     per_second: f64,
 }
 
+/// A value of a round.
+type ValueOf = fn(&Round) -> f64;
+
+/// What is told of rounds.
+const VALUES: [(&str, ValueOf); 3] =
+    [("p50_us", |round| round.p50_us), ("p99_us", |round| round.p99_us), ("per_second", |round| round.per_second)];
+
 fn main() {
+    // Cargo adds `--bench`.
+    let mut numbers =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").map(|text| text.parse().unwrap());
+    let (rounds, round_ms) = (numbers.next().unwrap_or(11), numbers.next().unwrap_or(250));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("serve.sock");
-    on_processor(0);
+    let on_first = on_processor(0);
     let release_folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/quickstart");
     let manifest = bellwether_artifact::release::read_manifest(&release_folder).unwrap();
     let contract = Contract::sandbox(manifest.features.width as usize, manifest.features.spec_sha256);
@@ -91,49 +104,54 @@ fn main() {
     let echo_path = folder.path().join("echo.sock");
     let echo_address = start_echo(&echo_path, answer);
     let echo = [unix(&echo_path), Endpoint::from_shared(format!("http://{echo_address}")).unwrap()];
-    on_processor(1);
-    println!(
-        "| over | at once | ours p50, p99 | per second | echo p50, p99 | per second | ours / echo: p50 | p99 | rate |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    let apart = on_first && on_processor(1);
+    let mut rows = Vec::new();
     for (carrier, (ours, echo)) in ["unix", "tcp"].into_iter().zip(ours.into_iter().zip(echo)) {
         for concurrency in CONCURRENCY {
             let clients = |endpoint: &Endpoint| runtime.block_on(connect(endpoint, concurrency));
             let (ours, echo) = (clients(&ours), clients(&echo));
-            let mut rounds: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
+            let mut found: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
             // The first round of each warms up.
-            for round in 0..=ROUNDS {
-                for (clients, rounds) in [&ours, &echo].into_iter().zip(&mut rounds) {
-                    let found = runtime.block_on(ask(clients, &request));
+            for round in 0..=rounds {
+                for (clients, rounds) in [&ours, &echo].into_iter().zip(&mut found) {
+                    let found = runtime.block_on(ask(clients, &request, Duration::from_millis(round_ms)));
                     if round > 0 {
                         rounds.push(found);
                     }
                 }
             }
-            let [ours, echo] = rounds.map(|rounds| median(&rounds));
-            println!(
-                "| {carrier} | {concurrency} | {:.1} us, {:.1} us | {:.0} | {:.1} us, {:.1} us | {:.0} | {:.2} | {:.2} | {:.2} |",
-                ours.p50_us,
-                ours.p99_us,
-                ours.per_second,
-                echo.p50_us,
-                echo.p99_us,
-                echo.per_second,
-                ours.p50_us / echo.p50_us,
-                ours.p99_us / echo.p99_us,
-                ours.per_second / echo.per_second,
-            );
+            rows.push(row(carrier, concurrency, &found));
         }
     }
+    let report = json!({ "rounds": rounds, "round_ms": round_ms, "processors_apart": apart, "rows": rows });
+    println!("{report:#}");
 }
 
-/// This thread, and those that it starts, run on one processor; where there is only one, that is said.
-fn on_processor(number: usize) {
+/// What the rounds of ours and of the echo say.
+fn row(carrier: &str, at_once: usize, [ours, echo]: &[Vec<Round>; 2]) -> Value {
+    let middle = |rounds: &[Round], value: fn(&Round) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let middles = |rounds: &[Round]| VALUES.map(|(name, of)| (name, middle(rounds, of))).into_iter().collect();
+    let over_echo = VALUES.map(|(name, of)| {
+        let ratios = ours.iter().zip(echo).map(|(ours, echo)| of(ours) / of(echo));
+        let [least, most] =
+            ratios.fold([f64::INFINITY, 0.0], |[low, high], ratio| [f64::min(low, ratio), f64::max(high, ratio)]);
+        let whole = middle(ours, of) / middle(echo, of);
+        (name.trim_end_matches("_us"), json!({ "whole": whole, "least": least, "most": most }))
+    });
+    let over_echo: BTreeMap<&str, Value> = over_echo.into_iter().collect();
+    let (ours, echo): (BTreeMap<&str, f64>, BTreeMap<&str, f64>) = (middles(ours), middles(echo));
+    json!({ "carrier": carrier, "at_once": at_once, "ours": ours, "echo": echo, "over_echo": over_echo })
+}
+
+/// This thread, and those that it starts, run on one processor; false where it is not to be had.
+fn on_processor(number: usize) -> bool {
     let mut processors = CpuSet::new();
     processors.set(number);
-    if sched_setaffinity(None::<Pid>, &processors).is_err() {
-        println!("processor {number} is not to be had: servers and clients share one");
-    }
+    sched_setaffinity(None::<Pid>, &processors).is_ok()
 }
 
 fn unix(path: &Path) -> Endpoint {
@@ -175,13 +193,13 @@ async fn connect(endpoint: &Endpoint, concurrency: usize) -> Vec<PolicyServiceCl
 }
 
 /// Every client asks again as soon as it is answered, for one round.
-async fn ask(clients: &[PolicyServiceClient<Channel>], request: &DecideRequest) -> Round {
+async fn ask(clients: &[PolicyServiceClient<Channel>], request: &DecideRequest, within: Duration) -> Round {
     let began = Instant::now();
     let tasks = clients.iter().cloned().map(|mut client| {
         let request = request.clone();
         tokio::spawn(async move {
             let mut times_ns = Vec::with_capacity(1 << 14);
-            while began.elapsed() < ROUND {
+            while began.elapsed() < within {
                 let asked = Instant::now();
                 client.decide(request.clone()).await.unwrap();
                 times_ns.push(asked.elapsed().as_nanos() as u64);
@@ -198,17 +216,4 @@ async fn ask(clients: &[PolicyServiceClient<Channel>], request: &DecideRequest) 
     times_ns.sort_unstable();
     let at = |share: f64| times_ns[((times_ns.len() - 1) as f64 * share) as usize] as f64 / 1e3;
     Round { p50_us: at(0.5), p99_us: at(0.99), per_second: times_ns.len() as f64 / took.as_secs_f64() }
-}
-
-fn median(rounds: &[Round]) -> Round {
-    let middle = |value: fn(&Round) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    Round {
-        p50_us: middle(|round| round.p50_us),
-        p99_us: middle(|round| round.p99_us),
-        per_second: middle(|round| round.per_second),
-    }
 }

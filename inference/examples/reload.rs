@@ -3,11 +3,12 @@
 //! ```text
 //! cargo run --release -p bellwether-inference --features watch --example reload -- [RELOADS [HIDDEN [PAUSE_MS]]]
 //! ```
-//! `HIDDEN` is the width of both hidden layers, 256 if it is not given, and `PAUSE_MS` the time between a reload and the next, none if
-//! it is not given.
+//! `HIDDEN` is the width of both hidden layers, 256 if it is not given, and `PAUSE_MS` lies between two reloads, 0 if it is not
+//! given. The report is JSON; `cargo xtask bench-peers --only reload` makes a table of it.
 //!
 //! One thread decides without pause and times each decision; a watcher brings one of two signed releases after the other. Rounds
-//! without reloads and rounds with them take turns, so that whatever else the machine does meets both alike.
+//! without reloads and rounds with them take turns, so that whatever else the machine does meets both alike. Ratios are of all rounds
+//! together, with the least and the largest of a pair of rounds.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement fails loudly and prints what it found")]
 
 #[path = "../tests/manifests/mod.rs"]
@@ -31,10 +32,12 @@ use bellwether_inference::model::Contract;
 use bellwether_inference::policy::{Limits, Options};
 use bellwether_inference::watch::{FolderSource, VersionPolicy, WatchOptions, Watcher, WindowOptions, open};
 use nets::{Draw, state_for};
+use serde_json::{Value, json};
 
-const ROUNDS: u32 = 10;
+const ROUNDS: usize = 10;
 
 /// Times of decisions: 64 buckets for each power of two of nanoseconds, so a quantile is off by less than 2 %.
+#[derive(Clone)]
 struct Times(Vec<u64>);
 
 impl Times {
@@ -64,10 +67,33 @@ impl Times {
         2_f64.powi(power as i32) * (1.0 + part as f64 / 64.0) / 1_000.0
     }
 
-    fn line(&self, name: &str) {
-        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| self.quantile(share));
-        println!("{name:>14}: {:>10} decisions, p50 {p50:.2} us, p99 {p99:.2} us, p99.9 {p999:.2} us", self.count());
+    /// All of these together.
+    fn sum<'a>(all: impl Iterator<Item = &'a Times>) -> Times {
+        let mut sum = Times::new();
+        for times in all {
+            sum.0.iter_mut().zip(&times.0).for_each(|(sum, count)| *sum += count);
+        }
+        sum
     }
+
+    fn report(&self) -> Value {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| self.quantile(share));
+        json!({ "decisions": self.count(), "p50_us": p50, "p99_us": p99, "p999_us": p999 })
+    }
+}
+
+/// How many times as long decisions take in the rounds with reloads as in those without.
+fn over_steady(rounds: &[[Times; 2]], share: f64) -> Value {
+    let ratio = |[steady, reloading]: [&Times; 2]| reloading.quantile(share) / steady.quantile(share);
+    let ratios = rounds.iter().map(|[steady, reloading]| ratio([steady, reloading]));
+    let [least, most] =
+        ratios.fold([f64::INFINITY, 0.0], |[low, high], ratio| [f64::min(low, ratio), f64::max(high, ratio)]);
+    let [steady, reloading] = sums(rounds);
+    json!({ "whole": ratio([&steady, &reloading]), "least": least, "most": most })
+}
+
+fn sums(rounds: &[[Times; 2]]) -> [Times; 2] {
+    [0, 1].map(|phase| Times::sum(rounds.iter().map(|round| &round[phase])))
 }
 
 /// Memory of this process that is resident, in bytes.
@@ -94,7 +120,7 @@ fn point_to(root: &Path, number: u32) {
 
 fn main() {
     let mut numbers = std::env::args().skip(1).map(|text| text.parse::<usize>().unwrap());
-    let reloads = numbers.next().unwrap_or(10_000) as u32;
+    let reloads = numbers.next().unwrap_or(10_000).max(ROUNDS);
     let hidden = numbers.next().unwrap_or(256);
     let pause = Duration::from_millis(numbers.next().unwrap_or(0) as u64);
     let widths = [64, hidden, hidden, 5];
@@ -124,13 +150,15 @@ fn main() {
     let states: Vec<Vec<f32>> = (0..256).map(|seed| state_for(&Draw(1).mlp(&widths), seed)).collect();
 
     let (phase, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let sampled = (reloads as u64 / 200).max(1);
     let mut memory = Vec::new();
     let mut working = Duration::ZERO;
-    let times = thread::scope(|scope| {
+    let rounds = thread::scope(|scope| {
         let mut decider = policy.decider();
         let (phase, done, states) = (&phase, &done, &states);
         let worker = scope.spawn(move || {
-            let mut times = [Times::new(), Times::new()];
+            // A round's times are at the places of its two phases.
+            let mut times = vec![Times::new(); 2 * ROUNDS];
             for state in states.iter().cycle() {
                 if done.load(Ordering::Relaxed) {
                     break;
@@ -142,8 +170,8 @@ fn main() {
             times
         });
         let mut number = 1;
-        for _ in 0..ROUNDS {
-            phase.store(1, Ordering::Relaxed);
+        for round in 0..ROUNDS {
+            phase.store(2 * round + 1, Ordering::Relaxed);
             let start = Instant::now();
             for _ in 0..reloads / ROUNDS {
                 number = 3 - number;
@@ -151,36 +179,45 @@ fn main() {
                 let start = Instant::now();
                 assert_eq!(watcher.check_now().serving.number, Some(number));
                 working += start.elapsed();
-                thread::sleep(pause);
                 let swapped = watcher.counts().swapped;
-                if swapped.is_multiple_of(50) {
+                if swapped.is_multiple_of(sampled) {
                     memory.push((swapped as f64, resident()));
                 }
+                thread::sleep(pause);
             }
-            let round = start.elapsed();
-            phase.store(0, Ordering::Relaxed);
-            thread::sleep(round);
+            let took = start.elapsed();
+            phase.store(2 * round, Ordering::Relaxed);
+            thread::sleep(took);
         }
         done.store(true, Ordering::Relaxed);
-        worker.join().unwrap()
+        let times = worker.join().unwrap();
+        times.chunks(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect::<Vec<_>>()
     });
 
     let counts = watcher.counts();
     drop(watcher);
     policy.reap();
-    let per_reload = working.as_secs_f64() * 1e3 / counts.swapped.max(1) as f64;
-    println!(
-        "{} reloads of {widths:?}, {per_reload:.1} ms each; refused or taken back: {:?}",
-        counts.swapped,
-        &counts.reloads()[2..]
-    );
-    times[0].line("steady");
-    times[1].line("while reloading");
-    println!("p99 while reloading is {:.2} times the steady one", times[1].quantile(0.99) / times[0].quantile(0.99));
     // What the first reloads allocate stays and is used again.
     let settled = &memory[memory.len() / 10..];
-    let (first, last) = (settled[0].1 / 1e6, settled[settled.len() - 1].1 / 1e6);
-    println!("resident memory: {first:.2} MB, then {last:.2} MB, {:+.2} bytes per reload", slope(settled));
+    let [steady, while_reloading] = sums(&rounds);
     let refusals: u64 = policy.metrics().refusals.iter().map(|(_, count)| count).sum();
-    println!("failed decisions: {refusals}; models resident: {}", policy.status().models_resident);
+    let report = json!({
+        "widths": widths,
+        "reloads": counts.swapped,
+        "not_served": counts.reloads()[2..].iter().map(|(_, _, count)| count).sum::<u64>(),
+        "ms_per_reload": working.as_secs_f64() * 1e3 / counts.swapped.max(1) as f64,
+        "pause_ms": pause.as_millis() as u64,
+        "steady": steady.report(),
+        "reloading": while_reloading.report(),
+        "over_steady": { "p50": over_steady(&rounds, 0.5), "p99": over_steady(&rounds, 0.99) },
+        "failed_decisions": refusals,
+        "models_resident": policy.status().models_resident,
+        "resident": {
+            "first_mb": settled[0].1 / 1e6,
+            "last_mb": settled[settled.len() - 1].1 / 1e6,
+            // Null where there are too few reloads for a line.
+            "bytes_per_reload": slope(settled),
+        },
+    });
+    println!("{report:#}");
 }

@@ -48,6 +48,8 @@ pub struct Ratio {
     pub p50_of_rounds: [f64; 2],
     /// Of the 99th percentiles.
     pub p99: f64,
+    /// The least and the largest ratio of 99th percentiles in a round.
+    pub p99_of_rounds: [f64; 2],
 }
 
 /// What was measured.
@@ -123,10 +125,17 @@ pub fn measure(
 fn ratio(one: (&Times, &Times), other: (&Times, &Times), calls: usize) -> Ratio {
     let of = |one: &Times, other: &Times, share| quantile(one, share) as f64 / quantile(other, share).max(1) as f64;
     let rounds = one.0.chunks(calls.max(1)).zip(other.0.chunks(calls.max(1)));
-    let (low, high) = rounds
-        .map(|(one, other)| of(&sorted(one), &sorted(other), 0.5))
-        .fold((f64::INFINITY, 0.0_f64), |(low, high), ratio| (low.min(ratio), high.max(ratio)));
-    Ratio { p50: of(one.1, other.1, 0.5), p50_of_rounds: [low, high], p99: of(one.1, other.1, 0.99) }
+    let rounds: Vec<(Times, Times)> = rounds.map(|(one, other)| (sorted(one), sorted(other))).collect();
+    let range = |share| {
+        let ratios = rounds.iter().map(|(one, other)| of(one, other, share));
+        ratios.fold([f64::INFINITY, 0.0], |[low, high], ratio| [f64::min(low, ratio), f64::max(high, ratio)])
+    };
+    Ratio {
+        p50: of(one.1, other.1, 0.5),
+        p50_of_rounds: range(0.5),
+        p99: of(one.1, other.1, 0.99),
+        p99_of_rounds: range(0.99),
+    }
 }
 
 fn sorted(times: &[u64]) -> Times {
@@ -195,7 +204,7 @@ mod tests {
                 let [low, high] = row.over_exact.p50_of_rounds;
                 assert!(low <= high && low > 0.0 && row.over_certified.p50 > 0.0, "{row:?}");
             }
-            let one = Ratio { p50: 1.0, p50_of_rounds: [1.0; 2], p99: 1.0 };
+            let one = Ratio { p50: 1.0, p50_of_rounds: [1.0; 2], p99: 1.0, p99_of_rounds: [1.0; 2] };
             assert_eq!((found.runtimes[0].over_exact, found.runtimes[1].over_certified), (one, one));
             assert!(found.certified > 0.0 && found.certified <= 1.0);
             let none = measure(&mut exact, &mut certified, &mut peers, &[], schedule);

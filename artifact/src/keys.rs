@@ -130,7 +130,12 @@ impl PrivateKey {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(no_key()),
             Err(error) => return Err(failed(error).into()),
         }
-        SigningKey::from_pkcs8_pem(text.trim()).map(PrivateKey).map_err(|_| no_key())
+        PrivateKey::parse(&text).ok_or_else(no_key)
+    }
+
+    /// The key in this text; `None` where it is none.
+    pub(crate) fn parse(text: &str) -> Option<PrivateKey> {
+        SigningKey::from_pkcs8_pem(text.trim()).map(PrivateKey).ok()
     }
 
     /// Writes the key to a new file of mode 0600, and the public key beside it, with `.pub` appended to the name. Returns the
@@ -147,10 +152,7 @@ impl PrivateKey {
                 return Err(ArtifactError::Exists { path: taken.to_path_buf() }.into());
             }
         }
-        // Without the public half, which some readers of the format do not expect.
-        let pair = KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
-        let unwritable = |what: &str| KeyError::NoPrivateKey { path: PathBuf::from(what) };
-        let text = pair.to_pkcs8_pem(LineEnding::LF).map_err(|_| unwritable("the key in memory"))?;
+        let text = self.to_pem().ok_or_else(|| KeyError::NoPrivateKey { path: PathBuf::from("the key in memory") })?;
         let mut file = DurableFile::create_private(path)?;
         file.write_all(text.as_bytes()).map_err(|cause| ArtifactError::io("write", path, cause))?;
         file.commit_new()?;
@@ -159,6 +161,13 @@ impl PrivateKey {
             .map_err(|cause| ArtifactError::io("write", &public_path, cause))?;
         file.commit_new()?;
         Ok(public_path)
+    }
+
+    /// The key as text; only a failing allocation gives none.
+    pub(crate) fn to_pem(&self) -> Option<Zeroizing<String>> {
+        // Without the public half, which some readers of the format do not expect.
+        let pair = KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
+        pair.to_pkcs8_pem(LineEnding::LF).ok()
     }
 
     /// Its public key.
@@ -189,13 +198,21 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError::NoPublicKey`], [`KeyError::PrivateAmongPublic`], or [`KeyError::Artifact`] where the file cannot be read.
     pub fn read_all(path: &Path) -> Result<Vec<PublicKey>, KeyError> {
-        let refuse = |problem| KeyError::NoPublicKey { path: path.to_path_buf(), problem };
         let mut bytes = durable::read(path, MAX_KEY_BYTES)?;
-        let Ok(text) = std::str::from_utf8(&bytes) else {
+        let keys = PublicKey::parse_all(&bytes, path);
+        if matches!(keys, Err(KeyError::PrivateAmongPublic { .. })) {
+            bytes.zeroize();
+        }
+        keys
+    }
+
+    /// All keys in what was read from `path`.
+    pub(crate) fn parse_all(bytes: &[u8], path: &Path) -> Result<Vec<PublicKey>, KeyError> {
+        let refuse = |problem| KeyError::NoPublicKey { path: path.to_path_buf(), problem };
+        let Ok(text) = std::str::from_utf8(bytes) else {
             return Err(refuse("this is no text"));
         };
         if text.contains("PRIVATE KEY") {
-            bytes.zeroize();
             return Err(KeyError::PrivateAmongPublic { path: path.to_path_buf() });
         }
         let mut keys = Vec::new();

@@ -18,6 +18,7 @@ mod canonical;
 pub mod durable;
 mod error;
 mod folder;
+pub mod fuzz;
 mod json_lines;
 #[cfg(feature = "signatures")]
 pub mod keys;

@@ -16,6 +16,7 @@ mod decision_log;
 mod dispatch;
 mod episode;
 mod error;
+pub mod fuzz;
 mod health;
 mod http_api;
 mod infer;

@@ -36,7 +36,7 @@ use inference_json::{Malformed, Question};
 use route::{Route, Target};
 
 /// Length of the JSON in a body that has bytes behind it.
-const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+pub(super) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// What the service over HTTP can do beyond the protocol, by the names that clients look for.
 const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
@@ -59,7 +59,7 @@ struct Refused {
     text: String,
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 /// A request that is being answered; it ends once.
 struct Ending {
@@ -180,24 +180,7 @@ impl Http {
         let body = timeout(times.request(), self.read(body))
             .await
             .map_err(|_| Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time; ask again"))??;
-        let mut question = Question::read(&body, json_length)?;
-        let message = std::mem::take(&mut question.message);
-        let message = oip::ModelInferRequest { model_name: name, model_version: version, ..message };
-        let mut answer = service.model_infer(tonic::Request::new(message)).await?;
-        let answered_by = answer.extensions_mut().remove::<AnsweredBy>();
-        let answer = answer.into_inner();
-        let body = question
-            .write(&answer)
-            .map_err(|error| Refused { status: StatusCode::INTERNAL_SERVER_ERROR, text: error.to_string() })?;
-        let media = if body.json_length.is_some() { "application/octet-stream" } else { "application/json" };
-        let mut answer = with_type(Full::from(body.bytes), media);
-        if let Some(answered_by) = answered_by {
-            answer.extensions_mut().insert(answered_by);
-        }
-        if let Some(length) = body.json_length {
-            answer.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
-        }
-        Ok(answer)
+        ask(service, name, version, json_length, &body).await
     }
 
     fn slot(&self) -> Result<Slot, Refused> {
@@ -228,6 +211,41 @@ impl Http {
             }
         }
     }
+}
+
+/// Asks what a body asks, and writes the answer in the form that it wants.
+async fn ask(
+    service: &Inferences,
+    name: String,
+    version: String,
+    json_length: Option<usize>,
+    body: &Bytes,
+) -> Result<Answer, Refused> {
+    let mut question = Question::read(body, json_length)?;
+    let message = std::mem::take(&mut question.message);
+    let message = oip::ModelInferRequest { model_name: name, model_version: version, ..message };
+    let mut answer = service.model_infer(tonic::Request::new(message)).await?;
+    let answered_by = answer.extensions_mut().remove::<AnsweredBy>();
+    let answer = answer.into_inner();
+    let body = question
+        .write(&answer)
+        .map_err(|error| Refused { status: StatusCode::INTERNAL_SERVER_ERROR, text: error.to_string() })?;
+    let media = if body.json_length.is_some() { "application/octet-stream" } else { "application/json" };
+    let mut answer = with_type(Full::from(body.bytes), media);
+    if let Some(answered_by) = answered_by {
+        answer.extensions_mut().insert(answered_by);
+    }
+    if let Some(length) = body.json_length {
+        answer.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
+    }
+    Ok(answer)
+}
+
+/// What the body of an inference is answered, without a connection.
+pub(super) async fn answer_body(shared: &Arc<Shared>, json_length: Option<usize>, body: &Bytes) -> Answer {
+    let service = Inferences { shared: Arc::clone(shared) };
+    let answer = ask(&service, shared.model_name.clone(), String::new(), json_length, body).await;
+    answer.unwrap_or_else(|refused| refused.into_answer(Route::Infer))
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Refused> {

@@ -9,7 +9,9 @@ mod nets;
 mod released;
 
 mod admin;
+mod any_bytes;
 mod decide;
+mod deploy;
 mod drain;
 mod hostile;
 mod http_api;

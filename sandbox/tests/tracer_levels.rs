@@ -1,0 +1,273 @@
+//! Actions on running samples through the tracer, in cages; holding tasks, and a sample that waits for who takes its events.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
+
+mod launch;
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bellwether_env_adapter::{Event, EventBuf};
+use bellwether_sandbox::Limits;
+use bellwether_sandbox::cage::{Cage, CageError, Identity, Plan};
+use bellwether_sandbox::filter;
+use bellwether_sandbox::isolation::{WriteDenial, deny_writes};
+use bellwether_sandbox::tracer::{Act, End, Flow, Options, Proof, Summary, Tracer};
+use launch::{Kept, command, compile, start, trace};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+/// What a caged sample said, and what was seen of it.
+struct Run {
+    said: BTreeMap<String, i64>,
+    events: Vec<EventBuf>,
+    acted: Vec<(Act, Proof)>,
+    summary: Summary,
+}
+
+impl Run {
+    fn said(&self, word: &str) -> i64 {
+        *self.said.get(word).unwrap_or_else(|| panic!("{word} was not said: {:?} {:?}", self.said, self.summary))
+    }
+}
+
+/// Runs `writers NAME` in a cage and does `act` when it makes the folder /tmp/now; nothing where there are no cages.
+fn caged(test: &str, name: &str, act: Act) -> Option<Run> {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile(folder.path(), "writers");
+    let mut copy = File::from(memfd_create("sample", MemfdFlags::CLOEXEC).unwrap());
+    std::io::copy(&mut File::open(&program).unwrap(), &mut copy).unwrap();
+    copy.rewind().unwrap();
+    let (mut output, writer) = std::io::pipe().unwrap();
+    let identity = Identity::default();
+    let plan = Plan {
+        program: bellwether_sandbox::cage::Program::File(OwnedFd::from(copy)),
+        arguments: ["sample", name].map(|text| CString::new(text).unwrap()).to_vec(),
+        environment: identity.environment(),
+        folder: identity.work(),
+        identity,
+        files: Vec::new(),
+        limits: Limits::default(),
+        filter: filter::Program::new().instructions().to_vec(),
+        output: Some(OwnedFd::from(writer)),
+    };
+    let held = match Cage::start(&plan) {
+        Err(CageError::Namespaces { cause }) => {
+            eprintln!("skipped {test}: no namespaces ({cause})");
+            return None;
+        }
+        held => held.unwrap(),
+    };
+    drop(plan);
+    let (pid, gate, enclosure) = (held.pid, held.gate, Arc::new(held.enclosure));
+    let seal = Arc::clone(&enclosure);
+    // The cage's init is a child of this thread; the tracer has one of its own.
+    let tracer =
+        thread::spawn(move || {
+            let options = Options {
+                program: Some("/home/user/work/sample".to_owned()),
+                scratch: ["/tmp", "/var/tmp", "/dev/shm"].map(str::to_owned).to_vec(),
+                seal: Some(Box::new(move || match deny_writes(&seal, Duration::from_secs(10)) {
+                    Ok(denial) => Ok(denial == WriteDenial::Done),
+                    Err(error) => Err(std::io::Error::other(error)),
+                })),
+                ..Options::default()
+            };
+            let mut kept = Kept::new(move |event: &Event<'_>| {
+                if event.name == "mkdir" && event.path == Some("/tmp/now") { Flow::Act(act) } else { Flow::Go }
+            });
+            let tracer = Tracer::attach(pid.as_raw_pid() as u32, || gate.open(), options).unwrap();
+            let summary = tracer.run(&mut kept).unwrap();
+            (kept.events, kept.acted, summary)
+        });
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    let (events, acted, summary) = tracer.join().unwrap();
+    if let Some(failure) = enclosure.failed_start() {
+        panic!("{failure}");
+    }
+    let said = text.lines().filter_map(|line| {
+        let (word, number) = line.rsplit_once(' ')?;
+        Some((word.to_owned(), number.parse().ok()?))
+    });
+    Some(Run { said: said.collect(), events, acted, summary })
+}
+
+#[test]
+fn level_2_takes_every_writer_and_the_sample_goes_on() {
+    let test = "level_2_takes_every_writer_and_the_sample_goes_on";
+    let Some(run) = caged(test, "writers", Act::NoWriters) else { return };
+    assert_eq!(run.acted, [(Act::NoWriters, Proof::Done)], "{:?} {:?}", run.said, run.summary);
+    // What was open leads nowhere now, and is still what it was for the rest of the program.
+    assert_eq!((run.said("write"), run.said("gone"), run.said("null")), (5, 5, 1));
+    assert_eq!(run.said("closes"), i64::from(libc::FD_CLOEXEC));
+    assert_eq!(run.said("mapping"), i64::from(libc::SIGSEGV));
+    assert_eq!(run.said("/home/user/new"), -i64::from(libc::EROFS));
+    assert!(run.said("read") >= 0 && run.said("/tmp/new") >= 0);
+    assert_eq!(run.said("append"), 5);
+    // What the threads were in the middle of went on.
+    assert_eq!((run.said("reads"), run.said("sleeps"), run.said("writes"), run.said("spins")), (1, 1, 1, 1));
+    // Its table is its own: what it inherited leads nowhere either, and it was stopped and went on.
+    assert_eq!(run.said("child"), 7);
+    assert_eq!(run.summary.first, Some(End::Exited(0)));
+    assert_eq!(run.events[0].path.as_deref(), Some("/home/user/work/sample"));
+    assert_eq!(run.events[0].name, "execve");
+}
+
+#[test]
+fn writers_that_cannot_be_reached_keep_level_2_from_taking_hold() {
+    let test = "writers_that_cannot_be_reached_keep_level_2_from_taking_hold";
+    for name in ["queue", "vfork"] {
+        let Some(run) = caged(test, name, Act::NoWriters) else { return };
+        assert_eq!(run.acted, [(Act::NoWriters, Proof::Busy)], "{name}");
+        assert_eq!(run.said("alive"), 1, "{name}");
+    }
+}
+
+#[test]
+fn level_3_refuses_processes_and_leaves_threads_and_programs() {
+    let test = "level_3_refuses_processes_and_leaves_threads_and_programs";
+    let Some(run) = caged(test, "forks", Act::NoProcesses) else { return };
+    assert_eq!(run.said("before"), 1);
+    for word in ["fork", "vfork", "clone"] {
+        assert_eq!(run.said(word), -i64::from(libc::EPERM), "{word}");
+    }
+    assert_eq!((run.said("thread"), run.said("program")), (0, 1));
+    assert_eq!(run.events.iter().filter(|event| event.denied == Some(true)).count(), 3);
+}
+
+#[test]
+fn a_fork_bomb_is_killed_whole() {
+    let test = "a_fork_bomb_is_killed_whole";
+    let Some(run) = caged(test, "bomb", Act::Kill) else { return };
+    assert_eq!(run.acted, [(Act::Kill, Proof::Done)]);
+    assert_eq!(run.summary.first, Some(End::Killed(libc::SIGKILL)));
+}
+
+fn shell(folder: &std::path::Path, script: &str) -> std::process::Command {
+    command("/bin/sh".as_ref(), &["-c", script], folder, &folder.join("out"))
+}
+
+#[test]
+fn a_held_task_goes_on_when_it_is_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = start(shell(folder.path(), "mkdir a; mkdir b"));
+    let (sender, receiver) = mpsc::channel();
+    let tracer = thread::spawn(move || {
+        let tracer = held.attach(Options { hold: Duration::from_secs(60), ..Options::default() });
+        sender.send((None, Some(tracer.remote()))).unwrap();
+        let mut kept = Kept::new(|event: &Event<'_>| {
+            if event.name != "mkdir" {
+                return Flow::Go;
+            }
+            sender.send((event.tid, None)).unwrap();
+            Flow::Hold
+        });
+        let summary = tracer.run(&mut kept).unwrap();
+        (summary, kept.overdue, kept.ticks)
+    });
+    let (_, remote) = receiver.recv().unwrap();
+    let remote = remote.unwrap();
+    for folder_name in ["a", "b"] {
+        let (tid, _) = receiver.recv().unwrap();
+        assert!(folder.path().join(folder_name).is_dir());
+        thread::sleep(Duration::from_millis(30));
+        assert!(folder_name == "b" || !folder.path().join("b").exists());
+        remote.release(tid.unwrap());
+        // Once more is as good as once.
+        remote.release(tid.unwrap());
+    }
+    let (summary, overdue, ticks) = tracer.join().unwrap();
+    assert_eq!(summary.first, Some(End::Exited(0)));
+    assert!(overdue.is_empty() && ticks > 0);
+}
+
+#[test]
+fn a_task_that_nobody_releases_is_overdue_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = Kept::new(|event: &Event<'_>| if event.name == "mkdir" { Flow::Hold } else { Flow::Go });
+    let summary = trace(shell(folder.path(), "mkdir a; mkdir b"), Options::default(), &mut kept);
+    assert_eq!(summary.first, Some(End::Exited(0)));
+    let tids: Vec<_> = kept.named("mkdir").iter().filter_map(|event| event.tid).collect();
+    assert_eq!((tids.len(), &kept.overdue), (2, &tids));
+}
+
+#[test]
+fn a_sleeping_sample_is_reached_from_another_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = start(shell(folder.path(), "mkdir a; sleep 1000"));
+    let (sender, receiver) = mpsc::channel();
+    let tracer = thread::spawn(move || {
+        let tracer = held.attach(Options::default());
+        sender.send(tracer.remote()).unwrap();
+        tracer.run(&mut Kept::new(|_: &Event<'_>| Flow::Go)).unwrap()
+    });
+    let remote = receiver.recv().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !folder.path().join("a").exists() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(remote.act(Act::Level(3)).recv(), Ok(Proof::Done));
+    assert_eq!(remote.act(Act::Kill).recv(), Ok(Proof::Done));
+    let summary = tracer.join().unwrap();
+    assert_eq!(summary.first, Some(End::Killed(libc::SIGKILL)));
+    // Who asks too late hears that nobody is there any more.
+    drop(remote);
+}
+
+#[test]
+fn the_sample_waits_while_the_queue_is_full_and_no_event_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = start(shell(folder.path(), "for i in 1 2 3 4 5 6 7 8; do mkdir d$i; done"));
+    let (mut sender, receiver) = mpsc::sync_channel::<EventBuf>(1);
+    let tracer = thread::spawn(move || held.attach(Options::default()).run(&mut sender).unwrap());
+    let first = receiver.recv().unwrap();
+    assert_eq!((first.seq, first.name.as_str()), (0, "execve"));
+    thread::sleep(Duration::from_millis(100));
+    assert!(!folder.path().join("d1").exists());
+    let rest: Vec<EventBuf> = receiver.iter().collect();
+    let summary = tracer.join().unwrap();
+    assert_eq!(summary.events, rest.len() as u64 + 1);
+    assert!(rest.iter().zip(1..).all(|(event, seq)| event.seq == seq));
+    assert_eq!(rest.iter().filter(|event| event.name == "mkdir").count(), 8);
+}
+
+#[test]
+fn a_sample_whose_events_nobody_takes_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = start(shell(folder.path(), "sleep 1000"));
+    let (mut sender, receiver) = mpsc::sync_channel::<EventBuf>(1);
+    drop(receiver);
+    let tracer = thread::spawn(move || held.attach(Options::default()).run(&mut sender).unwrap());
+    assert_eq!(tracer.join().unwrap().first, Some(End::Killed(libc::SIGKILL)));
+}
+
+#[test]
+fn every_call_of_a_crowd_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile(folder.path(), "crowd");
+    let output = folder.path().join("out");
+    let (processes, threads, rounds) = (64, 32, 10);
+    let args = ["64", "32", "10"];
+    let mut counts = BTreeMap::<String, u64>::new();
+    let mut kept = Kept::new(|event: &Event<'_>| {
+        if event.name == "uname" || event.path == Some("/dev/null") {
+            *counts.entry(event.name.to_owned()).or_default() += 1;
+        }
+        Flow::Go
+    });
+    let summary = trace(command(&program, &args, folder.path(), &output), Options::default(), &mut kept);
+    let said = std::fs::read_to_string(&output).unwrap();
+    let said: Vec<u64> = said.split_ascii_whitespace().map(|word| word.parse().unwrap()).collect();
+    let each = processes * threads * rounds;
+    assert_eq!(said, [each, each, each, processes * threads, processes], "{summary:?}");
+    // One more is the file's being opened.
+    let found = ["uname", "pwrite64", "pread64", "openat"].map(|name| counts[name]);
+    assert_eq!(found, [each, each, each, 1]);
+}

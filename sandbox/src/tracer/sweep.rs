@@ -21,10 +21,10 @@ use crate::edge::remote;
 
 /// Sweeps before the mount is said to be busy.
 const SWEEPS: usize = 2;
-/// How long tasks have to stop.
-const STOP: Duration = Duration::from_millis(50);
+/// How long tasks have to stop; on an overloaded host the last of them may not have run for long.
+const STOP: Duration = Duration::from_secs(1);
 /// How long a task has for a call that it makes for us.
-const CALL: Duration = Duration::from_millis(20);
+const CALL: Duration = Duration::from_secs(1);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_micros(20);
 

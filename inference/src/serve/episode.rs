@@ -103,7 +103,6 @@ impl Episode {
 
     /// Whether all of these events may come next. Nothing is taken.
     pub(super) fn check(&mut self, events: &[Event]) -> Result<(), Declined> {
-        self.feed_events()?;
         let mut seq = self.seq;
         for (index, event) in events.iter().enumerate() {
             let refused = |what: String| Declined(Code::InvalidArgument, format!("event {index}: {what}"));
@@ -116,7 +115,8 @@ impl Episode {
             }
             seq = Some(record.seq);
         }
-        Ok(())
+        // Last, since it says how the stage is fed: events that are refused leave it open to states.
+        self.feed_events()
     }
 
     /// Takes an event that was checked.

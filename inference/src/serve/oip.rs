@@ -33,6 +33,9 @@ pub(super) struct Inferences {
 const IGNORED: [&str; 5] =
     ["sequence_start", "sequence_end", "priority", "timeout", "triton_enable_empty_final_response"];
 
+/// Parameter of an input that the client of `KServe` sends over gRPC as it does over HTTP: here the bytes say their size.
+const BINARY_SIZE: &str = "binary_data_size";
+
 #[tonic::async_trait]
 impl GrpcInferenceService for Inferences {
     async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
@@ -172,7 +175,7 @@ fn inputs(request: &ModelInferRequest) -> Result<Vec<Input<'_>>, Refused> {
     let inputs = request.inputs.iter().enumerate().map(|(index, tensor)| {
         let InferInputTensor { name, datatype, shape, parameters, contents } = tensor;
         let wrong = |what: &str| Refused::Malformed(format!("input {:?} {what}", shortened(name)));
-        if let Some(parameter) = parameters.keys().min() {
+        if let Some(parameter) = parameters.keys().filter(|name| *name != BINARY_SIZE).min() {
             return Err(wrong(&format!("has parameter {:?}, which is not known", shortened(parameter))));
         }
         let data = match (raw.get(index), contents) {

@@ -93,8 +93,11 @@ async fn typed_and_raw_tensors_give_the_same_answers() {
         assert_eq!((typed.model_name.as_str(), typed.id.as_str()), ("policy", "a7"));
         assert_eq!(typed.model_version, server.shared().policy.status().champion.version.to_string());
 
+        // KServe's client says the size of the bytes here as it does over HTTP.
+        let size = parameter(ParameterChoice::Int64Param((ROWS * WIDTH * 4) as i64));
+        let parameters = HashMap::from([("binary_data_size".to_owned(), size)]);
         let bare = vec![
-            InferInputTensor { contents: None, ..state_tensor(Vec::new()) },
+            InferInputTensor { contents: None, parameters, ..state_tensor(Vec::new()) },
             InferInputTensor { contents: None, ..mask_tensor(Vec::new()) },
         ];
         let bytes: Vec<u8> = states().iter().flat_map(|value| value.to_le_bytes()).collect();

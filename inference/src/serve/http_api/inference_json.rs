@@ -83,6 +83,9 @@ pub(super) enum Malformed {
 struct Asked<'a> {
     #[serde(default)]
     id: String,
+    /// `KServe`'s client says the name here too; the path is what counts.
+    #[serde(default, rename = "model_name")]
+    _model_name: Option<String>,
     #[serde(default)]
     parameters: Map<String, Value>,
     #[serde(borrow)]
@@ -145,7 +148,7 @@ impl Question {
         let length = json_length.unwrap_or(body.len());
         let json = body.get(..length).ok_or(Malformed::JsonLength { json: length, body: body.len() })?;
         let mut behind = body.slice(length..);
-        let Asked { id, mut parameters, inputs, outputs } =
+        let Asked { id, mut parameters, inputs, outputs, .. } =
             serde_json::from_slice(json).map_err(|error| Malformed::Json(error.to_string()))?;
         if inputs.len() > MAX_INPUTS {
             let reason = format!("one of {}; give at most {MAX_INPUTS}", inputs.len());
@@ -341,7 +344,8 @@ mod tests {
                 inputs[0].push(input("action_mask", "BOOL", shape.clone(), ("data", serde_json::json!(mask))));
                 inputs[1].push(input("action_mask", "BOOL", shape, sized(&flags)));
             }
-            let [json, binary] = inputs.map(|inputs| serde_json::json!({"id": "7", "inputs": inputs}).to_string());
+            let [json, binary] =
+                inputs.map(|inputs| serde_json::json!({"id": "7", "model_name": "other", "inputs": inputs}).to_string());
             let json = read(&json, b"", false).unwrap();
             let binary = read(&binary, &[state.clone(), flags.clone()].concat(), true).unwrap();
             prop_assert_eq!(&json.message, &binary.message);

@@ -28,6 +28,10 @@ pub(super) fn tcp(address: SocketAddr, threads: usize) -> Result<Vec<TcpListener
     let mut listeners: Vec<TcpListener> = Vec::with_capacity(threads);
     let mut at = address;
     let failed = |cause| ServeError::Listen { endpoint: address.to_string(), cause };
+    if threads > 1 && address.port() != 0 {
+        // Listeners that share an address share it with those of another server too, which would take its part unnoticed.
+        bound(address, false).map_err(failed)?;
+    }
     for _ in 0..threads {
         let listener = tcp_socket(at, threads > 1).map_err(failed)?;
         // The first one finds a free port where none was given.
@@ -38,6 +42,12 @@ pub(super) fn tcp(address: SocketAddr, threads: usize) -> Result<Vec<TcpListener
 }
 
 fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = bound(address, shared)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if shared {
@@ -45,8 +55,7 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 impl UnixEndpoint {
@@ -182,6 +191,9 @@ mod tests {
         let listeners = tcp(([127, 0, 0, 1], 0).into(), 3).unwrap();
         let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         assert!(ports.iter().all(|port| *port == ports[0]) && ports[0] > 0);
-        assert!(matches!(tcp(([127, 0, 0, 1], ports[0]).into(), 1), Err(ServeError::Listen { .. })));
+        for threads in [1, 3] {
+            let second = tcp(([127, 0, 0, 1], ports[0]).into(), threads);
+            assert!(matches!(second, Err(ServeError::Listen { .. })), "another server with {threads} threads");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub struct ServeConfig {
     pub unix: Option<PathBuf>,
     /// Address of the HTTP listener.
     pub http: Option<SocketAddr>,
-    /// Address of the listener for admin calls over TCP; it wants a token or client certificates.
+    /// Address of the listener for admin calls over TCP; it wants a token of its own.
     pub admin: Option<SocketAddr>,
     /// Path of the listener for admin calls over a Unix socket.
     pub admin_unix: Option<PathBuf>,
@@ -233,9 +233,9 @@ impl ServeConfig {
                 return Err(refused(key, &format!("{value} ms is more than a day")));
             }
         }
-        let client_certificates = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        if self.admin.is_some() && auth.admin_token_file.is_none() && !client_certificates {
-            let reason = "an admin listener over TCP wants a credential: set auth.admin_token_file or tls.client_ca";
+        // Certificates of clients are no credential here: whoever may ask for decisions has one too.
+        if self.admin.is_some() && auth.admin_token_file.is_none() {
+            let reason = "an admin listener over TCP wants a credential of its own: set auth.admin_token_file";
             return Err(refused("admin", reason));
         }
         let addresses = [("grpc", self.grpc), ("http", self.http), ("admin", self.admin)];
@@ -322,6 +322,12 @@ mod tests {
         check(|config| config.grpc = Some(anywhere), "grpc");
         check(|config| config.http = Some(anywhere), "http");
         check(|config| config.admin = config.grpc, "admin");
+        let with_certificates_alone = |config: &mut ServeConfig| {
+            let file = PathBuf::from("file.pem");
+            config.tls = Some(TlsFiles { certificate: file.clone(), key: file.clone(), client_ca: Some(file) });
+            config.admin = config.grpc;
+        };
+        check(with_certificates_alone, "admin");
         check(|config| config.threads = 0, "threads");
         check(|config| config.threads = 65, "threads");
         check(|config| config.limits.in_flight = 0, "limits.in_flight");

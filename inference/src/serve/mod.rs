@@ -119,6 +119,7 @@ impl Server {
         let log = config.decisions.as_ref().map(|log| DecisionLog::start(log, policy.actions())).transpose()?;
         let (decision_log, log_writer) = log.unzip();
         let traces = config.traces.as_ref().map(Traces::start).transpose()?;
+        process::make_room_for(config.limits.connections);
         let mut workers: Vec<Worker> = Vec::new();
         workers.resize_with(config.threads, Worker::default);
         let mut endpoints = Endpoints::default();

@@ -30,7 +30,6 @@ pub(super) fn flat(lanes: &[Lane]) -> &[f32] {
 const _: () = assert!(size_of::<Lane>() == size_of::<[f32; LANES]>());
 
 /// `N` elements from `first` on. Their number is in the type, which lets a loop over them be unrolled.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn chunk<T, const N: usize>(elements: &[T], first: usize) -> &[T; N] {
     match elements[first..].first_chunk() {

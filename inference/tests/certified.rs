@@ -150,6 +150,11 @@ fn what_the_arithmetic_is_not_made_for_is_never_certified() {
     assert!(!check(&Draw(1).mlp(&[3, 2]), 1.0));
     assert!(!check(&Draw(1).mlp(&[3, 4, 65]), 1.0));
     assert!(!check(&huge, 1.0));
+    // A range with an end that is no number lets any finite state pass.
+    for range in [f32::NAN..=1.0, -1.0..=f32::NAN] {
+        let engine = certified(&Draw(1).mlp(&[3, 4, 2]), Isa::best()).with_state_range(range);
+        assert!(!engine.decide(&mut engine.scratch(), &[0.5; 3], &[true; 2]).unwrap().certified);
+    }
 }
 
 #[test]

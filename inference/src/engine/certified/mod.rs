@@ -98,10 +98,12 @@ impl Certified {
     /// one layer, more than 64 actions, a range or weights beyond what the arithmetic is made for.
     pub(super) fn new(kernel: Kernel, slab: &Slab, range: &RangeInclusive<f32>) -> Option<Self> {
         let count = slab.layers().checked_sub(1).filter(|count| *count > 0)?;
-        let limit = range.start().abs().max(range.end().abs());
-        if slab.actions() > MOST_ACTIONS || limit.is_nan() || limit > LARGEST_STATE {
+        // An end that is no number limits nothing.
+        let known = [range.start(), range.end()].iter().all(|end| end.abs() <= LARGEST_STATE);
+        if slab.actions() > MOST_ACTIONS || !known {
             return None;
         }
+        let limit = range.start().abs().max(range.end().abs());
         let hidden: Vec<Hidden> = (0..count)
             .map(|index| Hidden::new(kernel, &slab.layer(index), slab.inputs_of(index), index == 0))
             .collect::<Option<_>>()?;

@@ -12,7 +12,7 @@ mod released;
 use std::fs;
 use std::time::Duration;
 
-use bellwether_artifact::release::{MANIFEST_FILE, ONNX_FILE};
+use bellwether_artifact::release::{MANIFEST_FILE, ONNX_FILE, SIGNATURE_FILE};
 use bellwether_inference::model::Contract;
 use bellwether_inference::policy::{Limits, Options};
 use bellwether_inference::watch::{
@@ -306,6 +306,52 @@ fn a_model_that_proves_itself_stays() {
 }
 
 #[test]
+fn a_champion_is_watched_whatever_sources_and_other_releases_do() {
+    let releases = Releases::new();
+    let policy = releases.policy();
+    let mut decider = policy.decider();
+    let fail = || Err(SourceError { text: "the disk is away".to_owned() });
+    let want = |number: u32| Ok(Some(Wanted { folder: releases.folder(number), number: Some(number), within: None }));
+    releases.add(2, &overflowing());
+    releases.add(3, &network(3));
+    fs::write(releases.folder(3).join(ONNX_FILE), "damaged").unwrap();
+    // The first look is the thread's own and finds what is served.
+    let script = vec![want(1), want(2), fail(), want(2), want(2), want(3), want(3), Ok(None)];
+    let watcher = Watcher::start(policy.clone(), Scripted(script), window(WindowOptions::default())).unwrap();
+    until(&watcher, |status| status.wanted.is_some());
+    assert_eq!(watcher.check_now().serving.number, Some(2));
+    assert!(watcher.check_now().window.is_some());
+    assert!(watcher.check_now().window.is_some());
+    // Its files are touched.
+    fs::write(releases.folder(2).join(SIGNATURE_FILE), "another").unwrap();
+    assert!(watcher.check_now().window.is_some());
+    // Another is wanted and refused.
+    let status = watcher.check_now();
+    assert_eq!(status.last_refusal.unwrap().reason, Reason::NetworkBytes);
+    assert!(status.window.is_some() && watcher.counts().superseded == 0);
+    assert!(decider.decide(&[1.0; WIDTH], &ALL).is_err());
+    let status = until(&watcher, |status| status.window.is_none());
+    assert_eq!((status.serving.number, watcher.counts().rolled_back(Reason::NonFinite)), (Some(1), 1));
+}
+
+#[test]
+fn a_model_is_not_taken_back_for_deciding_where_the_one_before_it_could_not() {
+    let releases = Releases::new();
+    releases.add(2, &overflowing());
+    let policy = releases.policy();
+    let mut decider = policy.decider();
+    let watcher = releases.watch(&policy, window(WindowOptions { min_states: 1, ..WindowOptions::default() }));
+    assert_eq!(policy.status().champion.number, Some(2));
+    releases.add(3, &network(3));
+    assert_eq!(watcher.check_now().serving.number, Some(3));
+    // The one before it overflows in this state.
+    (0..100).for_each(|_| assert!(decider.decide(&[1.0; WIDTH], &ALL).is_ok()));
+    until(&watcher, |status| status.window.is_none_or(|window| window.states >= 100));
+    let window = watcher.check_now().window.unwrap();
+    assert_eq!((window.model.number, window.states, window.disagreements), (Some(3), 100, 0));
+}
+
+#[test]
 fn what_the_operator_rolled_back_does_not_come_back() {
     let releases = Releases::new();
     let policy = releases.policy();
@@ -360,6 +406,15 @@ fn a_model_that_was_swapped_in_by_hand_stays_until_something_new_is_wanted() {
     let watcher = releases.watch(&policy, patient());
     policy.swap(manifests::release(&network(9)), None).unwrap();
     let by_hand = policy.status().champion;
+    assert_eq!(watcher.check_now().serving, by_hand);
+    // What is wanted is still the same after it was signed anew, and after a source that did not answer.
+    fs::copy(releases.folder(1).join(SIGNATURE_FILE), releases.folder(1).join("new")).unwrap();
+    fs::rename(releases.folder(1).join("new"), releases.folder(1).join(SIGNATURE_FILE)).unwrap();
+    assert_eq!(watcher.check_now().serving, by_hand);
+    let aside = releases.root().with_extension("aside");
+    fs::rename(releases.root(), &aside).unwrap();
+    assert_eq!(watcher.check_now().last_refusal.unwrap().reason, Reason::Source);
+    fs::rename(&aside, releases.root()).unwrap();
     assert_eq!(watcher.check_now().serving, by_hand);
     releases.add(2, &network(2));
     assert_eq!(watcher.check_now().serving.number, Some(2));

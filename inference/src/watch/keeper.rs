@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Instant;
 
+use bellwether_artifact::ModelVersion;
+
 use super::reading::{Folder, Mark};
 use super::reason::Problem;
 use super::trial::{Counted, Found, Judgement, Shadow, Window, is_operators};
@@ -24,6 +26,9 @@ pub(super) struct Keeper {
     scratch: Scratch,
     /// What was dealt with last: nothing is done while it is wanted and its files stay as they are.
     settled: Option<Mark>,
+    /// What was served last of what is wanted: it is not brought again because its files were touched or signed anew, so that what an
+    /// operator put in its place stays.
+    brought: Option<(Wanted, ModelVersion)>,
     /// What seemed unfinished at the last look, and since when it has looked like that.
     unfinished: Option<(Mark, Instant)>,
     refused: VecDeque<(Mark, Refusal)>,
@@ -45,8 +50,8 @@ enum Phase {
 
 /// What a look into a release folder gave.
 enum Opened {
-    /// It is what is served.
-    Served,
+    /// It is what is served, or what an operator replaced.
+    Served(ModelVersion),
     /// It passed every check.
     Sound(Box<LoadedRelease>),
 }
@@ -59,6 +64,7 @@ impl Keeper {
             source,
             options,
             settled: None,
+            brought: None,
             unfinished: None,
             refused: VecDeque::new(),
             phase: Phase::Idle,
@@ -89,6 +95,7 @@ impl Keeper {
             self.pending = Some(Pending::Nothing);
             return;
         };
+        self.brought.take_if(|(from, _)| *from != wanted);
         let mark = Mark::of(&wanted);
         if self.settled.as_ref() == Some(&mark) {
             return;
@@ -97,7 +104,7 @@ impl Keeper {
             self.pending = Some(Pending::Pinned);
             return;
         }
-        self.abandon();
+        self.abandon_candidate();
         if let Some((_, refusal)) =
             self.refused.iter().find(|(known, refusal)| *known == mark && !refusal.reason.may_pass())
         {
@@ -112,8 +119,9 @@ impl Keeper {
             return;
         }
         let candidate = match opened {
-            Ok(Opened::Served) => {
+            Ok(Opened::Served(version)) => {
                 self.unfinished = None;
+                self.brought = Some((wanted, version));
                 self.settled = Some(mark);
                 return;
             }
@@ -221,6 +229,7 @@ impl Keeper {
         self.policy.forgive();
         self.last_refusal = None;
         self.settled = None;
+        self.brought = None;
     }
 
     /// Leaves the policy as it is.
@@ -254,11 +263,14 @@ impl Keeper {
         let manifest = folder.manifest(self.options.trusted.as_ref())?;
         let version = manifest.version;
         if version == self.policy.status().champion.version {
-            return Ok(Opened::Served);
+            return Ok(Opened::Served(version));
         }
         if self.policy.was_rolled_back(version) {
             let text = "this version was rolled back here: release another, or have the watcher forgive it";
             return Err(Problem::new(Reason::RolledBack, text).of(version));
+        }
+        if self.brought.as_ref().is_some_and(|(_, brought)| *brought == version) {
+            return Ok(Opened::Served(version));
         }
         let release = folder.release(manifest, &self.policy.contract(), &self.options)?;
         Ok(Opened::Sound(Box::new(release)))
@@ -284,6 +296,7 @@ impl Keeper {
         };
         tracing::info!(version = %candidate.id().version, number = candidate.id().number, "comparing before a swap");
         self.settled = Some(mark.clone());
+        self.end_window();
         self.start_listening();
         let found = Found::default();
         self.phase = Phase::Shadow(Box::new(Shadow { options, candidate, against, mark, since: now, found }));
@@ -320,9 +333,11 @@ impl Keeper {
         match candidate.swap_in(expected) {
             Ok(replaced) => {
                 tracing::info!(version = %id.version, number = id.number, replaced = %replaced.version, "model swapped in");
+                self.end_window();
                 self.counts.swapped += 1;
                 self.last_refusal = None;
                 self.settled = Some(mark.clone());
+                self.brought = Some((mark.wanted.clone(), id.version));
                 self.watch(id, before, mark, now);
             }
             // It is tried again when the operator lets go.
@@ -382,15 +397,23 @@ impl Keeper {
         self.policy.listen(true);
     }
 
-    /// Ends a comparison because something else is wanted.
-    fn abandon(&mut self) {
-        match mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Idle => return,
+    /// Ends the comparison of a candidate because something else is wanted. A champion is watched on: it decides until another
+    /// takes its place, whatever is wanted and refused meanwhile.
+    fn abandon_candidate(&mut self) {
+        if let Phase::Shadow(_) = self.phase {
+            self.phase = Phase::Idle;
             // It was not swapped in, so it is new if it is wanted again.
-            Phase::Shadow(_) => self.settled = None,
-            Phase::Window(_) => {}
+            self.settled = None;
+            self.counts.superseded += 1;
         }
-        self.counts.superseded += 1;
+    }
+
+    /// Ends the watch of a champion because another model takes its place, or is compared with it.
+    fn end_window(&mut self) {
+        if let Phase::Window(_) = self.phase {
+            self.phase = Phase::Idle;
+            self.counts.superseded += 1;
+        }
     }
 
     /// Keeps what is served, and says so once.
@@ -410,7 +433,10 @@ impl Keeper {
     }
 
     fn remember(&mut self, mark: Mark, refusal: Refusal) {
-        self.settled = (!refusal.reason.may_pass()).then(|| mark.clone());
+        // A source that has no answer says nothing about the release that was dealt with last.
+        if refusal.reason != Reason::Source {
+            self.settled = (!refusal.reason.may_pass()).then(|| mark.clone());
+        }
         self.last_refusal = Some(refusal.clone());
         self.refused.retain(|(known, _)| *known != mark);
         if self.refused.len() == REMEMBERED {

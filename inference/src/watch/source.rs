@@ -100,7 +100,7 @@ impl FolderSource {
         match which {
             VersionPolicy::Latest => self.latest(),
             VersionPolicy::Pinned(number) => self.pinned(*number),
-            VersionPolicy::Name(name) => Ok(self.named(name)),
+            VersionPolicy::Name(name) => self.named(name),
         }
     }
 
@@ -128,15 +128,20 @@ impl FolderSource {
         Ok(None)
     }
 
-    fn named(&self, name: &str) -> Option<Wanted> {
+    fn named(&self, name: &str) -> Result<Option<Wanted>, SourceError> {
         // A name is one step into the folder of releases, wherever it comes from.
         let mut steps = Path::new(name).components();
-        let (Some(Component::Normal(_)), None) = (steps.next(), steps.next()) else { return None };
+        let (Some(Component::Normal(_)), None) = (steps.next(), steps.next()) else { return Ok(None) };
         let folder = self.root.join(name);
         // A link says by itself which release it means, and that changes at once when the link is replaced.
-        let target = fs::canonicalize(&folder).ok()?;
-        let number = number_of(&target);
-        Some(self.child(target, number))
+        match fs::canonicalize(&folder) {
+            Ok(target) => {
+                let number = number_of(&target);
+                Ok(Some(self.child(target, number)))
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(None),
+            Err(cause) => Err(self.unreadable(&cause)),
+        }
     }
 
     fn child(&self, folder: PathBuf, number: Option<u32>) -> Wanted {
@@ -235,11 +240,20 @@ mod tests {
         fs::remove_file(root.path().join("champion")).unwrap();
         std::os::unix::fs::symlink("000002", root.path().join("champion")).unwrap();
         assert_eq!(number(root.path(), name()), Some(2));
+        // A link that leads nowhere wants nothing; one that leads to itself cannot be read.
+        fs::remove_dir_all(root.path().join("000002")).unwrap();
+        assert_eq!(number(root.path(), name()), None);
+        fs::remove_file(root.path().join("champion")).unwrap();
+        std::os::unix::fs::symlink("champion", root.path().join("champion")).unwrap();
+        assert!(FolderSource::releases(root.path(), name()).wanted().is_err());
     }
 
     #[test]
     fn a_missing_root_is_an_error_with_its_path() {
-        let mut source = FolderSource::releases("/does/not/exist", VersionPolicy::Latest);
-        assert!(source.wanted().unwrap_err().to_string().contains("/does/not/exist"));
+        let policies = [VersionPolicy::Latest, VersionPolicy::Pinned(1), VersionPolicy::Name("champion".to_owned())];
+        for policy in policies {
+            let mut source = FolderSource::releases("/does/not/exist", policy);
+            assert!(source.wanted().unwrap_err().to_string().contains("/does/not/exist"));
+        }
     }
 }

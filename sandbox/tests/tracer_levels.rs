@@ -14,6 +14,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bellwether_env_adapter::event::flags;
+use bellwether_env_adapter::sensor::Decoys;
 use bellwether_env_adapter::{Event, EventBuf};
 use bellwether_sandbox::Limits;
 use bellwether_sandbox::cage::{Cage, CageError, Identity, Plan};
@@ -102,13 +104,16 @@ fn caged(test: &str, name: &str, act: Act) -> Option<Run> {
 #[test]
 fn level_2_takes_every_writer_and_the_sample_goes_on() {
     let test = "level_2_takes_every_writer_and_the_sample_goes_on";
-    let Some(run) = caged(test, "writers", Act::NoWriters) else { return };
-    assert_eq!(run.acted, [(Act::NoWriters, Proof::Done)], "{:?} {:?}", run.said, run.summary);
+    let Some(run) = caged(test, "writers", Act::Level(2)) else { return };
+    assert_eq!(run.acted, [(Act::Level(2), Proof::Done)], "{:?} {:?}", run.said, run.summary);
     // What was open leads nowhere now, and is still what it was for the rest of the program.
     assert_eq!((run.said("write"), run.said("gone"), run.said("null")), (5, 5, 1));
     assert_eq!(run.said("closes"), i64::from(libc::FD_CLOEXEC));
     assert_eq!(run.said("mapping"), i64::from(libc::SIGSEGV));
     assert_eq!(run.said("/home/user/new"), -i64::from(libc::EROFS));
+    let denied: Vec<_> = run.events.iter().filter(|event| event.denied == Some(true)).collect();
+    assert_eq!(denied.len(), 1);
+    assert_eq!((denied[0].path.as_deref(), denied[0].isolation), (Some("/home/user/new"), Some(2)));
     assert!(run.said("read") >= 0 && run.said("/tmp/new") >= 0);
     assert_eq!(run.said("append"), 5);
     // What the threads were in the middle of went on.
@@ -124,8 +129,8 @@ fn level_2_takes_every_writer_and_the_sample_goes_on() {
 fn writers_that_cannot_be_reached_keep_level_2_from_taking_hold() {
     let test = "writers_that_cannot_be_reached_keep_level_2_from_taking_hold";
     for name in ["queue", "vfork"] {
-        let Some(run) = caged(test, name, Act::NoWriters) else { return };
-        assert_eq!(run.acted, [(Act::NoWriters, Proof::Busy)], "{name}");
+        let Some(run) = caged(test, name, Act::Level(2)) else { return };
+        assert_eq!(run.acted, [(Act::Level(2), Proof::Busy)], "{name}");
         assert_eq!(run.said("alive"), 1, "{name}");
     }
 }
@@ -133,7 +138,7 @@ fn writers_that_cannot_be_reached_keep_level_2_from_taking_hold() {
 #[test]
 fn level_3_refuses_processes_and_leaves_threads_and_programs() {
     let test = "level_3_refuses_processes_and_leaves_threads_and_programs";
-    let Some(run) = caged(test, "forks", Act::NoProcesses) else { return };
+    let Some(run) = caged(test, "forks", Act::Level(3)) else { return };
     assert_eq!(run.said("before"), 1);
     for word in ["fork", "vfork", "clone"] {
         assert_eq!(run.said(word), -i64::from(libc::EPERM), "{word}");
@@ -152,6 +157,33 @@ fn a_fork_bomb_is_killed_whole() {
 
 fn shell(folder: &std::path::Path, script: &str) -> std::process::Command {
     command("/bin/sh".as_ref(), &["-c", script], folder, &folder.join("out"))
+}
+
+#[test]
+fn events_say_what_was_planted_and_hide_what_is_personal() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret.txt").display().to_string();
+    let options = Options {
+        stage: 2,
+        program: Some("/sample".to_owned()),
+        decoys: Some(Decoys::new([secret.clone()])),
+        ..Options::default()
+    };
+    let mut kept = Kept::new(|_: &Event<'_>| Flow::Go);
+    let summary = trace(shell(folder.path(), "echo > secret.txt; echo > ann@example.com; exit 5"), options, &mut kept);
+    assert_eq!(summary.first, Some(End::Exited(5)));
+    assert!(summary.traffic.writes >= 2 && summary.traffic.written_bytes >= 2, "{summary:?}");
+    assert_eq!(
+        (kept.events[0].path.as_deref(), kept.events[0].args.as_deref().map(|args| &args[..12])),
+        (Some("/sample"), Some("[\"/bin/sh\", "))
+    );
+    assert!(kept.events.iter().all(|event| event.stage == 2 && event.isolation == Some(0)));
+    let opened: Vec<_> =
+        kept.named("openat").into_iter().filter(|event| event.flags.unwrap_or(0) & flags::WRITE != 0).collect();
+    let [planted, personal] = opened[..] else { panic!("{opened:?}") };
+    assert_eq!(planted.path, Some(secret));
+    assert!(planted.flags.unwrap_or(0) & flags::DECOY != 0 && personal.flags.unwrap_or(0) & flags::DECOY == 0);
+    assert!(personal.path.as_deref().is_some_and(|path| path.contains("<email:")), "{personal:?}");
 }
 
 #[test]
@@ -213,7 +245,9 @@ fn a_sleeping_sample_is_reached_from_another_thread() {
     while !folder.path().join("a").exists() && Instant::now() < until {
         thread::sleep(Duration::from_millis(2));
     }
-    assert_eq!(remote.act(Act::Level(3)).recv(), Ok(Proof::Done));
+    assert_eq!(remote.act(Act::Level(1)).recv(), Ok(Proof::Done));
+    // Nothing was given that closes what the sample may write to, so nothing proves that it is closed.
+    assert_eq!(remote.act(Act::Level(2)).recv(), Ok(Proof::Busy));
     assert_eq!(remote.act(Act::Kill).recv(), Ok(Proof::Done));
     let summary = tracer.join().unwrap();
     assert_eq!(summary.first, Some(End::Killed(libc::SIGKILL)));

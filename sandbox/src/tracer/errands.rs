@@ -61,9 +61,12 @@ impl Tracer {
 
     pub(super) fn act(&mut self, act: Act, sink: &mut impl Sink) -> Proof {
         match act {
-            Act::Level(level) => self.level = level,
-            Act::NoProcesses => self.no_processes = true,
-            Act::NoWriters => return self.no_writers(sink),
+            Act::Level(level) => {
+                if level >= 2 && self.level < 2 && self.no_writers(sink) == Proof::Busy {
+                    return Proof::Busy;
+                }
+                self.level = self.level.max(level);
+            }
             Act::Kill => {
                 self.killing = true;
                 self.kill();

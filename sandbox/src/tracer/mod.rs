@@ -79,13 +79,12 @@ pub enum Flow {
 /// What can be done to a sample while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Events say this isolation level from now on.
+    /// The isolation level is raised to this, 1 to 3, and events say so from now on; a level that holds already holds.
+    ///
+    /// Level 1 is only noted: whoever raises it has cut the network. For level 2 all tasks are stopped, descriptors and mappings
+    /// through which files outside scratch can be written are taken from them, and [`Options::seal`] is to succeed. At level 3
+    /// processes can no longer be started; threads and programs can.
     Level(u8),
-    /// Descriptors and mappings through which files outside scratch can be written are taken from every task, all of them stopped,
-    /// until [`Options::seal`] succeeds.
-    NoWriters,
-    /// Processes can no longer be started; threads and programs can.
-    NoProcesses,
     /// Every task is killed.
     Kill,
 }
@@ -95,7 +94,7 @@ pub enum Act {
 pub enum Proof {
     /// It holds from now on.
     Done,
-    /// Writers remain after two sweeps.
+    /// Writers remain after two sweeps, or nothing was given to close what they write to: the level is what it was.
     Busy,
 }
 
@@ -223,7 +222,6 @@ pub struct Tracer {
     last_ns: u64,
     seq: u64,
     level: u8,
-    no_processes: bool,
     killing: bool,
     /// Tasks stay where they stop.
     parking: bool,
@@ -308,7 +306,6 @@ impl Tracer {
             last_ns: 0,
             seq: 0,
             level: 0,
-            no_processes: false,
             killing: false,
             parking: false,
             foreign_writes: false,

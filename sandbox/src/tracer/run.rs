@@ -51,7 +51,6 @@ impl Tracer {
                 0 | libc::PTRACE_EVENT_STOP => Stop::Outside,
                 _ => Stop::Within,
             };
-            task.awaits = false;
         }
         match change {
             Change::Exited(code) => self.ended(tid, End::Exited(code), sink),
@@ -121,7 +120,7 @@ impl Tracer {
         }
         let (call, errno) = match rule(number) {
             Rule::Record(call) => {
-                let level = (self.no_processes && starts_process(number, &args)).then_some(libc::EPERM);
+                let level = (self.level >= 3 && starts_process(number, &args)).then_some(libc::EPERM);
                 (Some(call), refusal(number, &args).or(level))
             }
             Rule::Refuse { name, errno, recorded } => {
@@ -205,9 +204,6 @@ impl Tracer {
         let birth = Birth::of(pending.call.x86_64, &pending.args);
         let waits = self.tree.born(tid, birth, child);
         self.summary.most_tasks = self.summary.most_tasks.max(self.tree.tasks().count());
-        if let (true, Some(task)) = (birth.awaited, self.tree.get(tid)) {
-            task.awaits = true;
-        }
         if self.killing {
             self.kill();
         }
@@ -238,7 +234,8 @@ impl Tracer {
     /// A task has ended.
     fn ended(&mut self, tid: u32, end: End, sink: &mut impl Sink) {
         self.held.retain(|(held, _)| *held != tid);
-        let Some(task) = self.tree.end(tid) else { return };
+        let now = self.now_ns();
+        let Some(task) = self.tree.end(tid, now) else { return };
         if let Some(pending) = task.call {
             _ = self.emit_of(tid, (task.process, task.parent), pending, Outcome::Never, sink);
         }
@@ -352,13 +349,13 @@ impl Tracer {
         let [path, path2, args, peer] = &mut self.texts;
         let redact = |text: Option<&str>, into: &mut String| {
             let text = text?;
-            into.clear();
-            match &self.options.redactor {
-                Some(redactor) => {
-                    let mut fresh = String::new();
-                    into.push_str(redactor.redact(text, &mut fresh));
-                }
-                None => into.push_str(text),
+            let same = match &self.options.redactor {
+                Some(redactor) => redactor.redact(text, into) == text,
+                None => true,
+            };
+            if same {
+                into.clear();
+                into.push_str(text);
             }
             Some(())
         };

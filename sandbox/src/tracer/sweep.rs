@@ -61,7 +61,8 @@ impl Tracer {
 
     /// Stops every task; what they were about to do is recorded as ever.
     fn stop_all(&mut self, sink: &mut impl Sink) {
-        for (tid, _) in self.tree.tasks().filter(|(_, task)| task.parked.is_none() && !task.awaits) {
+        // One that waits in `vfork` stops when it no longer does.
+        for (tid, _) in self.tree.tasks().filter(|(_, task)| task.parked.is_none()) {
             _ = ptrace::interrupt(tid);
         }
         let until = Instant::now() + STOP;

@@ -15,8 +15,8 @@ pub(super) struct Tree {
     tasks: BTreeMap<u32, Task>,
     /// Tasks that stopped before the event of the call that made them, and when.
     unborn: BTreeMap<u32, u64>,
-    /// Tasks that were gone before that event.
-    gone_unborn: BTreeMap<u32, ()>,
+    /// Tasks that were gone before that event, and when.
+    gone_unborn: BTreeMap<u32, u64>,
 }
 
 /// A traced task.
@@ -35,8 +35,8 @@ pub(super) struct Task {
     pub(super) stop: Stop,
     /// It waits within `vfork` and cannot be stopped.
     pub(super) awaits: bool,
-    /// Its maker lets it use its memory and waits.
-    borrowed: bool,
+    /// Its maker, which lets it use its memory and waits.
+    lender: Option<u32>,
 }
 
 /// Where a task is when it stops.
@@ -112,20 +112,13 @@ impl Task {
             parked: None,
             stop: Stop::Outside,
             awaits: false,
-            borrowed: false,
+            lender: None,
         }
     }
 
     /// Whether another task could have changed what was read of this one's memory.
     pub(super) fn races(&self) -> bool {
         Rc::strong_count(&self.memory) > 1 + self.memory.waiting.get() || self.memory.shared.get()
-    }
-
-    /// The maker no longer waits for this task.
-    fn give_back(&mut self) {
-        if std::mem::take(&mut self.borrowed) {
-            self.memory.waiting.set(self.memory.waiting.get().saturating_sub(1));
-        }
     }
 }
 
@@ -166,19 +159,20 @@ impl Tree {
     }
 
     /// The maker of `child` is known; true if the child waits, stopped.
-    pub(super) fn born(&mut self, maker: u32, birth: Birth, child: u32) -> bool {
+    pub(super) fn born(&mut self, parent: u32, birth: Birth, child: u32) -> bool {
         // Its end, or its being adopted, may have come first.
         if self.gone_unborn.remove(&child).is_some() || self.tasks.contains_key(&child) {
             return false;
         }
         let mut task = Task::new(child, None);
-        if let Some(maker) = self.tasks.get(&maker) {
+        if let Some(maker) = self.tasks.get_mut(&parent) {
+            maker.awaits = birth.awaited;
             task.process = if birth.thread { maker.process } else { child };
             task.parent = if birth.thread || birth.sibling { maker.parent } else { Some(maker.process) };
             if birth.shares_memory {
                 task.memory = Rc::clone(&maker.memory);
                 if birth.awaited {
-                    task.borrowed = true;
+                    task.lender = Some(parent);
                     task.memory.waiting.set(task.memory.waiting.get() + 1);
                 }
             } else {
@@ -192,6 +186,8 @@ impl Tree {
 
     /// Takes in tasks whose makers died before they could tell, from what the kernel says of them; gives their numbers.
     pub(super) fn adopt(&mut self, met_before_ns: u64, look: impl Fn(u32) -> Option<(u32, u32)>) -> Vec<u32> {
+        // Numbers are used again; what nobody asked for in time belongs to a maker that is gone too.
+        self.gone_unborn.retain(|_, gone| *gone > met_before_ns);
         let waiting = self.unborn.iter().filter(|(_, met)| **met <= met_before_ns).map(|(tid, _)| *tid);
         let found: Vec<u32> = waiting.collect();
         for tid in &found {
@@ -210,7 +206,7 @@ impl Tree {
     pub(super) fn runs_program(&mut self, leader: u32, from: u32) -> Option<Task> {
         let old = if from == leader { None } else { self.tasks.remove(&leader) };
         if let Some(mut task) = self.tasks.remove(&from) {
-            task.give_back();
+            self.give_back(&mut task);
             task.memory = Rc::default();
             task.process = leader;
             self.tasks.insert(leader, task);
@@ -219,15 +215,23 @@ impl Tree {
     }
 
     /// A task is gone.
-    pub(super) fn end(&mut self, tid: u32) -> Option<Task> {
+    pub(super) fn end(&mut self, tid: u32, now_ns: u64) -> Option<Task> {
         let Some(mut task) = self.tasks.remove(&tid) else {
-            if self.unborn.remove(&tid).is_none() {
-                self.gone_unborn.insert(tid, ());
-            }
+            self.unborn.remove(&tid);
+            self.gone_unborn.insert(tid, now_ns);
             return None;
         };
-        task.give_back();
+        self.give_back(&mut task);
         Some(task)
+    }
+
+    /// The maker of a task no longer waits for it, if it did.
+    fn give_back(&mut self, task: &mut Task) {
+        let Some(lender) = task.lender.take() else { return };
+        task.memory.waiting.set(task.memory.waiting.get().saturating_sub(1));
+        if let Some(lender) = self.tasks.get_mut(&lender) {
+            lender.awaits = false;
+        }
     }
 }
 
@@ -251,7 +255,7 @@ mod tests {
         assert_eq!(place(&mut tree, 13), Some((12, Some(11))));
         assert_eq!(place(&mut tree, 14), Some((14, Some(11))));
         // A child that was gone before its maker spoke stays gone.
-        tree.end(15);
+        tree.end(15, 0);
         assert!(!tree.born(14, FORK, 15));
         assert_eq!(place(&mut tree, 15), None);
         // The thread 13 runs a program and is 12 from then on.
@@ -272,6 +276,11 @@ mod tests {
         tree.get(5).unwrap().parked = Some(Go::Listen);
         assert!(!tree.born(1, FORK, 5));
         assert_eq!(tree.get(5).unwrap().parked, Some(Go::Listen));
+        // A number that is used again is another task's.
+        tree.end(7, 100);
+        tree.adopt(500, |_| None);
+        tree.born(1, FORK, 7);
+        assert!(tree.get(7).is_some());
     }
 
     #[test]
@@ -281,13 +290,14 @@ mod tests {
         assert_eq!(races(&mut tree, 1), Some(false));
         // Who waits for a child that borrowed its memory changes nothing.
         tree.born(1, Birth::of(libc::SYS_vfork as u32, &[0; 6]), 2);
-        assert_eq!(races(&mut tree, 2), Some(false));
+        assert_eq!((races(&mut tree, 2), tree.get(1).unwrap().awaits), (Some(false), true));
         tree.runs_program(2, 2);
+        assert!(!tree.get(1).unwrap().awaits);
         assert_eq!((races(&mut tree, 1), races(&mut tree, 2)), (Some(false), Some(false)));
         let thread = Birth::of(libc::SYS_clone as u32, &[(libc::CLONE_THREAD | libc::CLONE_VM) as u64, 0, 0, 0, 0, 0]);
         tree.born(2, thread, 3);
         assert_eq!((races(&mut tree, 2), races(&mut tree, 3)), (Some(true), Some(true)));
-        tree.end(3);
+        tree.end(3, 0);
         assert_eq!(races(&mut tree, 2), Some(false));
         tree.get(2).unwrap().memory.shared.set(true);
         tree.born(2, FORK, 4);

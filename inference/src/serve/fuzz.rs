@@ -1,7 +1,6 @@
 //! Bodies for fuzzing: what any client may send, behind the connection that brings it. Property tests drive them; a fuzzer can
 //! too.
 
-use std::io;
 use std::sync::Arc;
 
 use http::Request;
@@ -46,7 +45,7 @@ impl Front {
         let shared = Arc::new(Shared::new(policy, "policy".to_owned(), config, means, None));
         let runtime = Builder::new_current_thread().enable_time().build();
         Ok(Front {
-            runtime: runtime.map_err(|cause: io::Error| ServeError::Thread(cause))?,
+            runtime: runtime.map_err(ServeError::Thread)?,
             policy: PolicyServiceServer::new(Decisions { shared: Arc::clone(&shared) }),
             inference: GrpcInferenceServiceServer::new(Inferences { shared: Arc::clone(&shared) }),
             admin: AdminServer::new(Administration { shared: Arc::clone(&shared) }),

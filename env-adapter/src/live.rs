@@ -1,6 +1,7 @@
 //! Windows of a stage that still runs: each is closed as early as it can be, since somebody waits for the decision.
 
 use crate::event::Event;
+use crate::reward::{RewardConfig, Toll};
 use crate::spec::{FeatureSpec, Featurizer, StateVector};
 use crate::window::WindowConfig;
 
@@ -11,6 +12,8 @@ use crate::window::WindowConfig;
 #[derive(Clone, Debug)]
 pub struct LiveWindows {
     config: WindowConfig,
+    reward: Option<RewardConfig>,
+    toll: Toll,
     featurizer: Featurizer,
     stage: u8,
     index: u32,
@@ -34,6 +37,8 @@ pub struct LiveWindow<'a> {
     pub last: bool,
     /// Isolation level in force, as the events last said.
     pub level: u8,
+    /// What its events do; nothing unless rewards are kept ([`LiveWindows::with_reward`]).
+    pub toll: Toll,
     /// State at the close; its cost is for the caller to set.
     pub state: &'a mut StateVector,
 }
@@ -46,6 +51,8 @@ impl LiveWindows {
         let mut windows = LiveWindows {
             featurizer: Featurizer::new(FeatureSpec::v1(config.clone())),
             config,
+            reward: None,
+            toll: Toll::default(),
             stage: 1,
             index: 0,
             events: 0,
@@ -58,9 +65,16 @@ impl LiveWindows {
         windows
     }
 
+    /// Windows that say what their events do by these weights.
+    #[must_use]
+    pub fn with_reward(self, reward: RewardConfig) -> LiveWindows {
+        LiveWindows { reward: Some(reward), ..self }
+    }
+
     /// Begins a stage, 1 or 2; its counters start fresh. A window that was open is forgotten: [`LiveWindows::end`] closes it.
     pub fn begin(&mut self, stage: u8) {
         (self.stage, self.index, self.events, self.first_ns, self.level) = (stage, 0, 0, None, 0);
+        self.toll = Toll::default();
         self.featurizer.begin(stage, self.config.max_windows);
     }
 
@@ -83,7 +97,10 @@ impl LiveWindows {
             self.unseen += 1;
             return;
         }
-        self.featurizer.observe(event);
+        let facts = self.featurizer.observe(event);
+        if let Some(reward) = &self.reward {
+            self.toll.add(reward, &facts);
+        }
         self.seen += 1;
         self.events += 1;
         self.first_ns = self.first_ns.or(event.time_ns);
@@ -116,10 +133,11 @@ impl LiveWindows {
         }
         self.featurizer.close_window();
         let (index, events) = (self.index, std::mem::take(&mut self.events));
+        let toll = std::mem::take(&mut self.toll);
         self.index += 1;
         self.first_ns = None;
         let last = end || self.is_capped();
         let state = self.featurizer.state_mut();
-        closed(LiveWindow { stage: self.stage, index, events, last, level: self.level, state });
+        closed(LiveWindow { stage: self.stage, index, events, last, level: self.level, toll, state });
     }
 }

@@ -326,6 +326,34 @@ impl RewardConfig {
     }
 }
 
+/// What the events of a window do at each isolation level: raw sums of weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Toll {
+    /// Harm, if the sample is malicious.
+    pub harm: [f32; LEVELS],
+    /// Breakage, if the sample is benign.
+    pub breakage: [f32; LEVELS],
+}
+
+impl Toll {
+    /// Adds an event.
+    #[inline]
+    pub(crate) fn add(&mut self, reward: &RewardConfig, facts: &Facts) {
+        if facts.failed {
+            return;
+        }
+        let harm = reward.harm.of(facts);
+        if harm > 0.0 {
+            for (level, sum) in self.harm.iter_mut().enumerate() {
+                *sum += if level < usize::from(facts.denied_at) { harm } else { 0.0 };
+            }
+        }
+        for sum in self.breakage.iter_mut().skip(usize::from(facts.denied_at)) {
+            *sum += reward.breakage_per_event;
+        }
+    }
+}
+
 /// What a recorded window costs the one who lets it happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WindowCosts {

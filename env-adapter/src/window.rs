@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::behaviour::Facts;
 use crate::event::{EpisodeAttributes, Event, EventSink};
-use crate::reward::RewardConfig;
+use crate::reward::{RewardConfig, Toll};
 use crate::spec::{FeatureSpec, Featurizer, StateVector};
 
 /// When a window closes, and how many of them a stage has at most.
@@ -119,8 +118,7 @@ struct OpenWindow {
     events: u32,
     first_ns: Option<u64>,
     last_ns: Option<u64>,
-    harm: [f32; LEVELS],
-    breakage: [f32; LEVELS],
+    toll: Toll,
 }
 
 impl<S: WindowSink> Windower<S> {
@@ -185,8 +183,8 @@ impl<S: WindowSink> Windower<S> {
             events_seen: self.events_seen,
             time_ns: open.last_ns,
             state: self.featurizer.state(),
-            harm: open.harm,
-            breakage: open.breakage,
+            harm: open.toll.harm,
+            breakage: open.toll.breakage,
             last,
             last_stage,
         };
@@ -201,21 +199,6 @@ impl<S: WindowSink> Windower<S> {
         self.pending = false;
         self.capped = false;
         self.featurizer.begin(stage, self.config.max_windows);
-    }
-
-    fn account(&mut self, facts: &Facts) {
-        if facts.failed {
-            return;
-        }
-        let harm = self.reward.harm.of(facts);
-        if harm > 0.0 {
-            for (level, sum) in self.open.harm.iter_mut().enumerate() {
-                *sum += if level < usize::from(facts.denied_at) { harm } else { 0.0 };
-            }
-        }
-        for sum in self.open.breakage.iter_mut().skip(usize::from(facts.denied_at)) {
-            *sum += self.reward.breakage_per_event;
-        }
     }
 }
 
@@ -253,7 +236,7 @@ impl<S: WindowSink> EventSink for Windower<S> {
             self.open.first_ns.get_or_insert(now);
             self.open.last_ns = Some(self.open.last_ns.map_or(now, |last| last.max(now)));
         }
-        self.account(&facts);
+        self.open.toll.add(&self.reward, &facts);
         if self.open.events >= self.config.max_events {
             self.close();
         }

@@ -4,10 +4,12 @@
 
 pub mod cage;
 mod edge;
+pub mod episode;
 pub mod filter;
 pub mod isolation;
 mod limits;
 pub mod network;
+pub mod stage;
 pub mod tracer;
 pub mod vault;
 

@@ -1,0 +1,20 @@
+//! One episode: a sample through stage 1 and, when released, stage 2, decided on window by window, acted on, recorded.
+//!
+//! [`Machine`] is the episode as a list of happenings; [`run`] makes them happen: it runs the stages, asks the [`Judge`], hands
+//! commands to the stage and what comes back to the machine, and writes down everything on a thread of its own.
+
+mod judge;
+mod machine;
+mod record;
+mod reserve;
+mod retry;
+mod run;
+mod trail;
+mod trajectory;
+
+pub use judge::{Away, Judge, JudgeError, Judgement, Patient, PolicyJudge, safe_rule, window_of};
+pub use machine::{Happening, Machine, Next, Partial, Phase, Transition};
+pub use record::{Listener, RecordError, Recorded};
+pub use retry::{Clock, Monotonic, Schedule};
+pub use run::{Decision, Episode, Report, Setup, run};
+pub use trail::Trail;

@@ -1,0 +1,249 @@
+//! Writing an episode down while it happens, on a thread of its own behind a bounded queue.
+//!
+//! The queue makes whoever fills it wait, and so the sample: nothing that was told is dropped. When the disk is full a reserve
+//! is used to end the files in good order, and the episode is told to end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::{self, JoinHandle};
+
+use bellwether_artifact::durable::DurableFile;
+use bellwether_artifact::{ArtifactError, durable};
+use bellwether_env_adapter::ingest::IngestError;
+use bellwether_env_adapter::ingest::telemetry::{TelemetryWriter, WriterOptions};
+use bellwether_env_adapter::{EpisodeAttributes, Event, EventBuf, EventSink, RewardConfig, StateVector, WindowConfig};
+use bellwether_replay::ReplayError;
+
+use super::machine::Transition;
+use super::reserve::{Reserve, Reserved};
+use super::run::Decision;
+use super::trajectory::{Terms, Trajectory};
+use crate::stage::{Command, Question};
+
+/// Entries that wait to be written at most.
+const QUEUE: usize = 4_096;
+/// Bytes of a row group of telemetry: what is lost from memory when everything fails.
+const ROW_GROUP_BYTES: usize = 4 << 20;
+/// Room that is kept for ending the files on a full disk: row groups of both, footers, and what waits in the queue.
+const RESERVE_BYTES: u64 = 24 << 20;
+
+/// Hears of an episode while it happens, on the recorder's thread.
+pub trait Listener: Send {
+    /// A step of the episode.
+    ///
+    /// # Errors
+    /// It cannot be kept. The sample is terminated: what is not on record is not done.
+    fn transition(&mut self, _transition: &Transition) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// A decision.
+    fn decision(&mut self, _decision: &Decision) {}
+}
+
+/// The files of an episode.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Recorded {
+    /// Telemetry Parquet.
+    pub telemetry: PathBuf,
+    /// Its rows.
+    pub events: u64,
+    /// Played steps, Parquet.
+    pub steps: PathBuf,
+    /// Its rows.
+    pub decisions: u64,
+}
+
+/// Why an episode is not recorded, or not in full.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A file cannot be had.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// Telemetry cannot be written.
+    #[error(transparent)]
+    Telemetry(#[from] IngestError),
+    /// Steps cannot be written.
+    #[error(transparent)]
+    Steps(#[from] ReplayError),
+    /// The disk has no room for an episode.
+    #[error("no {} MiB are free in {} ({cause}): free some space", RESERVE_BYTES >> 20, folder.display())]
+    Room {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// There is no thread for it.
+    #[error("no thread for the recorder ({0})")]
+    Thread(io::Error),
+    /// A listener failed.
+    #[error("{0}")]
+    Listener(String),
+    /// The disk is full.
+    #[error("the disk was full: the episode ended there, and nothing that had happened is lost")]
+    Full,
+}
+
+/// What the recorder is given. Events are the many and the large.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every entry is an event, and a box for each would be one more allocation"
+)]
+pub(super) enum Entry {
+    Event(EventBuf),
+    Decided(Box<Decided>),
+    Transition(Box<Transition>),
+    Close { attributes_complete: bool, decided: bool },
+}
+
+/// A decision, with what it rests on.
+pub(super) struct Decided {
+    pub(super) question: Question,
+    pub(super) command: Command,
+    pub(super) state: StateVector,
+    pub(super) decision: Decision,
+}
+
+/// What to write, and where.
+pub(super) struct Plan<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) attributes: EpisodeAttributes,
+    pub(super) reward: &'a RewardConfig,
+    pub(super) window: &'a WindowConfig,
+    pub(super) policy: Option<String>,
+    pub(super) listeners: Vec<Box<dyn Listener>>,
+}
+
+/// The near end of the queue.
+pub(super) struct Recorder {
+    sender: SyncSender<Entry>,
+    broken: Arc<AtomicBool>,
+    thread: JoinHandle<(Option<Recorded>, Option<RecordError>)>,
+}
+
+impl Recorder {
+    /// Begins the files of an episode in a folder, which is made where it is missing.
+    pub(super) fn start(plan: Plan<'_>) -> Result<Recorder, RecordError> {
+        let Plan { folder, attributes, reward, window, policy, listeners } = plan;
+        durable::create_folder(folder)?;
+        let reserve = Reserve::new(folder, RESERVE_BYTES)
+            .map_err(|cause| RecordError::Room { folder: folder.to_path_buf(), cause })?;
+        let create =
+            |name: &str| DurableFile::create(folder.join(name)).map(|file| Reserved::new(file, reserve.clone()));
+        let options = WriterOptions { row_group_bytes: ROW_GROUP_BYTES, ..WriterOptions::default() };
+        let mut telemetry = TelemetryWriter::with_options(create("telemetry.parquet")?, options)?;
+        let terms = Terms {
+            episode: &attributes.episode_id.0,
+            label: attributes.label,
+            reward,
+            window,
+            source: format!("sha256:{}", attributes.sample_sha256.as_deref().unwrap_or("unknown")),
+            policy,
+        };
+        let steps = Trajectory::new(create("steps.parquet")?, terms)?;
+        telemetry.begin(&attributes)?;
+        let broken = Arc::new(AtomicBool::new(false));
+        let writing = Writing { telemetry, steps, reserve, listeners, broken: Arc::clone(&broken), error: None };
+        let (sender, entries) = mpsc::sync_channel(QUEUE);
+        let thread = thread::Builder::new().name("recorder".to_owned()).spawn(move || writing.write(&entries));
+        Ok(Recorder { sender, broken, thread: thread.map_err(RecordError::Thread)? })
+    }
+
+    /// Takes an event; false when it, or what comes after it, cannot be kept.
+    pub(super) fn event(&self, event: &Event<'_>) -> bool {
+        self.sender.send(Entry::Event(EventBuf::from(event))).is_ok() && !self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Takes anything else. Whoever cannot take it any more says why at the end.
+    pub(super) fn put(&self, entry: Entry) {
+        _ = self.sender.send(entry);
+    }
+
+    /// Ends the files and gives them their names.
+    pub(super) fn close(self, complete: bool, decided: bool) -> (Option<Recorded>, Option<RecordError>) {
+        self.put(Entry::Close { attributes_complete: complete, decided });
+        drop(self.sender);
+        self.thread
+            .join()
+            .unwrap_or_else(|_| (None, Some(RecordError::Listener("the recorder's thread panicked".to_owned()))))
+    }
+}
+
+type File = Reserved<DurableFile>;
+
+/// The far end of the queue.
+struct Writing {
+    telemetry: TelemetryWriter<File>,
+    steps: Trajectory<File>,
+    reserve: Reserve,
+    listeners: Vec<Box<dyn Listener>>,
+    broken: Arc<AtomicBool>,
+    /// The first thing that went wrong.
+    error: Option<RecordError>,
+}
+
+impl Writing {
+    fn write(mut self, entries: &Receiver<Entry>) -> (Option<Recorded>, Option<RecordError>) {
+        let had_room = self.reserve.is_whole();
+        for entry in entries {
+            let written = match entry {
+                Entry::Event(event) => self.telemetry.event(&event.as_event()).map_err(RecordError::from),
+                Entry::Decided(decided) => {
+                    let Decided { question, command, state, decision } = *decided;
+                    self.listeners.iter_mut().for_each(|listener| listener.decision(&decision));
+                    self.steps.decided(&question, &command, state).map_err(RecordError::from)
+                }
+                Entry::Transition(transition) => self
+                    .listeners
+                    .iter_mut()
+                    .try_for_each(|listener| listener.transition(&transition))
+                    .map_err(RecordError::Listener),
+                Entry::Close { attributes_complete, decided } => return self.close(attributes_complete, decided),
+            };
+            let full = had_room && !self.reserve.is_whole();
+            if let Err(error) = written.and(if full { Err(RecordError::Full) } else { Ok(()) }) {
+                // What was told before goes on being written.
+                self.error.get_or_insert(error);
+                self.broken.store(true, Ordering::Relaxed);
+            }
+        }
+        // Whoever fills the queue is gone without a word: what there is, is kept.
+        self.close(false, false)
+    }
+
+    fn close(self, complete: bool, decided: bool) -> (Option<Recorded>, Option<RecordError>) {
+        // The last bytes may need the room.
+        self.reserve.free();
+        let complete = complete && self.error.is_none();
+        let (error, telemetry, steps) = (self.error, self.telemetry, self.steps);
+        match commit(telemetry, steps, complete, decided) {
+            Ok(recorded) => (Some(recorded), error),
+            Err(failed) => (None, error.or(Some(failed))),
+        }
+    }
+}
+
+fn commit(
+    mut telemetry: TelemetryWriter<File>,
+    steps: Trajectory<File>,
+    complete: bool,
+    decided: bool,
+) -> Result<Recorded, RecordError> {
+    telemetry.end(complete)?;
+    let (file, summary) = telemetry.finish()?;
+    let (steps, decisions) = steps.end(decided, !complete)?;
+    let (file, steps) = (file.into_inner(), steps.into_inner());
+    let recorded = Recorded {
+        telemetry: file.path().to_path_buf(),
+        events: summary.events,
+        steps: steps.path().to_path_buf(),
+        decisions,
+    };
+    file.commit()?;
+    steps.commit()?;
+    Ok(recorded)
+}

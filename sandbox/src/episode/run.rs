@@ -1,0 +1,299 @@
+//! Making an episode happen.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bellwether_artifact::Sha256;
+use bellwether_env_adapter::{
+    ACTION_COUNT, Action, ActionMask, EpisodeAttributes, EpisodeId, Event, Label, RewardConfig, StateVector,
+    WindowConfig,
+};
+use serde::{Deserialize, Serialize};
+
+use super::judge::{Away, Judge, safe_rule};
+use super::machine::{Happening, Machine, Next, Partial};
+use super::record::{Decided, Entry, Listener, Plan, RecordError, Recorded, Recorder};
+use super::retry::{Clock, Schedule};
+use crate::Limits;
+use crate::stage::{Close, Command, Course, DecisionId, Feedback, Kept, Order, Outcome, Question, Specimen, Stage};
+
+/// What an episode is about.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Its name, unique for ever.
+    pub episode: EpisodeId,
+    /// What runs.
+    pub sample: Arc<Specimen>,
+    /// Hash of it.
+    pub sha256: Sha256,
+    /// What it is, where that is known: rewards rest on it.
+    pub label: Option<Label>,
+    /// Its family, where that is known.
+    pub family: Option<String>,
+    /// Stages, 1 or 2: whether a release in stage 1 is looked at again.
+    pub stages: u8,
+    /// How events are cut into windows.
+    pub window: WindowConfig,
+    /// What windows and verdicts are worth.
+    pub reward: RewardConfig,
+    /// What the sample may use up in each stage.
+    pub limits: [Limits; 2],
+    /// Seed of the made-up home.
+    pub seed: u64,
+    /// What plays, as JSON, for the file of steps.
+    pub policy: Option<String>,
+    /// When a stage that does not answer is asked again.
+    pub schedule: Schedule,
+    /// Folder for the files of the episode.
+    pub folder: PathBuf,
+}
+
+/// What makes an episode happen.
+pub struct Episode<'a> {
+    /// Runs samples at stage 1 and 2.
+    pub stages: [&'a dyn Stage; 2],
+    /// Decides.
+    pub judge: &'a mut dyn Judge,
+    /// Puts the sample into the vault, on this decision; says what became of the original, or why not.
+    pub seal: &'a mut dyn FnMut(&DecisionId) -> Result<String, String>,
+    /// Hear of it.
+    pub listeners: Vec<Box<dyn Listener>>,
+    /// Lets time pass between attempts.
+    pub clock: &'a dyn Clock,
+}
+
+/// A decision, as reports tell it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// Its name.
+    pub decision: DecisionId,
+    /// Stage, 1 or 2.
+    pub stage: u8,
+    /// Number of the window in the stage, from 0.
+    pub window: u32,
+    /// Events of the window.
+    pub events: u32,
+    /// Events of the stage so far.
+    pub events_seen: u64,
+    /// Time since the stage began, in nanoseconds.
+    pub time_ns: u64,
+    /// Why it was asked for.
+    pub close: Close,
+    /// Allowed actions, by number.
+    pub mask: ActionMask,
+    /// What each action is worth to the policy; absent where the safe rule decided.
+    pub q_values: Option<[f32; ACTION_COUNT]>,
+    /// Lead over the next best allowed action; absent where nothing else is allowed, or the safe rule decided.
+    pub margin: Option<f32>,
+    /// Version of the model; absent where the safe rule decided.
+    pub model_version: Option<String>,
+    /// Why the safe rule decided; absent where the policy did.
+    pub safe_rule: Option<String>,
+    /// The action.
+    pub action: Action,
+    /// Isolation level in force.
+    pub level: u8,
+    /// Isolation level afterwards.
+    pub level_after: u8,
+    /// How long the decision took, in microseconds.
+    pub took_us: u64,
+}
+
+/// What came of an episode.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Its name.
+    pub episode_id: EpisodeId,
+    /// `release`, `terminate` or `quarantine`; null where none fell.
+    pub verdict: Option<Action>,
+    /// The stage in which it fell, or which failed.
+    pub stage: u8,
+    /// Every decision, in order.
+    pub decisions: Vec<Decision>,
+    /// What came of every action.
+    pub feedback: Vec<Feedback>,
+    /// How the runs ended, one for each stage that ran.
+    pub outcomes: Vec<Outcome>,
+    /// What became of the original, where the sample went into the vault.
+    pub quarantine: Option<String>,
+    /// Why the record is not whole; empty if it is.
+    pub partial: Vec<Partial>,
+    /// Decisions of the safe rule.
+    pub safe_rule: u64,
+    /// Happenings that came twice, too late or out of turn, and changed nothing.
+    pub strays: u64,
+    /// The files of the episode, where they could be written.
+    pub files: Option<Recorded>,
+}
+
+/// Runs an episode to its end. Nothing of the sample lives when this returns.
+///
+/// # Errors
+/// The files of the episode cannot be begun; nothing has run then. Whatever happens later is part of the report.
+pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
+    let Episode { stages, judge, seal, listeners, clock } = episode;
+    let recorder = Recorder::start(Plan {
+        folder: &setup.folder,
+        attributes: EpisodeAttributes {
+            episode_id: setup.episode.clone(),
+            label: setup.label,
+            family: setup.family.clone(),
+            source: Some("sandbox".to_owned()),
+            sample_sha256: Some(setup.sha256.to_string()),
+            complete: true,
+        },
+        reward: &setup.reward,
+        window: &setup.window,
+        policy: setup.policy.clone(),
+        listeners,
+    })?;
+    let mut conduct = Conduct {
+        machine: Machine::new(setup.episode.clone(), setup.stages, setup.schedule),
+        judge,
+        recorder,
+        started: false,
+        decisions: Vec::new(),
+        feedback: Vec::new(),
+    };
+    let mut outcomes = Vec::new();
+    let mut quarantine = None;
+    let mut next = conduct.happened(Happening::Begun);
+    loop {
+        next = match next {
+            Next::Run { stage } => {
+                conduct.started = false;
+                let order = setup.order(stage);
+                let runs = stages[usize::from(stage.clamp(1, 2)) - 1];
+                let happening = match runs.run(&order, &mut conduct) {
+                    Ok(outcome) => {
+                        let (verdict, complete) = (outcome.verdict, outcome.is_complete());
+                        outcomes.push(outcome);
+                        Happening::Ended { stage, verdict, complete }
+                    }
+                    Err(error) => Happening::Unstarted { stage, why: error.to_string(), passing: error.is_passing() },
+                };
+                conduct.happened(happening)
+            }
+            Next::Rest { stage, for_ms } => {
+                clock.sleep(Duration::from_millis(for_ms));
+                conduct.happened(Happening::Rested { stage })
+            }
+            Next::Seal => {
+                let decision = conduct.decisions.last().map(|decision| decision.decision.clone());
+                let sealed = decision.map_or_else(|| Err("no decision asks for it".to_owned()), |id| seal(&id));
+                let happening = match sealed {
+                    Ok(what) => Happening::Sealed { what: quarantine.insert(what).clone() },
+                    Err(why) => Happening::Unsealed { why },
+                };
+                conduct.happened(happening)
+            }
+            // Nothing that has happened leaves an episode without something to do before its end.
+            Next::Close | Next::Wait => break,
+        };
+    }
+    let Conduct { mut machine, recorder, decisions, feedback, .. } = conduct;
+    let (files, error) = recorder.close(machine.partial().is_empty(), machine.verdict().is_some());
+    if let Some(error) = error {
+        machine.unrecorded(error.to_string());
+    }
+    Ok(Report {
+        episode_id: setup.episode.clone(),
+        verdict: machine.verdict(),
+        stage: machine.stage(),
+        decisions,
+        feedback,
+        outcomes,
+        quarantine,
+        partial: machine.partial().to_vec(),
+        safe_rule: machine.safe_rule(),
+        strays: machine.strays(),
+        files,
+    })
+}
+
+impl Setup {
+    fn order(&self, stage: u8) -> Order {
+        let [first, second] = &self.limits;
+        Order {
+            episode: self.episode.clone(),
+            stage,
+            sample: Arc::clone(&self.sample),
+            window: self.window.clone(),
+            reward: self.reward.clone(),
+            limits: if stage == 1 { first.clone() } else { second.clone() },
+            seed: self.seed,
+        }
+    }
+}
+
+/// The course of an episode's runs.
+struct Conduct<'a> {
+    machine: Machine,
+    judge: &'a mut dyn Judge,
+    recorder: Recorder,
+    started: bool,
+    decisions: Vec<Decision>,
+    feedback: Vec<Feedback>,
+}
+
+impl Conduct<'_> {
+    fn happened(&mut self, happening: Happening) -> Next {
+        let (next, transition) = self.machine.take(happening);
+        self.recorder.put(Entry::Transition(Box::new(transition)));
+        next
+    }
+}
+
+impl Course for Conduct<'_> {
+    fn event(&mut self, event: &Event<'_>) -> Kept {
+        if !self.started {
+            self.started = true;
+            self.happened(Happening::Started { stage: event.stage });
+        }
+        if self.recorder.event(event) { Kept::Yes } else { Kept::No }
+    }
+
+    fn window(&mut self, question: &Question, state: &StateVector) -> Command {
+        let asked = Instant::now();
+        let mut state = state.clone();
+        let judged = self.judge.judge(question, &mut state).and_then(|judgement| {
+            let allowed = question.mask[judgement.action.index()];
+            if allowed { Ok(judgement) } else { Err(Away::Refused("it chose what is not allowed".to_owned())) }
+        });
+        let took_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let action = judged.as_ref().map_or_else(|_| safe_rule(question), |judgement| judgement.action);
+        let command = Command::to(question, action);
+        let away = judged.as_ref().err().map(Away::to_string);
+        let judged = judged.ok();
+        let decision = Decision {
+            decision: command.decision.clone(),
+            stage: question.stage,
+            window: question.window,
+            events: question.events,
+            events_seen: question.events_seen,
+            time_ns: question.time_ns,
+            close: question.close,
+            mask: question.mask,
+            q_values: judged.as_ref().map(|judgement| judgement.q_values),
+            margin: judged.as_ref().and_then(|judgement| judgement.margin),
+            model_version: judged.map(|judgement| judgement.model_version),
+            safe_rule: away.clone(),
+            action,
+            level: command.context.level,
+            level_after: command.context.level_after,
+            took_us,
+        };
+        self.decisions.push(decision.clone());
+        let decided = Decided { question: question.clone(), command: command.clone(), state, decision };
+        self.recorder.put(Entry::Decided(Box::new(decided)));
+        self.happened(Happening::Decided { command: command.clone(), safe_rule: away });
+        command
+    }
+
+    fn feedback(&mut self, feedback: Feedback) {
+        self.feedback.push(feedback.clone());
+        self.happened(Happening::Fed { feedback });
+    }
+}

@@ -1,0 +1,203 @@
+//! A stage in this process: cage, tracer and watch around one sample.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bellwether_env_adapter::Action;
+use bellwether_env_adapter::sensor::Decoys;
+
+use super::watch::{Hands, Seen, Watch};
+use super::{Came, Course, Fault, Feedback, Order, Outcome, Proof, Specimen, Stage, StageError};
+use crate::cage::{Bounds, Cage, CgroupHandle, Enclosure, Gate, Held, Home, Identity, Placed, Plan, Program};
+use crate::filter;
+use crate::isolation::{self, WriteDenial};
+use crate::tracer::{Options, Summary, Tracer};
+
+/// How long the end of everything may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the kernel may take to set mounts read-only.
+const SEAL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Runs samples on this machine, in this process. Each run has a thread of its own for its tracer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalStage;
+
+/// Who a sample believes to be at a stage: not the same user on the same host twice.
+fn identity(stage: u8) -> Identity {
+    match stage {
+        2 => Identity { host_name: "ws-0417".to_owned(), user: "anna".to_owned(), uid: 1001 },
+        _ => Identity::default(),
+    }
+}
+
+struct Outside {
+    enclosure: Arc<Enclosure>,
+    cgroup: Arc<CgroupHandle>,
+}
+
+impl Hands for Outside {
+    fn cut_network(&mut self) -> Result<(), String> {
+        isolation::cut_network(&self.enclosure).map_err(|error| error.to_string())
+    }
+
+    fn kill(&mut self) -> Result<(), String> {
+        match self.cgroup.holds().listing {
+            true => self.cgroup.kill().map_err(|error| error.to_string()),
+            // The tracer kills what it traces, and the end of the init ends the rest.
+            false => Ok(()),
+        }
+    }
+}
+
+impl Stage for LocalStage {
+    fn run(&self, order: &Order, course: &mut dyn Course) -> Result<Outcome, StageError> {
+        let identity = identity(order.stage);
+        let home = Home::draw(order.seed, &identity);
+        let home = if order.sample.marked_home { home.marked(&identity) } else { home };
+        let decoys = home.decoys;
+        let plan = plan(order, identity, home.files)?;
+        let Held { pid, gate, enclosure, cgroup, .. } = Cage::start(&plan)?;
+        let began = Instant::now();
+        let outside = Outside { enclosure: Arc::new(enclosure), cgroup: Arc::new(cgroup) };
+        let pid = pid.as_raw_nonzero().get().unsigned_abs();
+        // What the tracer's thread waits for are its own children, and it has none but the traced.
+        let (summary, seen) = thread::scope(|scope| {
+            let (course, outside, decoys) = (&mut *course, &outside, Decoys::new(decoys));
+            let tracing = thread::Builder::new()
+                .name(format!("tracer-{}", order.stage))
+                .spawn_scoped(scope, move || trace(order, course, outside, decoys, (pid, gate)))
+                .map_err(|cause| StageError::System { what: "start the tracer's thread", cause })?;
+            tracing.join().unwrap_or_else(|_| {
+                let fault = Fault::Tracer { why: "its thread panicked".to_owned() };
+                Ok((Summary::default(), Seen::failed(fault)))
+            })
+        })?;
+        let mut outcome = conclude(order, course, &outside, began, seen);
+        outcome.count(summary);
+        if outcome.dead.is_some() {
+            outcome.changes =
+                Some(outside.enclosure.changes(&plan.files, &Bounds { kept_bytes: 0, ..Bounds::default() }));
+        }
+        Ok(outcome)
+    }
+}
+
+/// Follows a sample from its gate to its end.
+fn trace(
+    order: &Order,
+    course: &mut dyn Course,
+    outside: &Outside,
+    decoys: Decoys,
+    (pid, gate): (u32, Gate),
+) -> Result<(Summary, Seen), StageError> {
+    let Outside { enclosure, cgroup } = outside;
+    let sealed = Arc::clone(enclosure);
+    let options = Options {
+        stage: order.stage,
+        program: Some(path(order)),
+        decoys: Some(decoys),
+        scratch: enclosure.scratch().iter().map(|(path, _)| (*path).to_owned()).collect(),
+        seal: Some(Box::new(move || {
+            isolation::deny_writes(&sealed, SEAL_PATIENCE)
+                .map(|denial| denial == WriteDenial::Done)
+                .map_err(io::Error::other)
+        })),
+        ..Options::default()
+    };
+    let mut hands = Outside { enclosure: Arc::clone(enclosure), cgroup: Arc::clone(cgroup) };
+    let mut watch = Watch::new(order, course, &mut hands);
+    let summary = Tracer::attach(pid, || gate.open(), options)?.run(&mut watch).unwrap_or_else(|error| {
+        watch.fail(Fault::Tracer { why: error.to_string() });
+        Summary::default()
+    });
+    if let Some(failure) = enclosure.failed_start() {
+        watch.fail(Fault::NotStarted { why: failure.to_string() });
+    }
+    Ok((summary, watch.finish()))
+}
+
+/// Makes sure that nothing lives, tells what came of the verdict, and sums up.
+fn conclude(order: &Order, course: &mut dyn Course, outside: &Outside, began: Instant, seen: Seen) -> Outcome {
+    let Outside { enclosure, cgroup } = outside;
+    let asked = Instant::now();
+    let dead = isolation::terminate(enclosure, cgroup, PATIENCE);
+    let mut faults = seen.faults;
+    let came = match &dead {
+        Ok(terminated) => Came::Done { proof: terminated.proof.into() },
+        Err(error) => {
+            faults.push(Fault::Alive { why: error.to_string() });
+            Came::Failed { why: error.to_string() }
+        }
+    };
+    let (verdict, verdict_at) = seen.verdict.unzip();
+    if verdict.is_some() || seen.killed.is_some() {
+        course.feedback(Feedback {
+            decision: verdict.as_ref().map(|command| command.decision.clone()),
+            stage: order.stage,
+            action: verdict.as_ref().map_or(Action::Terminate, |command| command.action),
+            level: seen.level,
+            came,
+            took_us: u64::try_from(seen.killed.unwrap_or(asked).elapsed().as_micros()).unwrap_or(u64::MAX),
+        });
+    }
+    Outcome {
+        stage: order.stage,
+        verdict: verdict.map(|command| command.action),
+        verdict_at,
+        level: seen.level,
+        events: seen.events,
+        undecided: seen.undecided,
+        windows: seen.windows,
+        run_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        dead: dead.ok().map(|terminated| terminated.proof.into()),
+        faults,
+        ..Outcome::of_nothing(order.stage)
+    }
+}
+
+fn plan(order: &Order, identity: Identity, mut files: Vec<Placed>) -> Result<Plan, StageError> {
+    let failed = |what| move |cause| StageError::System { what, cause };
+    let Specimen { memory, arguments, .. } = &*order.sample;
+    let path = path(order);
+    let mut bytes = Vec::new();
+    // Every reader of a duplicate would move the same offset.
+    let file = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed("read the sample"))?;
+    // Its interpreter opens a script by its path; anything else runs from memory that nobody can change.
+    let program = match bytes.starts_with(b"#!") {
+        true => Program::Path(path.clone()),
+        false => Program::File(memory.try_clone().map_err(failed("hand the sample over"))?),
+    };
+    let name = CString::new(path.clone()).map_err(|error| failed("name the sample")(error.into()))?;
+    files.push(Placed { path, bytes, mode: 0o755, modified_s: None });
+    Ok(Plan {
+        program,
+        arguments: std::iter::once(name).chain(arguments.iter().cloned()).collect(),
+        environment: identity.environment(),
+        folder: identity.work(),
+        identity,
+        files,
+        limits: order.limits.clone(),
+        filter: filter::Program::new().instructions().to_vec(),
+        output: None,
+    })
+}
+
+/// Where the sample finds itself.
+fn path(order: &Order) -> String {
+    format!("{}/{}", identity(order.stage).work(), order.sample.name)
+}
+
+impl From<isolation::Proof> for Proof {
+    fn from(proof: isolation::Proof) -> Proof {
+        match proof {
+            isolation::Proof::EmptyCgroup => Proof::EmptyCgroup,
+            isolation::Proof::EndedInit => Proof::EndedInit,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What goes wrong around an episode: a full disk, a trail that cannot be written, a policy that is slow.
+
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bellwether_artifact::audit::{self, AuditLog};
+use bellwether_artifact::secret::{Purpose, Secrets};
+use bellwether_env_adapter::spec::WIDTH;
+use bellwether_env_adapter::{Action, EpisodeId, StateVector, action};
+use bellwether_sandbox::episode::{Away, Episode, Judge, Listener, Partial, Patient, Schedule, Trail, Transition, run};
+use bellwether_sandbox::stage::{Close, Question};
+
+use super::scripted::{Script, Scripted};
+use super::{Paused, Rule, setup};
+
+fn nothing() -> OwnedFd {
+    OwnedFd::from(std::io::pipe().unwrap().0)
+}
+
+/// A trail that fails at its third entry.
+struct Failing(u32);
+
+impl Listener for Failing {
+    fn transition(&mut self, _: &Transition) -> Result<(), String> {
+        self.0 += 1;
+        if self.0 < 3 { Ok(()) } else { Err("the trail is full".to_owned()) }
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_in_the_trail_ends_the_sample_and_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = setup(folder.path(), nothing(), 1);
+    let stage = Scripted::new(Script { windows: vec![50; 4_000], ..Script::default() });
+    let mut judge = Rule(|_: &Question| Ok(Action::Continue));
+    let report = run(
+        &setup,
+        Episode {
+            stages: [&stage, &stage],
+            judge: &mut judge,
+            seal: &mut |_| Ok(String::new()),
+            listeners: vec![Box::new(Failing(0))],
+            clock: &Paused::default(),
+        },
+    )
+    .unwrap();
+    assert!(report.decisions.len() < 4_000, "the sample was stopped");
+    let said = |partial: &Partial| matches!(partial, Partial::Record { why } if why == "the trail is full");
+    assert!(report.partial.iter().any(said), "{:?}", report.partial);
+    let files = report.files.unwrap();
+    assert_eq!(files.events, report.outcomes[0].events, "what had happened is kept");
+}
+
+#[test]
+fn an_episode_is_in_the_audit_log_but_for_decisions_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let key = folder.path().join("audit.key");
+    Secrets::generate(&key, Purpose::Audit).unwrap();
+    let secrets = || Secrets::read(&key, Purpose::Audit).unwrap();
+    let trail = Trail::new(AuditLog::create(&path, secrets()).unwrap(), || 1_700_000_000_000);
+    let setup = setup(&folder.path().join("e1"), nothing(), 1);
+    let stage = Scripted::new(Script { windows: vec![4; 5], ..Script::default() });
+    let mut judge = Rule(|question: &Question| {
+        Ok(match question.step {
+            1 => Action::RaiseIsolation,
+            4 => Action::Release,
+            _ => Action::Continue,
+        })
+    });
+    run(
+        &setup,
+        Episode {
+            stages: [&stage, &stage],
+            judge: &mut judge,
+            seal: &mut |_| Ok(String::new()),
+            listeners: vec![Box::new(trail)],
+            clock: &Paused::default(),
+        },
+    )
+    .unwrap();
+    let mut kinds = Vec::new();
+    let verified = audit::examine(&path, &secrets(), &[], |entry, _| {
+        kinds.push(entry.kind.clone());
+        Ok(())
+    });
+    let verified = verified.unwrap();
+    assert!(verified.intact, "{verified:?}");
+    let wanted = [
+        "episode.begun",
+        "episode.started",
+        "episode.decided",
+        "episode.fed",
+        "episode.decided",
+        "episode.fed",
+        "episode.ended",
+    ];
+    assert_eq!(kinds, wanted);
+}
+
+fn question(step: u32) -> Question {
+    Question {
+        episode: EpisodeId("e".to_owned()),
+        stage: 1,
+        step,
+        window: step,
+        events: 1,
+        toll: Default::default(),
+        events_seen: 1,
+        time_ns: 0,
+        level: 0,
+        close: Close::Window,
+        mask: action::mask(false, true),
+    }
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_no_answer_to_the_next_question() {
+    let (go, wait) = mpsc::channel::<()>();
+    let slow = Rule(move |question: &Question| {
+        if question.step == 0 {
+            wait.recv().unwrap();
+            return Ok(Action::Quarantine);
+        }
+        Ok(Action::Release)
+    });
+    let mut state = StateVector::from_slice(&[0.0; WIDTH]).unwrap();
+    let mut judge = Patient::new(slow, Duration::from_millis(30)).unwrap();
+    assert_eq!(judge.judge(&question(0), &mut state), Err(Away::Late { limit_ms: 30 }));
+    // It is still at the first question: the second waits in vain, and a third finds no room.
+    assert!(judge.judge(&question(1), &mut state).is_err());
+    assert!(judge.judge(&question(2), &mut state).is_err());
+    go.send(()).unwrap();
+    // By and by it has caught up. Whatever it says from then on is about the question that was asked.
+    let answer = (3..2_000).find_map(|step| {
+        std::thread::sleep(Duration::from_millis(1));
+        judge.judge(&question(step), &mut state).ok()
+    });
+    assert_eq!(answer.unwrap().action, Action::Release);
+}
+
+#[test]
+fn a_judge_that_dies_is_away() {
+    let mut state = StateVector::from_slice(&[0.0; WIDTH]).unwrap();
+    let dying = Rule(|_: &Question| -> Result<Action, Away> { panic!("the policy dies") });
+    let mut judge = Patient::new(dying, Duration::from_secs(5)).unwrap();
+    assert_eq!(judge.judge(&question(0), &mut state), Err(Away::Gone));
+}
+
+#[test]
+fn nothing_runs_that_cannot_be_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocked = folder.path().join("file");
+    bellwether_artifact::durable::write_bytes(&blocked, b"no folder").unwrap();
+    let setup = bellwether_sandbox::episode::Setup {
+        schedule: Schedule { first_ms: 1, retries: 0 },
+        ..setup(&blocked.join("below"), nothing(), 1)
+    };
+    let stage = Scripted::new(Script::default());
+    let refused = run(
+        &setup,
+        Episode {
+            stages: [&stage, &stage],
+            judge: &mut Rule(|_: &Question| Ok(Action::Release)),
+            seal: &mut |_| Ok(String::new()),
+            listeners: Vec::new(),
+            clock: &Paused::default(),
+        },
+    );
+    assert!(refused.is_err());
+    assert_eq!(stage.attempts.into_inner(), 0);
+}

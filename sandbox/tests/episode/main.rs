@@ -1,0 +1,95 @@
+//! Episodes: with stages that follow a script, and with real ones.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed set-up is a failed test")]
+#![allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
+
+mod faults;
+mod machine;
+mod real;
+mod scripted;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bellwether_artifact::Sha256;
+use bellwether_env_adapter::{Action, EpisodeId, RewardConfig, StateVector, WindowConfig};
+use bellwether_sandbox::Limits;
+use bellwether_sandbox::episode::{
+    Away, Clock, Episode, Judge, Judgement, Listener, Report, Schedule, Setup, Transition, run,
+};
+use bellwether_sandbox::stage::{Question, Specimen, Stage};
+
+/// Decides by a function of the question.
+struct Rule<F>(F);
+
+impl<F: FnMut(&Question) -> Result<Action, Away> + Send> Judge for Rule<F> {
+    fn judge(&mut self, question: &Question, state: &mut StateVector) -> Result<Judgement, Away> {
+        state.set_cost(0.5);
+        let action = (self.0)(question)?;
+        Ok(Judgement { action, q_values: [0.0; 5], margin: Some(0.5), model_version: "m".to_owned() })
+    }
+}
+
+/// Lets no time pass, and keeps how long it was asked to.
+#[derive(Default)]
+struct Paused(Mutex<Vec<u64>>);
+
+impl Clock for Paused {
+    fn sleep(&self, pause: Duration) {
+        self.0.lock().unwrap().push(pause.as_millis() as u64);
+    }
+}
+
+/// Keeps every step of an episode.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<Transition>>>);
+
+impl Listener for Kept {
+    fn transition(&mut self, transition: &Transition) -> Result<(), String> {
+        self.0.lock().unwrap().push(transition.clone());
+        Ok(())
+    }
+}
+
+fn setup(folder: &Path, memory: OwnedFd, stages: u8) -> Setup {
+    Setup {
+        episode: EpisodeId("e1".to_owned()),
+        sample: Arc::new(Specimen { memory, name: "sample".to_owned(), arguments: Vec::new(), marked_home: false }),
+        sha256: Sha256::of(b"sample"),
+        label: None,
+        family: None,
+        stages,
+        window: WindowConfig { max_events: 4, ..WindowConfig::default() },
+        reward: RewardConfig::default(),
+        limits: [Limits::default(), Limits::default()],
+        seed: 7,
+        policy: None,
+        schedule: Schedule::default(),
+        folder: folder.to_path_buf(),
+    }
+}
+
+/// Runs an episode; returns its report, its steps and the pauses between attempts.
+fn play(setup: &Setup, stages: [&dyn Stage; 2], judge: &mut dyn Judge) -> (Report, Vec<Transition>, Vec<u64>) {
+    let (clock, kept) = (Paused::default(), Kept::default());
+    let mut sealed = 0;
+    let report = run(
+        setup,
+        Episode {
+            stages,
+            judge,
+            seal: &mut |_| {
+                sealed += 1;
+                Ok("removed".to_owned())
+            },
+            listeners: vec![Box::new(kept.clone())],
+            clock: &clock,
+        },
+    )
+    .unwrap();
+    assert_eq!(sealed, u32::from(report.verdict == Some(Action::Quarantine)));
+    let transitions = kept.0.lock().unwrap().clone();
+    (report, transitions, clock.0.into_inner().unwrap())
+}

@@ -1,0 +1,174 @@
+//! Real samples in real cages. Where this machine cannot cage anything, they are skipped by name.
+
+use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use bellwether_env_adapter::Action;
+use bellwether_sandbox::Limits;
+use bellwether_sandbox::episode::{Away, Partial, Report, Setup};
+use bellwether_sandbox::stage::{Came, Close, Ended, LocalStage, Proof, Question};
+
+use super::{Rule, play, setup};
+
+/// One cage at a time: they share two cores with everything else.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn script(text: &str) -> OwnedFd {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"#!/bin/sh\n").unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file.into()
+}
+
+/// Runs a script; `None`, and why on standard error, where this machine has no sandbox.
+fn detonate(
+    name: &str,
+    text: &str,
+    change: impl FnOnce(Setup) -> Setup,
+    rule: impl FnMut(&Question) -> Result<Action, Away> + Send,
+) -> Option<Report> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let setup = change(setup(folder.path(), script(text), 1));
+    let (report, _, _) = play(&setup, [&LocalStage, &LocalStage], &mut Rule(rule));
+    if let [Partial::Unstarted { why, .. }] = &report.partial[..] {
+        assert!(why.contains("doctor") || why.contains("namespaces") || why.contains("traced"), "{why}");
+        eprintln!("skipped {name}: {why}");
+        return None;
+    }
+    let events = report.outcomes.iter().map(|outcome| outcome.events).sum::<u64>();
+    assert_eq!(report.files.as_ref().unwrap().events, events, "every event is in the file");
+    assert!(Path::new("/proc/self").exists());
+    Some(report)
+}
+
+fn wait_then_release(question: &Question) -> Result<Action, Away> {
+    Ok(if question.close.is_last() { Action::Release } else { Action::Continue })
+}
+
+#[test]
+fn a_sample_that_ends_by_itself_gets_its_verdict_at_the_end() {
+    let Some(report) = detonate(
+        "a_sample_that_ends_by_itself_gets_its_verdict_at_the_end",
+        "echo hello > note; rm -f Documents/none; exit 3\n",
+        |setup| setup,
+        wait_then_release,
+    ) else {
+        return;
+    };
+    let outcome = &report.outcomes[0];
+    assert_eq!(report.partial, []);
+    assert_eq!((report.verdict, outcome.verdict_at), (Some(Action::Release), Some(Close::End)));
+    assert_eq!(outcome.ended, Ended::Exited { code: 3 });
+    let created: Vec<_> = outcome.changes.as_ref().unwrap().created.iter().map(|found| found.path.as_str()).collect();
+    assert!(created.contains(&"/home/user/work/note"), "{created:?}");
+}
+
+#[test]
+fn both_stages_run_under_other_names() {
+    let Some(report) = detonate(
+        "both_stages_run_under_other_names",
+        "echo x > \"$HOME/$(hostname)\"\n",
+        |setup| Setup { stages: 2, ..setup },
+        wait_then_release,
+    ) else {
+        return;
+    };
+    assert_eq!((report.verdict, report.stage, &report.partial[..]), (Some(Action::Release), 2, &[][..]));
+    let created = |stage: usize| {
+        let changes = report.outcomes[stage].changes.as_ref().unwrap();
+        changes.created.iter().map(|found| found.path.clone()).collect::<Vec<_>>()
+    };
+    assert!(created(0).contains(&"/home/user/desk".to_owned()), "{:?}", created(0));
+    assert!(!created(1).contains(&"/home/user/desk".to_owned()) && created(1).len() == created(0).len());
+}
+
+#[test]
+fn time_runs_out_and_a_verdict_falls() {
+    let Some(report) = detonate(
+        "time_runs_out_and_a_verdict_falls",
+        "while :; do sleep 0.01; done\n",
+        |setup| Setup { limits: [Limits { time_ms: 400, ..Limits::default() }, Limits::default()], ..setup },
+        wait_then_release,
+    ) else {
+        return;
+    };
+    let outcome = &report.outcomes[0];
+    assert_eq!((report.verdict, outcome.verdict_at), (Some(Action::Release), Some(Close::Time)));
+    assert!(report.partial.is_empty() && outcome.dead.is_some(), "{:?}", report.partial);
+}
+
+#[test]
+fn a_verdict_kills_in_the_midst() {
+    let Some(report) = detonate(
+        "a_verdict_kills_in_the_midst",
+        "while :; do echo x >> \"$HOME/filled\"; done & while :; do echo y >> \"$HOME/filled2\"; done\n",
+        |setup| setup,
+        |question| Ok(if question.step < 20 { Action::Continue } else { Action::Terminate }),
+    ) else {
+        return;
+    };
+    let outcome = &report.outcomes[0];
+    assert_eq!(report.partial, []);
+    assert_eq!((report.verdict, report.decisions.len()), (Some(Action::Terminate), 21));
+    let last = report.feedback.last().unwrap();
+    assert!(matches!(last.came, Came::Done { proof: Proof::EmptyCgroup | Proof::EndedInit }), "{last:?}");
+    assert!(matches!(outcome.ended, Ended::Killed { signal: 9 }), "{:?}", outcome.ended);
+}
+
+#[test]
+fn each_level_takes_hold_while_the_sample_runs() {
+    let Some(report) = detonate(
+        "each_level_takes_hold_while_the_sample_runs",
+        "i=0; while [ $i -lt 400 ]; do echo $i > \"$HOME/written\"; ( : ); i=$((i+1)); done; exit 0\n",
+        |setup| setup,
+        |question| {
+            Ok(match question.step {
+                10 | 20 | 30 => Action::RaiseIsolation,
+                step if step < 60 && !question.close.is_last() => Action::Continue,
+                _ => Action::Terminate,
+            })
+        },
+    ) else {
+        return;
+    };
+    let proofs: Vec<_> = report
+        .feedback
+        .iter()
+        .filter(|feedback| feedback.action == Action::RaiseIsolation)
+        .map(|feedback| (feedback.level, feedback.came.clone()))
+        .collect();
+    let done = |proof| Came::Done { proof };
+    let wanted = [(1, done(Proof::NetworkDown)), (2, done(Proof::MountsReadOnly)), (3, done(Proof::ProcessesRefused))];
+    assert_eq!(proofs, wanted, "{:?} {:?}", report.partial, report.outcomes[0].faults);
+    assert!(report.outcomes[0].denied > 0, "writes and processes are denied from then on");
+    assert_eq!(report.partial, []);
+}
+
+#[test]
+fn a_sample_that_cannot_run_is_no_verdict() {
+    let Some(report) = detonate(
+        "a_sample_that_cannot_run_is_no_verdict",
+        "",
+        |setup| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(b"neither a program nor a script").unwrap();
+            file.rewind().unwrap();
+            let sample = bellwether_sandbox::stage::Specimen {
+                memory: file.into(),
+                name: "data".to_owned(),
+                arguments: Vec::new(),
+                marked_home: false,
+            };
+            Setup { sample: sample.into(), ..setup }
+        },
+        wait_then_release,
+    ) else {
+        return;
+    };
+    assert_eq!(report.verdict, None);
+    assert!(!report.partial.is_empty());
+}

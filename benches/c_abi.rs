@@ -45,13 +45,7 @@ fn border(criterion: &mut Criterion) {
         let api = unsafe { &*bellwether_get_api(BELLWETHER_API_VERSION) };
         let path = CString::new(folder.to_str().unwrap()).unwrap();
         let chosen = if precision == Precision::Exact { BELLWETHER_PRECISION_EXACT } else { 0 };
-        let options = Options {
-            size: size_of::<Options>(),
-            isa: 0,
-            precision: chosen,
-            hidden_width: 0,
-            time_every: BELLWETHER_TIME_NEVER,
-        };
+        let options = Options { precision: chosen, time_every: BELLWETHER_TIME_NEVER, ..Options::default() };
         let (mut opened, mut decider) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: all pointers are of living things.
         unsafe {

@@ -10,7 +10,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use bellwether_artifact::{OnnxFile, Sha256, release};
+use bellwether_artifact::keys::PrivateKey;
+use bellwether_artifact::signature::ReleaseSignature;
+use bellwether_artifact::{OnnxFile, Sha256, durable, release};
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::model::{Contract, Expectation, encode, load};
@@ -248,6 +250,32 @@ fn the_example_in_c_answers_as_the_program_does() {
             assert_eq!(answered(&output), expected, "{}", program.display());
         }
     }
+}
+
+#[test]
+fn the_example_in_c_takes_a_release_of_a_trusted_key_alone() {
+    let Some(compiler) = c("the_example_in_c_takes_a_release_of_a_trusted_key_alone") else { return };
+    let (library, folder, questions) = (library(), tempfile::tempdir().unwrap(), questions());
+    let program = folder.path().join("decide");
+    compiler.build_shared("inference/examples/c/decide.c", &[], &library, &program);
+    let (release::Release { manifest, onnx }, key) =
+        (release::read(&shipped_model()).unwrap(), PrivateKey::from_seed(&[1; 32]));
+    let signature = ReleaseSignature::sign(manifest.to_json().unwrap().as_bytes(), &key).to_json().unwrap();
+    let signed = folder.path().join("signed");
+    let companions = release::Companions { signature: Some(signature.as_bytes()), ..Default::default() };
+    release::publish(&signed, &manifest, &onnx, companions).unwrap();
+    let keys = folder.path().join("release.pub");
+    durable::write_bytes(&keys, key.public().to_pem().as_bytes()).unwrap();
+    let run = |model: &Path| {
+        let mut command = Command::new(&program);
+        command.arg(model).args(["exact", "-"]).arg(&keys);
+        command
+    };
+    let expected = expected(&questions, &signed, "exact", None);
+    assert_eq!(answered(&succeed(&mut run(&signed), &asked(&questions))), expected);
+    let unsigned = run(&shipped_model()).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(unsigned.stderr).unwrap();
+    assert!(!unsigned.status.success() && said.contains("only signed ones are taken"), "{said}");
 }
 
 #[test]

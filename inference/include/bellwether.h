@@ -42,6 +42,16 @@
 #define BELLWETHER_PRECISION_EXACT 1
 
 /**
+ * The native engine, which refuses models of general graphs.
+ */
+#define BELLWETHER_ENGINE_NATIVE 0
+
+/**
+ * ONNX Runtime for models of general graphs, the native engine for all others.
+ */
+#define BELLWETHER_ENGINE_ORT 1
+
+/**
  * For `time_every`: no decision is timed, and no clock is read.
  */
 #define BELLWETHER_TIME_NEVER UINT32_MAX
@@ -181,6 +191,30 @@ enum bellwether_code
    */
   BELLWETHER_CODE_RELEASE_OTHER = 47,
   /**
+   * ONNX Runtime was asked for and is not there: the library was built without it, or its file cannot be loaded.
+   */
+  BELLWETHER_CODE_ENGINE_UNAVAILABLE = 48,
+  /**
+   * The trusted keys cannot be read, or there is none among them.
+   */
+  BELLWETHER_CODE_TRUSTED_KEYS = 49,
+  /**
+   * The release is not signed, and only signed ones are taken.
+   */
+  BELLWETHER_CODE_SIGNATURE_MISSING = 50,
+  /**
+   * `signature.json` is no signature.
+   */
+  BELLWETHER_CODE_SIGNATURE_MALFORMED = 51,
+  /**
+   * The release is signed with a key that is not trusted.
+   */
+  BELLWETHER_CODE_SIGNATURE_UNTRUSTED = 52,
+  /**
+   * The signature is not one of this release.
+   */
+  BELLWETHER_CODE_SIGNATURE_INVALID = 53,
+  /**
    * The model reads other states or chooses among other actions than what is served.
    */
   BELLWETHER_CODE_CONTRACT = 60,
@@ -263,6 +297,23 @@ typedef struct bellwether_options {
    * Each decider times one decision of so many; 0 stands for 16.
    */
   uint32_t time_every;
+  /**
+   * A file of public keys, or a folder of them: releases that none of them signed are refused, here and by every later call on
+   * the policy. They are read once. NULL takes any release. Older libraries do not know it and refuse it.
+   */
+  const char *trusted_keys;
+  /**
+   * `BELLWETHER_ENGINE_...`; by default native. What ONNX Runtime decides allocates and takes a lock.
+   */
+  uint32_t engine;
+  /**
+   * Sessions that ONNX Runtime has for each model, so many threads decide at a time; 0 stands for one for each processor.
+   */
+  uint32_t onnx_runtime_sessions;
+  /**
+   * The shared library of ONNX Runtime; NULL for the one that the variable `ORT_DYLIB_PATH` names. A process loads one, once.
+   */
+  const char *onnx_runtime_library;
 } bellwether_options;
 
 /**

@@ -13,9 +13,9 @@ use std::thread;
 use bellwether_artifact::{OperatingPoint, durable, release};
 use bellwether_env_adapter::spec::{element, encode_cost};
 use bellwether_inference::ffi::{
-    ApiV1, BELLWETHER_API_VERSION, BELLWETHER_ISA_SCALAR, BELLWETHER_PRECISION_EXACT, BELLWETHER_ROLE_CANARY,
-    BELLWETHER_ROLE_CHAMPION, BELLWETHER_TIME_NEVER, Code, DeciderHandle, Metrics, Options, PolicyHandle, Status,
-    bellwether_get_api,
+    ApiV1, BELLWETHER_API_VERSION, BELLWETHER_ENGINE_ORT, BELLWETHER_ISA_SCALAR, BELLWETHER_PRECISION_EXACT,
+    BELLWETHER_ROLE_CANARY, BELLWETHER_ROLE_CHAMPION, BELLWETHER_TIME_NEVER, Code, DeciderHandle, Metrics, Options,
+    PolicyHandle, Status, bellwether_get_api,
 };
 use bellwether_inference::model::Expectation;
 use bellwether_inference::policy::{self, Policy, Role};
@@ -25,7 +25,17 @@ use manifests::sealed;
 use nets::{Draw, state_for};
 use proptest::prelude::*;
 
-const DEFAULTS: Options = Options { size: size_of::<Options>(), isa: 0, precision: 0, hidden_width: 0, time_every: 0 };
+const DEFAULTS: Options = Options {
+    size: size_of::<Options>(),
+    isa: 0,
+    precision: 0,
+    hidden_width: 0,
+    time_every: 0,
+    trusted_keys: ptr::null(),
+    engine: 0,
+    onnx_runtime_sessions: 0,
+    onnx_runtime_library: ptr::null(),
+};
 
 fn status(policy: &Opened) -> Status {
     // SAFETY: zeros are a value of the struct.
@@ -128,6 +138,13 @@ fn a_release_that_cannot_be_opened_is_refused_with_its_reason() {
     refused(open(&good, Some(Options { size: 0, ..DEFAULTS })), Code::InvalidArgument, "sizeof");
     refused(open(&good, Some(Options { isa: 9, ..DEFAULTS })), Code::InvalidArgument, "isa in options is 9");
     refused(open(&good, Some(Options { precision: 2, ..DEFAULTS })), Code::InvalidArgument, "precision");
+    refused(open(&good, Some(Options { engine: 2, ..DEFAULTS })), Code::InvalidArgument, "engine in options is 2");
+    let nowhere =
+        Options { engine: BELLWETHER_ENGINE_ORT, onnx_runtime_library: c"/nowhere/lib.so".as_ptr(), ..DEFAULTS };
+    let says = if cfg!(feature = "ort") { "pip install onnxruntime" } else { "features ffi and ort" };
+    refused(open(&good, Some(nowhere)), Code::EngineUnavailable, says);
+    let no_text = Options { trusted_keys: c"\xff".as_ptr(), ..DEFAULTS };
+    refused(open(&good, Some(no_text)), Code::InvalidUtf8, "trusted_keys");
     refused(open(&good, Some(Options { hidden_width: 1, ..DEFAULTS })), Code::TooWide, "hidden layer 0 is 24 wide");
     refused(open(&good, Some(Options { hidden_width: u32::MAX, ..DEFAULTS })), Code::Limits, "1 to 65536");
     // What an older header does not know yet has its default.

@@ -302,6 +302,50 @@ fn a_release_is_loaded_by_those_who_ask_for_it_alone() {
     assert!(matches!(found, ReleaseError::Binding { field: "widths", .. }), "{found}");
 }
 
+#[cfg(feature = "watch")]
+#[test]
+fn a_watcher_brings_general_graphs_where_it_is_told_to_and_puts_them_on_trial() {
+    use bellwether_artifact::release::{Companions, publish};
+    use bellwether_inference::watch::{FolderSource, Reason, VersionPolicy, WatchError, WatchOptions, Watcher};
+    if !is_here() {
+        return;
+    }
+    let mlp = Draw(5).mlp(&[12, 16, 5]);
+    let contract = Contract::sandbox(12, Sha256::of(b"spec"));
+    let root = tempfile::tempdir().unwrap();
+    let put = |number: u32, (manifest, onnx): (ModelManifest, Vec<u8>)| {
+        publish(&root.path().join(format!("{number:06}")), &manifest, &onnx, Companions::default()).unwrap();
+        manifest.version
+    };
+    let onnx = general(&mlp, &contract, activated("Tanh"));
+    put(1, sealed(&mlp, &contract, |_| {}));
+    let version = put(2, (general_release(&mlp, &onnx, &contract, |_| {}), onnx));
+    for (engines, is_taken) in [(Engines::from(Isa::best()), false), (both(1), true)] {
+        let policy = Policy::new(release(&mlp), Some(1), Options::default()).unwrap();
+        let options = WatchOptions { engines, window: None, ..WatchOptions::default() };
+        let start = |wanted: u32| {
+            let source = FolderSource::releases(root.path(), VersionPolicy::Pinned(wanted));
+            Watcher::start(policy.clone(), source, options.clone()).unwrap()
+        };
+        let watcher = start(1);
+        match (is_taken, watcher.try_out(VersionPolicy::Pinned(2), 1.0)) {
+            (true, Ok(tried)) => assert_eq!(tried.version, version),
+            (false, Err(WatchError::Refused(refusal))) => {
+                assert_eq!(refusal.reason, Reason::Network);
+                assert!(refusal.text.contains("ONNX Runtime"), "{refusal}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut decider = policy.decider();
+        let by = decider.decide_in(7, &[0.5; 12], &[true; 5]).unwrap().model;
+        assert_eq!(by.version == version, is_taken);
+        drop(watcher);
+        let status = start(2).check_now();
+        assert_eq!(status.serving.version == version, is_taken);
+        assert_eq!(decider.decide(&[0.5; 12], &[true; 5]).unwrap().model.version == version, is_taken);
+    }
+}
+
 #[test]
 fn hostile_files_are_refused_before_any_library_is_looked_for() {
     let mlp = Draw(5).mlp(&[12, 16, 5]);

@@ -1,9 +1,10 @@
 /*
- * Decides states by a released model: ./decide FOLDER [exact|certified [TARGET_FPR]] < states.txt
+ * Decides states by a released model: ./decide FOLDER [exact|certified [TARGET_FPR|- [KEYS]]] < states.txt
  *
  * A state is a line: which actions are allowed, a digit 0 or 1 for each or "-" for all of them, and then INDEX:VALUE of what is
  * not 0. A line goes out for each: the action, its margin, whether it is certified, the bound, the model, all q-values. Without
- * a target false-positive rate a state's own cost counts.
+ * a target false-positive rate, or with "-" for it, a state's own cost counts. With a file or folder of public keys, a release
+ * that none of them signed is refused.
  */
 #include <bellwether.h>
 
@@ -87,12 +88,13 @@ int main(int argc, char **argv) {
   bellwether_decider *decider = NULL;
   int result;
   if (argc < 2) {
-    fprintf(stderr, "usage: %s FOLDER [exact|certified [TARGET_FPR]] < states.txt\n", argv[0]);
+    fprintf(stderr, "usage: %s FOLDER [exact|certified [TARGET_FPR|- [KEYS]]] < states.txt\n", argv[0]);
     return EXIT_FAILURE;
   }
   if (argc > 2 && strcmp(argv[2], "exact") == 0) {
     options.precision = BELLWETHER_PRECISION_EXACT;
   }
+  options.trusted_keys = argc > 4 ? argv[4] : NULL;
   api = bellwether_get_api(BELLWETHER_API_VERSION);
   if (api == NULL) {
     fprintf(stderr, "the library has no version %d of its interface\n", BELLWETHER_API_VERSION);
@@ -105,7 +107,7 @@ int main(int argc, char **argv) {
     result = failed("policy_status");
   } else if (api->decider_create(policy, &decider) != BELLWETHER_CODE_OK) {
     result = failed("decider_create");
-  } else if (argc > 3 && api->decider_set_target_fpr(decider, atof(argv[3])) != BELLWETHER_CODE_OK) {
+  } else if (argc > 3 && strcmp(argv[3], "-") != 0 && api->decider_set_target_fpr(decider, atof(argv[3])) != BELLWETHER_CODE_OK) {
     result = failed("decider_set_target_fpr");
   } else {
     result = decide_all(policy, decider, &status);

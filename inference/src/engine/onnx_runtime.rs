@@ -158,6 +158,14 @@ fn builder(environment: &Environment) -> Result<SessionBuilder, ort::Error> {
 }
 
 impl OnnxRuntime {
+    /// Loads the library now, so that a program which was told to use it learns at its start that it is missing.
+    ///
+    /// # Errors
+    /// [`EngineError::OnnxRuntime`], with what to do.
+    pub fn load(&self) -> Result<(), EngineError> {
+        self.environment().map(drop)
+    }
+
     /// The library, loaded; whoever comes first in a process names it.
     fn environment(&self) -> Result<&'static Environment, EngineError> {
         static LOADED: OnceLock<(PathBuf, Environment)> = OnceLock::new();

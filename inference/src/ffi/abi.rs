@@ -8,7 +8,7 @@ use std::ffi::{CString, c_char};
 use std::sync::atomic::AtomicBool;
 
 use super::decider::Contents;
-use crate::engine::Isa;
+use super::loading::Loading;
 use crate::policy::{Policy, Refusal};
 
 /// The version of the function table that this header describes.
@@ -27,6 +27,11 @@ pub const BELLWETHER_ISA_AVX512: u32 = 3;
 pub const BELLWETHER_PRECISION_CERTIFIED: u32 = 0;
 /// The f32 kernel, always.
 pub const BELLWETHER_PRECISION_EXACT: u32 = 1;
+
+/// The native engine, which refuses models of general graphs.
+pub const BELLWETHER_ENGINE_NATIVE: u32 = 0;
+/// ONNX Runtime for models of general graphs, the native engine for all others.
+pub const BELLWETHER_ENGINE_ORT: u32 = 1;
 
 /// For `time_every`: no decision is timed, and no clock is read.
 pub const BELLWETHER_TIME_NEVER: u32 = u32::MAX;
@@ -102,6 +107,18 @@ pub enum Code {
     IsaUnavailable = 46,
     /// The release is refused for a reason that has no number of its own.
     ReleaseOther = 47,
+    /// ONNX Runtime was asked for and is not there: the library was built without it, or its file cannot be loaded.
+    EngineUnavailable = 48,
+    /// The trusted keys cannot be read, or there is none among them.
+    TrustedKeys = 49,
+    /// The release is not signed, and only signed ones are taken.
+    SignatureMissing = 50,
+    /// `signature.json` is no signature.
+    SignatureMalformed = 51,
+    /// The release is signed with a key that is not trusted.
+    SignatureUntrusted = 52,
+    /// The signature is not one of this release.
+    SignatureInvalid = 53,
 
     /// The model reads other states or chooses among other actions than what is served.
     Contract = 60,
@@ -128,7 +145,8 @@ pub enum Code {
 /// A policy: what is served, and the right to change it. Any number of threads may use one at the same time.
 pub struct PolicyHandle {
     pub(super) policy: Policy,
-    pub(super) isa: Isa,
+    /// How releases are read that come later.
+    pub(super) loading: Loading,
     /// Names of the actions, as C reads them.
     pub(super) actions: Vec<CString>,
 }
@@ -154,6 +172,15 @@ pub struct Options {
     pub hidden_width: u32,
     /// Each decider times one decision of so many; 0 stands for 16.
     pub time_every: u32,
+    /// A file of public keys, or a folder of them: releases that none of them signed are refused, here and by every later call on
+    /// the policy. They are read once. NULL takes any release. Older libraries do not know it and refuse it.
+    pub trusted_keys: *const c_char,
+    /// `BELLWETHER_ENGINE_...`; by default native. What ONNX Runtime decides allocates and takes a lock.
+    pub engine: u32,
+    /// Sessions that ONNX Runtime has for each model, so many threads decide at a time; 0 stands for one for each processor.
+    pub onnx_runtime_sessions: u32,
+    /// The shared library of ONNX Runtime; NULL for the one that the variable `ORT_DYLIB_PATH` names. A process loads one, once.
+    pub onnx_runtime_library: *const c_char,
 }
 
 /// A decision. This struct never changes; later versions of the library that say more say it elsewhere.
@@ -227,9 +254,27 @@ pub struct Metrics {
     pub latency_total_ns: u64,
 }
 
+impl Default for Options {
+    /// What zeros stand for.
+    fn default() -> Self {
+        let nothing = std::ptr::null();
+        Options {
+            size: size_of::<Options>(),
+            isa: BELLWETHER_ISA_BEST,
+            precision: BELLWETHER_PRECISION_CERTIFIED,
+            hidden_width: 0,
+            time_every: 0,
+            trusted_keys: nothing,
+            engine: BELLWETHER_ENGINE_NATIVE,
+            onnx_runtime_sessions: 0,
+            onnx_runtime_library: nothing,
+        }
+    }
+}
+
 impl Code {
     /// All of them.
-    pub(super) const ALL: [Code; 35] = [
+    pub(super) const ALL: [Code; 41] = [
         Code::Ok,
         Code::NullPointer,
         Code::Misaligned,
@@ -255,6 +300,12 @@ impl Code {
         Code::ReleaseGolden,
         Code::IsaUnavailable,
         Code::ReleaseOther,
+        Code::EngineUnavailable,
+        Code::TrustedKeys,
+        Code::SignatureMissing,
+        Code::SignatureMalformed,
+        Code::SignatureUntrusted,
+        Code::SignatureInvalid,
         Code::Contract,
         Code::TooWide,
         Code::Limits,
@@ -295,6 +346,12 @@ impl Code {
             Code::ReleaseGolden => c"release_golden",
             Code::IsaUnavailable => c"isa_unavailable",
             Code::ReleaseOther => c"release_other",
+            Code::EngineUnavailable => c"engine_unavailable",
+            Code::TrustedKeys => c"trusted_keys",
+            Code::SignatureMissing => c"signature_missing",
+            Code::SignatureMalformed => c"signature_malformed",
+            Code::SignatureUntrusted => c"signature_untrusted",
+            Code::SignatureInvalid => c"signature_invalid",
             Code::Contract => c"contract",
             Code::TooWide => c"too_wide",
             Code::Limits => c"limits",
@@ -338,11 +395,12 @@ mod tests {
             "0=ok 1=null_pointer 2=misaligned 3=invalid_argument 4=invalid_utf8 5=buffer_too_small 6=busy 7=panic \
              20=state_width 21=mask_width 22=empty_mask 23=non_finite_state 24=state_out_of_range 25=batch_shape \
              26=overflow 27=scratch 28=onnx_runtime 40=release_io 41=release_manifest 42=release_hash 43=release_model \
-             44=release_binding 45=release_golden 46=isa_unavailable 47=release_other 60=contract 61=too_wide 62=limits \
-             63=pinned 64=no_previous 65=no_canary 66=share 67=crowded 68=target 69=changed"
+             44=release_binding 45=release_golden 46=isa_unavailable 47=release_other 48=engine_unavailable 49=trusted_keys \
+             50=signature_missing 51=signature_malformed 52=signature_untrusted 53=signature_invalid 60=contract \
+             61=too_wide 62=limits 63=pinned 64=no_previous 65=no_canary 66=share 67=crowded 68=target 69=changed"
         );
         // On a 64-bit machine. A struct that grew is a new size here and nothing else that moved.
-        assert_eq!((size_of::<Options>(), size_of::<Decision>()), (24, 32));
+        assert_eq!((size_of::<Options>(), size_of::<Decision>()), (48, 32));
         assert_eq!((size_of::<Status>(), size_of::<Metrics>()), (136, 328));
         assert_eq!(size_of::<Decision>(), 4 * 4 + 8 + 2 + 6, "no hidden gaps");
     }

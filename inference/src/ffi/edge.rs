@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
 use bellwether_artifact::ArtifactError;
+use bellwether_artifact::signature::SignatureError;
 
 use super::abi::Code;
 use crate::engine::{DecideError, EngineError};
@@ -260,7 +261,8 @@ impl From<ReleaseError> for Fault {
             ReleaseError::Engine(EngineError::IsaUnavailable(_)) => Code::IsaUnavailable,
             ReleaseError::Binding { .. } => Code::ReleaseBinding,
             ReleaseError::Golden(_) => Code::ReleaseGolden,
-            ReleaseError::Artifact(_) | ReleaseError::Engine(EngineError::OnnxRuntime { .. }) => Code::ReleaseOther,
+            ReleaseError::Engine(EngineError::OnnxRuntime { .. }) => Code::EngineUnavailable,
+            ReleaseError::Artifact(_) => Code::ReleaseOther,
         };
         Fault::new(code, Chain(&error))
     }
@@ -269,6 +271,18 @@ impl From<ReleaseError> for Fault {
 impl From<ArtifactError> for Fault {
     fn from(error: ArtifactError) -> Fault {
         ReleaseError::from(error).into()
+    }
+}
+
+impl From<SignatureError> for Fault {
+    fn from(error: SignatureError) -> Fault {
+        let code = match &error {
+            SignatureError::Missing => Code::SignatureMissing,
+            SignatureError::Untrusted(_) => Code::SignatureUntrusted,
+            SignatureError::Invalid(_) => Code::SignatureInvalid,
+            _ => Code::SignatureMalformed,
+        };
+        Fault::new(code, error)
     }
 }
 

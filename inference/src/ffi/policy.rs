@@ -2,22 +2,15 @@
 
 use std::ffi::{CString, c_char};
 use std::io::Write;
-use std::path::Path;
-
-use bellwether_artifact::{Sha256, release};
-use bellwether_env_adapter::spec::FeatureSpec;
-use bellwether_env_adapter::window::WindowConfig;
 
 use super::abi::{
-    BELLWETHER_ISA_AVX2, BELLWETHER_ISA_AVX512, BELLWETHER_ISA_BEST, BELLWETHER_ISA_SCALAR, BELLWETHER_LATENCY_BUCKETS,
-    BELLWETHER_PRECISION_CERTIFIED, BELLWETHER_PRECISION_EXACT, BELLWETHER_REFUSALS, BELLWETHER_TIME_NEVER,
-    BELLWETHER_VERSION_TEXT, Code, Metrics, Options, PolicyHandle, Status,
+    BELLWETHER_LATENCY_BUCKETS, BELLWETHER_PRECISION_CERTIFIED, BELLWETHER_PRECISION_EXACT, BELLWETHER_REFUSALS,
+    BELLWETHER_TIME_NEVER, BELLWETHER_VERSION_TEXT, Code, Metrics, Options, PolicyHandle, Status,
 };
 use super::edge::{Fault, fill, guarded, place, reference, room, sized, text};
-use crate::engine::{Isa, Precision};
-use crate::model::{Contract, Expectation};
+use super::loading::{Loading, unlisted};
+use crate::engine::Precision;
 use crate::policy::{self, Limits, ModelId, Policy, PolicyError};
-use crate::release::{LoadedRelease, check_release};
 
 /// See [`ApiV1::policy_open`](super::ApiV1::policy_open).
 pub(super) unsafe extern "C" fn open(
@@ -30,16 +23,20 @@ pub(super) unsafe extern "C" fn open(
         let (folder, opened) = unsafe { (text(folder, "folder")?, place(opened, "opened")?) };
         let options = match options.is_null() {
             true => None,
-            // SAFETY: as above; every field of the options is a number.
+            // SAFETY: as above; every field of the options is a number or a pointer, which is not looked at here.
             false => Some(unsafe { sized(options, "options") }?),
         };
-        let (isa, options) = options.map_or_else(|| Ok((Isa::best(), policy::Options::default())), chosen)?;
-        let policy = Policy::new(load(folder, isa)?, None, options)?;
+        let (loading, options) = match options {
+            None => (Loading::default(), policy::Options::default()),
+            // SAFETY: as above, of the texts in the options.
+            Some(options) => (unsafe { Loading::of(&options) }?, chosen(&options)?),
+        };
+        let policy = Policy::new(loading.load(folder)?, None, options)?;
         let names = policy.actions().iter().map(|name| CString::new(name.as_str()));
         let actions = names.collect::<Result<_, _>>().map_err(|_| {
             Fault::new(Code::ReleaseManifest, "the name of an action holds a NUL: the model is of no use here")
         })?;
-        opened.write(Box::into_raw(Box::new(PolicyHandle { policy, isa, actions })));
+        opened.write(Box::into_raw(Box::new(PolicyHandle { policy, loading, actions })));
         Ok(())
     })
 }
@@ -72,7 +69,7 @@ pub(super) unsafe extern "C" fn swap(policy: *const PolicyHandle, folder: *const
     guarded(|| {
         // SAFETY: the caller of C promises what the header says of each pointer.
         let (handle, folder) = unsafe { (reference(policy, "policy")?, text(folder, "folder")?) };
-        handle.policy.swap(load(folder, handle.isa)?, None)?;
+        handle.policy.swap(handle.loading.load(folder)?, None)?;
         Ok(())
     })
 }
@@ -82,7 +79,8 @@ pub(super) unsafe extern "C" fn try_out(policy: *const PolicyHandle, folder: *co
     guarded(|| {
         // SAFETY: the caller of C promises what the header says of each pointer.
         let (handle, folder) = unsafe { (reference(policy, "policy")?, text(folder, "folder")?) };
-        handle.policy.try_out(load(folder, handle.isa)?, None, share)?;
+        Policy::check_share(share)?;
+        handle.policy.try_out(handle.loading.load(folder)?, None, share)?;
         Ok(())
     })
 }
@@ -237,32 +235,11 @@ pub(super) unsafe extern "C" fn action_name(policy: *const PolicyHandle, action:
     found
 }
 
-/// Loads a release and checks it against this library's feature specification, at the model's own window limits: those are part
-/// of the policy's terms, so a model of other windows cannot follow.
-fn load(folder: &str, isa: Isa) -> Result<LoadedRelease, Fault> {
-    let release::Release { manifest, onnx } = release::read(Path::new(folder))?;
-    let window = &manifest.features.window;
-    let window = WindowConfig { max_events: window.max_events, max_ns: window.max_ns, max_windows: window.max_windows };
-    let spec = FeatureSpec::v1(window);
-    let contract = Contract::sandbox(spec.width(), Sha256::from_bytes(spec.hash()));
-    Ok(check_release(manifest, &onnx, &Expectation::new(contract), isa)?)
-}
-
-fn chosen(options: Options) -> Result<(Isa, policy::Options), Fault> {
-    let refused = |field: &str, found: u32| {
-        Fault::new(Code::InvalidArgument, format_args!("{field} in options is {found}, which the header does not list"))
-    };
-    let isa = match options.isa {
-        BELLWETHER_ISA_BEST => Isa::best(),
-        BELLWETHER_ISA_SCALAR => Isa::Scalar,
-        BELLWETHER_ISA_AVX2 => Isa::Avx2,
-        BELLWETHER_ISA_AVX512 => Isa::Avx512,
-        unknown => return Err(refused("isa", unknown)),
-    };
+fn chosen(options: &Options) -> Result<policy::Options, Fault> {
     let precision = match options.precision {
         BELLWETHER_PRECISION_CERTIFIED => Precision::Certified,
         BELLWETHER_PRECISION_EXACT => Precision::Exact,
-        unknown => return Err(refused("precision", unknown)),
+        unknown => return Err(unlisted("precision", unknown)),
     };
     let mut chosen = policy::Options { precision, ..policy::Options::default() };
     if options.hidden_width != 0 {
@@ -273,7 +250,7 @@ fn chosen(options: Options) -> Result<(Isa, policy::Options), Fault> {
         BELLWETHER_TIME_NEVER => chosen.time_every = 0,
         every => chosen.time_every = every,
     }
-    Ok((isa, chosen))
+    Ok(chosen)
 }
 
 fn version_text(model: ModelId) -> [c_char; BELLWETHER_VERSION_TEXT] {

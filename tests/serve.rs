@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use program::{bellwether, bellwether_in, command, keeps_schema};
+use program::{bellwether, bellwether_in, command, keeps_schema, post};
 
 fn model() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/quickstart").to_str().unwrap().to_owned()
@@ -136,4 +136,48 @@ fn the_service_log_goes_to_a_file_of_its_own() {
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|line| line["level"] == "INFO" && line["fields"]["message"] == "listening"), "{text}");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn spans_go_to_a_collector_where_the_program_can_send_them() {
+    let folder = tempfile::tempdir().unwrap();
+    if !cfg!(feature = "otel") {
+        let arguments = ["serve", "--models", "absent", "--otlp", "http://127.0.0.1:4317"];
+        bellwether(folder.path(), &arguments).complains(64, &["traces", "feature otel"]);
+        return;
+    }
+    bellwether(folder.path(), &["serve", "--models", "absent", "--otlp", "nowhere"])
+        .complains(64, &["traces.endpoint"]);
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    // What comes is looked at in the tests of the server; here it is whether it comes.
+    let greeting = std::thread::spawn(move || {
+        let mut bytes = [0; 14];
+        collector.accept().unwrap().0.read_exact(&mut bytes).unwrap();
+        bytes
+    });
+    let model = model();
+    let arguments = ["--models", &model, "--no-grpc", "--http", "127.0.0.1:0", "--otlp", &endpoint];
+    let (served, told) = Served::start(folder.path(), &[&arguments[..], &["--set", "traces.ratio=1.0"]].concat());
+    let address = told["endpoints"]["http"].as_str().unwrap();
+    let state = serde_json::json!({ "name": "state", "datatype": "FP32", "shape": [1, 512], "data": vec![0.5; 512] });
+    let (status, answer) = post(address, "/v2/models/quickstart/infer", &serde_json::json!({ "inputs": [state] }));
+    assert_eq!((status, &answer["model_version"]), (200, &told["model_version"]));
+    assert_eq!(served.stop("-TERM"), Some(0));
+    assert_eq!(&greeting.join().unwrap(), b"PRI * HTTP/2.0");
+}
+
+#[test]
+fn the_engine_that_is_asked_for_by_name_is_there_or_it_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = |arguments: &[&str]| {
+        let all = [&["serve", "--models", "absent", "--grpc", "127.0.0.1:0"], arguments].concat();
+        bellwether(folder.path(), &all)
+    };
+    serve(&["--engine", "native"]).complains(1, &["absent is no folder"]);
+    serve(&["--engine", "native", "--onnx-runtime", "lib.so"]).complains(64, &["leave out one of them"]);
+    let missing = if cfg!(feature = "ort") { "pip install onnxruntime" } else { "feature `ort`" };
+    serve(&["--engine", "ort", "--onnx-runtime", "absent.so"]).complains(64, &[missing]);
+    serve(&["--onnx-runtime", "absent.so"]).complains(64, &[missing]);
+    serve(&["--engine", "gpu"]).complains(64, &["possible values: native, ort"]);
 }

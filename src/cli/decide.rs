@@ -29,6 +29,8 @@ pub(crate) struct Arguments {
     /// How decisions are computed; the action is the same.
     #[arg(long, value_enum, default_value_t = Computed::Exact)]
     precision: Computed,
+    #[command(flatten)]
+    engine: model::EngineFlags,
 }
 
 /// How decisions are computed.
@@ -78,7 +80,7 @@ pub(crate) struct Answer<'a> {
 
 impl Arguments {
     pub(crate) fn run(self, _: &Output) -> Result<(), Failure> {
-        let mut release = model::load_to_decide(&self.model)?;
+        let mut release = self.engine.load(&self.model, 1)?;
         release.engine = release.engine.with_precision(match self.precision {
             Computed::Exact => Precision::Exact,
             Computed::Certified => Precision::Certified,

@@ -6,9 +6,7 @@ use anyhow::{Context, anyhow};
 use bellwether_artifact::durable;
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::{Evaluation, OperatingPoint, render_table};
-use bellwether_trainer::network::NetworkShape;
 use bellwether_trainer::recorded::evaluation::{Background, Tested, evaluate};
-use bellwether_trainer::recorded::playback::Policy;
 use bellwether_trainer::recorded::validation::cross_validate;
 use bellwether_trainer::run;
 use schemars::JsonSchema;
@@ -36,6 +34,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     played: played::Flags,
     #[command(flatten)]
+    engine: model::EngineFlags,
+    #[command(flatten)]
     settings: Settings,
 }
 
@@ -58,6 +58,12 @@ impl Arguments {
         let mut played = None;
         let (evaluation, unlabelled) = match (self.cv, &self.model) {
             (Some(folds), _) => {
+                if self.engine.is_given() {
+                    return Err(Failure::usage(anyhow!(
+                        "what is trained here is played as it was trained: leave out --engine and --onnx-runtime, or give --model \
+                         instead of --cv"
+                    )));
+                }
                 let config = self.settings.resolve()?;
                 let recordings = run::read(&self.data, &config)?;
                 run::require_both_classes(&self.data, &recordings).map_err(Failure::of_run)?;
@@ -74,7 +80,7 @@ impl Arguments {
                 }
                 let inputs = [Some(&self.data), self.train.as_ref()];
                 self.played.keep(inputs.into_iter().flatten().map(PathBuf::as_path))?;
-                let release = model::load(folder)?;
+                let release = self.engine.load(folder, 0)?;
                 let (data, _) = durable::hash_file(&self.data)?;
                 if release.manifest.data.iter().any(|known| known.role == "train" && known.sha256 == data) {
                     tracing::warn!(
@@ -85,8 +91,7 @@ impl Arguments {
                 let config: TrainConfig = serde_json::from_value(release.manifest.training.clone())
                     .context("the model's training configuration is of another version of this program")?;
                 let episode_file = self.played.start(&release)?;
-                let (shape, parameters) =
-                    NetworkShape::from_mlp(model::network(&release)?).map_err(|error| anyhow!(error))?;
+                let playable = model::Playable::of(&release)?;
                 let recordings = run::read(&self.data, &config)?;
                 let train = self.train.as_ref().map(|path| run::read(path, &config)).transpose()?;
                 let operating_points: Vec<OperatingPoint> = release
@@ -106,7 +111,7 @@ impl Arguments {
                 let evaluation = evaluate(&Tested {
                     recordings: &recordings,
                     episodes: &episodes,
-                    policy: Policy { shape: &shape, parameters: &parameters, isa: build::isa()? },
+                    policy: playable.policy(),
                     operating_points: &operating_points,
                     config: &config,
                     background: train.as_ref().map(|recordings| Background { recordings, episodes: &known }),

@@ -1,13 +1,15 @@
 //! Loading a model as the verbs that use one do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use bellwether_artifact::{ModelManifest, Sha256, release};
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
-use bellwether_inference::model::{Contract, Expectation, Mlp};
-use bellwether_inference::{Engines, LoadedRelease, load_release};
+use bellwether_inference::model::{Contract, Expectation};
+use bellwether_inference::{Engines, Isa, LoadedRelease, load_release};
+use bellwether_trainer::network::{NetworkError, NetworkShape};
+use bellwether_trainer::recorded::playback::{Learnt, Policy};
 
 use super::{Failure, build};
 
@@ -17,18 +19,82 @@ pub(crate) fn load(folder: &Path) -> Result<LoadedRelease, Failure> {
     load_for(folder, build::isa()?.into())
 }
 
-/// [`load`] for what only decides: with the feature `ort`, ONNX Runtime evaluates what the native engine does not.
-pub(crate) fn load_to_decide(folder: &Path) -> Result<LoadedRelease, Failure> {
-    load_for(folder, engines(1)?)
+/// What may evaluate models that are only decided by.
+#[derive(clap::Args)]
+pub(crate) struct EngineFlags {
+    /// What may evaluate a model: the native engine alone, or ONNX Runtime too, for the general graphs that the native one does not
+    /// cover. By default what the program was built with.
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+    /// The shared library of ONNX Runtime; without it, the one that the variable `ORT_DYLIB_PATH` names.
+    #[arg(long, value_name = "FILE")]
+    onnx_runtime: Option<PathBuf>,
 }
 
-/// What evaluates models that are only decided by, on this many threads at a time.
-#[allow(unused_mut, unused_variables, reason = "without the feature `ort` there is nothing to add")]
-pub(crate) fn engines(threads: usize) -> Result<Engines, Failure> {
-    let mut engines = Engines::from(build::isa()?);
+/// What may evaluate a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Engine {
+    /// The native engine; general graphs are refused.
+    Native,
+    /// ONNX Runtime for general graphs, the native engine for all others.
+    Ort,
+}
+
+impl EngineFlags {
+    /// The engines, for so many threads that decide at a time. What was asked for by name is there, or it is said.
+    pub(crate) fn engines(&self, threads: usize) -> Result<Engines, Failure> {
+        let isa = build::isa()?;
+        match (self.engine, &self.onnx_runtime) {
+            (Some(Engine::Native), Some(_)) => {
+                Err(Failure::usage(anyhow!("--onnx-runtime is of no use with --engine native: leave out one of them")))
+            }
+            (Some(Engine::Native), None) => Ok(isa.into()),
+            (None, None) => Ok(self.with_onnx_runtime(isa, threads).unwrap_or_else(|| isa.into())),
+            (Some(Engine::Ort) | None, _) => {
+                let engines = self.with_onnx_runtime(isa, threads).ok_or_else(|| {
+                    let how = "cargo build --release --features serve,ort";
+                    Failure::usage(anyhow!(
+                        "this program was built without ONNX Runtime: build it with the feature `ort`, as in `{how}`"
+                    ))
+                })?;
+                loaded(&engines)?;
+                Ok(engines)
+            }
+        }
+    }
+
+    /// Loads and checks a model as [`load`] does, for so many threads that decide by it at a time; 0 for as many as can run.
+    pub(crate) fn load(&self, folder: &Path, threads: usize) -> Result<LoadedRelease, Failure> {
+        load_for(folder, self.engines(threads)?)
+    }
+
+    /// Whether any of them is given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.engine.is_some() || self.onnx_runtime.is_some()
+    }
+
     #[cfg(feature = "ort")]
-    engines.onnx_runtime.replace(bellwether_inference::OnnxRuntime { library: None, sessions: threads });
-    Ok(engines)
+    fn with_onnx_runtime(&self, isa: Isa, threads: usize) -> Option<Engines> {
+        let library = self.onnx_runtime.clone();
+        let runtime = bellwether_inference::OnnxRuntime { library, sessions: threads };
+        Some(Engines { isa, onnx_runtime: Some(runtime) })
+    }
+
+    #[cfg(not(feature = "ort"))]
+    fn with_onnx_runtime(&self, _: Isa, _: usize) -> Option<Engines> {
+        None
+    }
+}
+
+/// Loads the library now, not with the first model that wants it.
+#[cfg(feature = "ort")]
+fn loaded(engines: &Engines) -> Result<(), Failure> {
+    engines.onnx_runtime.as_ref().map_or(Ok(()), |runtime| runtime.load().map_err(Failure::usage))
+}
+
+#[cfg(not(feature = "ort"))]
+fn loaded(_: &Engines) -> Result<(), Failure> {
+    Ok(())
 }
 
 fn load_for(folder: &Path, engines: Engines) -> Result<LoadedRelease, Failure> {
@@ -38,12 +104,30 @@ fn load_for(folder: &Path, engines: Engines) -> Result<LoadedRelease, Failure> {
         .with_context(|| format!("the model in {} is refused", folder.display()))?)
 }
 
-/// The network of a release, for what plays it otherwise than through an engine.
-pub(crate) fn network(release: &LoadedRelease) -> Result<&Mlp, Failure> {
-    release
-        .mlp
-        .as_ref()
-        .ok_or_else(|| Failure::Failed(anyhow!("a general graph decides, but cannot be evaluated here")))
+/// A model that can be played on recordings.
+pub(crate) struct Playable<'a> {
+    /// A plain network as learners have it, whose rows are computed together; the q-values are the same.
+    plain: Option<(NetworkShape, Vec<f32>)>,
+    engine: &'a bellwether_inference::Engine,
+    isa: Isa,
+}
+
+impl<'a> Playable<'a> {
+    pub(crate) fn of(release: &'a LoadedRelease) -> Result<Self, Failure> {
+        let plain = match release.mlp.as_ref().map(NetworkShape::from_mlp) {
+            None | Some(Err(NetworkError::Dueling)) => None,
+            Some(plain) => Some(plain?),
+        };
+        Ok(Playable { plain, engine: &release.engine, isa: build::isa()? })
+    }
+
+    /// The policy that it is.
+    pub(crate) fn policy(&self) -> Policy<'_> {
+        match &self.plain {
+            Some((shape, parameters)) => Learnt { shape, parameters, isa: self.isa }.into(),
+            None => Policy::Released(self.engine),
+        }
+    }
 }
 
 /// What this program offers a model: its feature specification at the model's own window limits, and its actions.

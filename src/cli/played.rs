@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
 use bellwether_artifact::durable::{self, DurableFile};
 use bellwether_inference::LoadedRelease;
 use bellwether_trainer::config::TrainConfig;
-use bellwether_trainer::network::NetworkShape;
-use bellwether_trainer::recorded::playback::{Course, Policy};
+use bellwether_trainer::recorded::playback::Course;
 use bellwether_trainer::recorded::played::{Player, Playing, write_played};
 use bellwether_trainer::recorded::recordings::Recordings;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Failure, build, keep_inputs, model};
+use super::{Failure, keep_inputs, model};
 
 /// Flags of a verb that can write what it plays.
 #[derive(clap::Args)]
@@ -96,17 +94,11 @@ impl EpisodeFile {
         data: &Path,
     ) -> Result<Report, Failure> {
         let EpisodeFile { file, player } = self;
-        let (shape, parameters) = NetworkShape::from_mlp(model::network(release)?).map_err(|error| anyhow!(error))?;
+        let playable = model::Playable::of(release)?;
         let episodes: Vec<u32> = recordings.episodes().collect();
         let sources = [format!("sha256:{}", durable::hash_file(data)?.0)];
-        let playing = Playing {
-            recordings,
-            episodes: &episodes,
-            policy: Policy { shape: &shape, parameters: &parameters, isa: build::isa()? },
-            player,
-            config,
-            sources: &sources,
-        };
+        let playing =
+            Playing { recordings, episodes: &episodes, policy: playable.policy(), player, config, sources: &sources };
         let (file, played) = write_played(&playing, file)?;
         let path = file.path().to_path_buf();
         file.commit()?;

@@ -41,6 +41,8 @@ pub(crate) struct Arguments {
     /// File or folder of public keys; releases that none of them signed are refused.
     #[arg(long, value_name = "PATH")]
     trusted: Option<PathBuf>,
+    #[command(flatten)]
+    engine: model::EngineFlags,
     /// Address for gRPC over TCP; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS")]
     grpc: Option<SocketAddr>,
@@ -56,6 +58,9 @@ pub(crate) struct Arguments {
     /// Address for admin calls, or `unix:PATH`.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
+    /// Address of a collector of OpenTelemetry, `http://HOST:PORT`, that spans of requests are sent to: the key `traces.endpoint`.
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     /// Configuration file (TOML); flags and variables beat it, and it beats the defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -133,6 +138,7 @@ impl Arguments {
         flag("grpc", self.grpc.map(|address| address.to_string()));
         flag("http", self.http.map(|address| address.to_string()));
         flag("unix", self.unix.as_deref().map(text).transpose()?);
+        flag("traces.endpoint", self.otlp.clone());
         match self.admin.as_deref().map(|admin| (admin, admin.strip_prefix("unix:"))) {
             None => (),
             Some((_, Some(path))) => flag("admin_unix", Some(path.to_owned())),
@@ -150,7 +156,7 @@ impl Arguments {
             None => None,
             Some(path) => Some(TrustedKeys::read(path).map_err(Failure::usage)?),
         };
-        Ok(WatchOptions { trusted, engines: model::engines(threads)?, ..WatchOptions::default() })
+        Ok(WatchOptions { trusted, engines: self.engine.engines(threads)?, ..WatchOptions::default() })
     }
 
     /// The first model, what clients call it, and where the next ones come from.

@@ -122,6 +122,22 @@ pub(crate) fn unread(folder: &Path, arguments: &[&str]) -> Ran {
     ran(clean(env!("CARGO_BIN_EXE_bellwether"), folder).args(arguments).stdout(writer).output().unwrap())
 }
 
+/// Posts a JSON document over HTTP/1.1. Returns the status and the document that comes back.
+#[allow(dead_code, reason = "only tests of the server speak to one")]
+#[track_caller]
+pub(crate) fn post(address: &str, path: &str, document: &serde_json::Value) -> (u16, serde_json::Value) {
+    use std::io::{Read as _, Write as _};
+    let (mut stream, body) = (std::net::TcpStream::connect(address).unwrap(), document.to_string());
+    let length = body.len();
+    let head = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json";
+    write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok());
+    (status.unwrap_or_else(|| panic!("{answer}")), body.unwrap_or_else(|| panic!("{answer}")))
+}
+
 /// A JSON schema that is checked in.
 #[allow(dead_code, reason = "not every test file looks at reports")]
 pub(crate) fn schema(name: &str) -> serde_json::Value {

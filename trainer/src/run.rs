@@ -25,7 +25,7 @@ use crate::recorded::TrainingError;
 use crate::recorded::calibration::{Calibrated, calibrate};
 use crate::recorded::checkpoint::Checkpoint;
 use crate::recorded::evaluation::{Background, Tested, evaluate};
-use crate::recorded::playback::Policy;
+use crate::recorded::playback::Learnt;
 use crate::recorded::recordings::{Recordings, RecordingsError};
 use crate::recorded::training::Training;
 
@@ -374,7 +374,7 @@ fn finish(
     observer.phase("calibrating");
     let shape = config.network.shape(recordings.width(), ACTION_COUNT)?;
     let calibrated = calibrate(&training, &shape, config, request.isa)?;
-    let policy = Policy { shape: &shape, parameters: training.released(), isa: request.isa };
+    let policy = Learnt { shape: &shape, parameters: training.released(), isa: request.isa };
     let evaluation = match held_out {
         None => None,
         Some(held_out) => {
@@ -384,7 +384,7 @@ fn finish(
             let tested = Tested {
                 recordings: held_out,
                 episodes: &episodes,
-                policy,
+                policy: policy.into(),
                 operating_points: &calibrated.operating_points,
                 config,
                 background: Some(Background { recordings, episodes: &known }),

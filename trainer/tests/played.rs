@@ -12,7 +12,7 @@ use bellwether_trainer::evaluate::{Outcome, Verdict};
 use bellwether_trainer::learner::fused::Isa;
 use bellwether_trainer::network::NetworkShape;
 use bellwether_trainer::recorded::answers::AnswerModel;
-use bellwether_trainer::recorded::playback::{Course, Policy, play};
+use bellwether_trainer::recorded::playback::{Course, Learnt, Policy, play};
 use bellwether_trainer::recorded::played::{PlayedFile, Player, Playing, write_played};
 use bellwether_trainer::recorded::recordings::Recordings;
 use cases::{config, record, recorded};
@@ -80,10 +80,13 @@ proptest! {
         let recordings = record(&episodes, &config);
         let shape = NetworkShape::new(vec![recordings.width(), 8, ACTION_COUNT]).unwrap();
         let parameters = shape.initial_parameters(&mut ChaCha8Rng::seed_from_u64(seed));
-        let policy = Policy { shape: &shape, parameters: &parameters, isa: Isa::best() };
-        let held = written(&recordings, &config, policy, z, course);
-        let again = written(&recordings, &config, Policy { isa: Isa::Scalar, ..policy }, z, course);
+        let learnt = Learnt { shape: &shape, parameters: &parameters, isa: Isa::best() };
+        let held = written(&recordings, &config, learnt.into(), z, course);
+        let again = written(&recordings, &config, Learnt { isa: Isa::Scalar, ..learnt }.into(), z, course);
         prop_assert_eq!(&held.bytes, &again.bytes, "the same rows give the same bytes");
+        let released = Engine::new(&shape.to_mlp(&parameters).unwrap(), Isa::best()).unwrap();
+        let again = written(&recordings, &config, Policy::Released(&released), z, course);
+        prop_assert_eq!(&held.bytes, &again.bytes, "a released model is played by the same numbers");
         let name = match course { Course::Greedy => "greedy", Course::ToTheEnd => "to_the_end" };
         prop_assert!(held.policy.contains(name), "{}", held.policy);
 
@@ -124,7 +127,7 @@ proptest! {
 
         if course == Course::Greedy {
             let model = AnswerModel::new(&recordings, &config.reward, isolation);
-            let outcomes = play(&model, policy, &seen, z).unwrap();
+            let outcomes = play(&model, learnt.into(), &seen, z).unwrap();
             let reached: Vec<_> = held.episodes.iter().map(|rows| reached(rows, z)).collect();
             prop_assert_eq!(reached, outcomes.iter().map(summary).collect::<Vec<_>>());
         }

@@ -2,7 +2,7 @@
 
 use super::TrainingError;
 use super::answers::AnswerModel;
-use super::playback::{Policy, play};
+use super::playback::{Learnt, Policy, play};
 use super::training::Training;
 use crate::config::TrainConfig;
 use crate::evaluate::{Calibration, OperatingPoint, Outcome};
@@ -32,7 +32,7 @@ pub fn calibrate(
     let mut curve: Vec<(f32, Vec<Outcome>)> = config.cost.grid().map(|z| (z, Vec::new())).collect();
     let model = training.model();
     for (episodes, parameters) in training.blind() {
-        let policy = Policy { shape, parameters, isa };
+        let policy = Policy::from(Learnt { shape, parameters, isa });
         for (z, outcomes) in &mut curve {
             outcomes.extend(training.pool().install(|| play(model, policy, &episodes, *z))?);
         }

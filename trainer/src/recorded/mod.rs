@@ -14,6 +14,7 @@ pub mod validation;
 
 use bellwether_artifact::CanonicalError;
 use bellwether_env_adapter::spec;
+use bellwether_inference::DecideError;
 use bellwether_replay::ReplayError;
 
 use crate::baselines::BaselineError;
@@ -40,6 +41,9 @@ pub enum TrainingError {
     /// A baseline cannot be fitted or tuned.
     #[error(transparent)]
     Baseline(#[from] BaselineError),
+    /// A released model refused a state.
+    #[error("the released model does not decide a recorded state: {0}")]
+    Released(#[from] DecideError),
     /// States that were spilled to disk cannot be read back.
     #[error("the states cannot be read back from the spill file: {0}")]
     States(String),

@@ -2,7 +2,8 @@
 
 use bellwether_env_adapter::action::ActionMask;
 use bellwether_env_adapter::{ACTION_COUNT, Action};
-use bellwether_replay::SampledRows;
+use bellwether_inference::{Engine, Scratch};
+use bellwether_replay::{SampledRows, StateRows};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,21 +11,37 @@ use serde::Serialize;
 use super::answers::{self, AnswerModel, Place, greedy};
 use super::{OVERLAY, TrainingError, overlay};
 use crate::evaluate::outcome::{Outcome, Stop, Verdict};
+use crate::learner::LearnerError;
 use crate::learner::fused::{Forward, Isa};
 use crate::network::NetworkShape;
 
 /// Episodes that are walked together: enough rows to fill the kernels.
 pub(super) const TOGETHER: usize = 256;
 
-/// A policy: a network in canonical layout.
+/// A policy: what gives q-values to states.
 #[derive(Clone, Copy)]
-pub struct Policy<'a> {
+pub enum Policy<'a> {
+    /// A network as learners have it.
+    Learnt(Learnt<'a>),
+    /// A model as it is served, of any head and graph: by the canonical f32 kernel or by ONNX Runtime.
+    Released(&'a Engine),
+}
+
+/// A network in canonical layout.
+#[derive(Clone, Copy)]
+pub struct Learnt<'a> {
     /// Widths of the network.
     pub shape: &'a NetworkShape,
     /// Its parameters.
     pub parameters: &'a [f32],
     /// Instruction set to compute with; it does not change a byte.
     pub isa: Isa,
+}
+
+/// A policy at work on one thread.
+enum Judge<'a> {
+    Learnt { forward: Box<Forward>, parameters: &'a [f32] },
+    Released { engine: &'a Engine, scratch: Box<Scratch>, state: Vec<f32> },
 }
 
 /// How the q-values of a policy are followed.
@@ -91,7 +108,7 @@ pub(super) fn play_together(
     course: Course,
     watch: &mut dyn FnMut(usize, &Move<'_>),
 ) -> Result<Vec<Outcome>, TrainingError> {
-    let mut forward = Forward::new(policy.shape.clone(), policy.isa)?;
+    let mut judge = Judge::new(policy)?;
     let mut outcomes: Vec<Option<Outcome>> = vec![None; episodes.len()];
     let mut walks: Vec<(usize, Walk)> = Vec::new();
     for (i, episode) in episodes.iter().enumerate() {
@@ -110,7 +127,7 @@ pub(super) fn play_together(
             overlays.extend(overlay(z, walk.place.level));
         }
         let states = SampledRows::new(store.states(), &rows).with_overlay(&OVERLAY, &overlays);
-        forward.q_values(policy.parameters, &states, &mut q)?;
+        judge.q_values(&states, &mut q)?;
         let mut row = 0;
         walks.retain_mut(|(i, walk)| {
             let q_values = &q[row * ACTION_COUNT..(row + 1) * ACTION_COUNT];
@@ -146,6 +163,45 @@ pub fn stop_at(model: &AnswerModel<'_>, episode: u32, stop: Stop, conviction: Ac
         if let Some(outcome) = walk.act(model, choice.index(), outcome) {
             return outcome;
         }
+    }
+}
+
+impl<'a> From<Learnt<'a>> for Policy<'a> {
+    fn from(learnt: Learnt<'a>) -> Self {
+        Policy::Learnt(learnt)
+    }
+}
+
+impl<'a> Judge<'a> {
+    fn new(policy: Policy<'a>) -> Result<Self, TrainingError> {
+        Ok(match policy {
+            Policy::Learnt(Learnt { shape, parameters, isa }) => {
+                Judge::Learnt { forward: Box::new(Forward::new(shape.clone(), isa)?), parameters }
+            }
+            Policy::Released(engine) => {
+                Judge::Released { engine, scratch: Box::new(engine.scratch()), state: vec![0.0; engine.width()] }
+            }
+        })
+    }
+
+    /// The q-values of these states, row-major.
+    fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), TrainingError> {
+        match self {
+            Judge::Learnt { forward, parameters } => forward.q_values(parameters, states, out)?,
+            Judge::Released { engine, scratch, state } => {
+                if states.width() != state.len() {
+                    let (expected, found) = (state.len(), states.width());
+                    return Err(LearnerError::Shape { what: "a state", expected, found }.into());
+                }
+                out.clear();
+                for row in 0..states.len() {
+                    states.gather(row, state);
+                    // Q-values are those of all actions; which are allowed is the player's affair.
+                    out.extend_from_slice(engine.decide_exactly(scratch, state, &[true; ACTION_COUNT])?.q_values);
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use bellwether_env_adapter::ACTION_COUNT;
 use super::answers::AnswerModel;
 use super::calibration::{calibrate, play_grid};
 use super::evaluation::{Background, baselines};
-use super::playback::{Policy, play};
+use super::playback::{Learnt, Policy, play};
 use super::recordings::Recordings;
 use super::training::Training;
 use super::{TrainingError, folds_of};
@@ -44,7 +44,7 @@ pub fn cross_validate(
         }
         let shape = config.network.shape(recordings.width(), ACTION_COUNT)?;
         let calibrated = calibrate(&training, &shape, config, isa)?;
-        let trained = Policy { shape: &shape, parameters: training.released(), isa };
+        let trained = Policy::from(Learnt { shape: &shape, parameters: training.released(), isa });
         observer.phase(&format!("evaluating fold {} of {folds}", fold + 1));
         let played = training.pool().install(|| -> Result<_, TrainingError> {
             let at = |point: &OperatingPoint| Ok((*point, play(&model, trained, &held_out, point.setting)?));

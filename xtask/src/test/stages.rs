@@ -13,7 +13,7 @@ use crate::{python, tidy};
 
 /// One set of features for all stages, so that nothing is built twice: the defaults of every member, and what is optional and
 /// builds everywhere.
-const FEATURES: &str = "bellwether/ffi,bellwether/serve,bellwether-inference/otel,bellwether-inference/watch";
+const FEATURES: &str = "bellwether/ffi,bellwether/serve,bellwether/otel,bellwether-inference/watch";
 
 /// All members with all of that.
 const WHOLE: [&str; 5] = ["--workspace", "--profile", "ci", "--features", FEATURES];

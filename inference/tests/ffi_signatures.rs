@@ -38,7 +38,7 @@ fn where_keys_are_trusted_a_release_that_none_of_them_signed_is_refused_with_its
     let keys = tempfile::tempdir().unwrap();
     let (trusted, stranger) = (PrivateKey::from_seed(&[1; 32]), PrivateKey::from_seed(&[2; 32]));
     let pem = trusted.public().to_pem();
-    durable::write_bytes(&keys.path().join("release.pub"), pem.as_bytes()).unwrap();
+    durable::write_bytes(keys.path().join("release.pub"), pem.as_bytes()).unwrap();
     let path = |path: &Path| CString::new(path.to_str().unwrap()).unwrap();
     let put = |name: &str, seed: u64, signature: &dyn Fn(&[u8]) -> Option<String>| {
         let (manifest, onnx) = sealed(&network(seed), &contract(64), |_| {});
@@ -59,7 +59,7 @@ fn where_keys_are_trusted_a_release_that_none_of_them_signed_is_refused_with_its
         // Nothing of it is parsed before it is believed.
         (shelf.put("spoilt", &network(7)), Code::SignatureMissing, "release sign"),
     ];
-    durable::write_bytes(&shelf.folder("spoilt").join("model.json"), b"{").unwrap();
+    durable::write_bytes(shelf.folder("spoilt").join("model.json"), b"{").unwrap();
 
     let open = |folder: &CStr, keys: &CStr| {
         let options = Options { trusted_keys: keys.as_ptr(), ..Options::default() };

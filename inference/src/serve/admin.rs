@@ -23,6 +23,9 @@ pub(super) struct Administration {
     pub(super) shared: Arc<Shared>,
 }
 
+/// Longest name of a release that is looked for, in bytes.
+const MAX_NAME_BYTES: usize = 255;
+
 type Answer = Result<Response<StatusResponse>, Status>;
 
 /// What a call changed, where that is one model.
@@ -91,6 +94,10 @@ impl Admin for Administration {
         self.after("try_out", request, |shared, TryOutRequest { release, share }| {
             let which = match release {
                 Some(Release::Number(number)) => VersionPolicy::Pinned(number),
+                // It comes back in the answer and in the log.
+                Some(Release::Name(name)) if name.len() > MAX_NAME_BYTES => {
+                    return Err(Status::invalid_argument(format!("a name has at most {MAX_NAME_BYTES} bytes")));
+                }
                 Some(Release::Name(name)) => VersionPolicy::Name(name),
                 None => return Err(Status::invalid_argument("give the number or the name of the release to try")),
             };

@@ -175,6 +175,7 @@ async fn a_trial_is_refused_for_every_reason_for_which_a_champion_is() {
         (name("nobody", 0.5), Code::NotFound, "\"nobody\""),
         (name("../six", 0.5), Code::NotFound, "six"),
         (name(elsewhere.path().join("six").to_str().unwrap(), 0.5), Code::NotFound, "six"),
+        (name(&"x".repeat(100_000), 0.5), Code::InvalidArgument, "at most 255 bytes"),
         (number(6, 0.0), Code::InvalidArgument, "share"),
         (number(6, f64::NAN), Code::InvalidArgument, "share"),
         (TryOutRequest { release: None, share: 0.5 }, Code::InvalidArgument, "number or the name"),

@@ -42,7 +42,7 @@ pub enum TrainingError {
     #[error(transparent)]
     Baseline(#[from] BaselineError),
     /// A released model refused a state.
-    #[error("the released model does not decide a recorded state: {0}")]
+    #[error("the released model does not decide a recorded state")]
     Released(#[from] DecideError),
     /// States that were spilled to disk cannot be read back.
     #[error("the states cannot be read back from the spill file: {0}")]

@@ -52,7 +52,7 @@ impl Environment {
 /// Makes the environment stand; the inner error says why it cannot on this machine.
 pub(crate) fn set_up(workspace: &Workspace) -> anyhow::Result<Result<Environment, String>> {
     if let Some(environment) = Environment::standing(workspace) {
-        println!("{} stands", environment.folder.display());
+        eprintln!("{} stands", environment.folder.display());
         return Ok(Ok(environment));
     }
     let environment = Environment { folder: workspace.target.join("venv") };
@@ -75,7 +75,7 @@ pub(crate) fn set_up(workspace: &Workspace) -> anyhow::Result<Result<Environment
 
 /// Runs a command; its last line on standard error tells why it failed.
 fn attempt(command: &mut Command) -> Result<(), String> {
-    println!("$ {}", shown(command));
+    eprintln!("$ {}", shown(command));
     let done = command.stdin(Stdio::null()).output().map_err(|error| format!("{}: {error}", shown(command)))?;
     if done.status.success() {
         return Ok(());

@@ -77,7 +77,10 @@ pub(super) fn print(workspace: &Workspace, effort: Effort) -> anyhow::Result<()>
             latency.args(["latency", "--model"]).arg(&model).args(schedule);
             let found: LatencyReport = report(&mut latency)?;
             rows(&found, caches).iter().for_each(|row| println!("{row}"));
-            notes.extend(self::notes(&found));
+            // The few calls with cold caches say little of shares.
+            if caches == "warm" {
+                notes.extend(self::notes(&found));
+            }
         }
     }
     println!("\n`native certified` is ours: 16-bit integers where a bound proves the action, f32 for the rest.");

@@ -324,3 +324,68 @@ const FALLOCATE: [(u64, &str); 6] = [
     (32, "FALLOC_FL_INSERT_RANGE"),
     (64, "FALLOC_FL_UNSHARE_RANGE"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use bellwether_env_adapter::calls::recorded_calls;
+    use proptest::prelude::*;
+
+    use super::super::sight::Peers;
+    use super::*;
+
+    fn read(number: i64, args: &[u64; 6], returned: Option<i64>) -> Fields {
+        let mut peers = Peers::default();
+        let mut sight = Sight { tid: std::process::id(), peers: &mut peers, looked: false };
+        let mut fields = Fields::default();
+        let mut reading = Reading { number, args, sight: &mut sight, fields: &mut fields };
+        reading.begin();
+        reading.end(returned);
+        fields
+    }
+
+    #[test]
+    fn a_failed_write_moved_nothing_and_has_no_entropy() {
+        let bytes = *b"aabbccdd";
+        let args = [1, bytes.as_ptr() as u64, 8, 0, 0, 0];
+        let written = read(libc::SYS_write, &args, Some(5));
+        // What was to be written counts, and not only what was.
+        assert_eq!((written.bytes, written.entropy), (Some(5), Some(2.0)));
+        for returned in [Some(-1), None] {
+            let failed = read(libc::SYS_write, &args, returned);
+            assert_eq!((failed.bytes, failed.entropy), (None, None));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        /// Whatever a sample passes to a call, reading it ends, and takes bounded memory.
+        #[test]
+        fn any_arguments_are_read(
+            call in prop::sample::select(recorded_calls().to_vec()),
+            memory in prop::collection::vec(any::<u8>(), 512),
+            args in any::<[u64; 6]>(),
+            points in any::<[Option<u8>; 6]>(),
+            inside in any::<[u8; 4]>(),
+            returned in prop_oneof![Just(None), any::<i64>().prop_map(Some), (0i64..64).prop_map(Some)],
+        ) {
+            let mut memory = memory;
+            let base = memory.as_ptr() as u64;
+            // Structures within the memory point to other parts of it.
+            for (at, to) in inside.iter().enumerate() {
+                let pointer = (base + u64::from(*to)).to_le_bytes();
+                memory[at * 16..at * 16 + 8].copy_from_slice(&pointer);
+            }
+            let mut args = args;
+            for (arg, point) in args.iter_mut().zip(points) {
+                if let Some(point) = point {
+                    *arg = base + u64::from(point);
+                }
+            }
+            let fields = read(i64::from(call.x86_64), &args, returned);
+            let texts = [&fields.path, &fields.path2, &fields.args];
+            prop_assert!(texts.into_iter().flatten().all(|text| text.len() <= 64 << 10), "{:?}", fields);
+            prop_assert!(fields.entropy.is_none_or(|entropy| (0.0..=8.0).contains(&entropy)));
+        }
+    }
+}

@@ -237,6 +237,8 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const FORK: Birth = Birth { thread: false, sibling: false, shares_memory: false, awaited: false };
@@ -302,5 +304,40 @@ mod tests {
         tree.get(2).unwrap().memory.shared.set(true);
         tree.born(2, FORK, 4);
         assert_eq!(races(&mut tree, 4), Some(true));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// Groups and parents are the same whether a child stops before or after its maker speaks, and every child that stopped
+        /// first is let go.
+        #[test]
+        fn families_do_not_depend_on_who_speaks_first(
+            births in prop::collection::vec((any::<prop::sample::Index>(), 0u8..4, any::<bool>()), 1..40),
+        ) {
+            let mut tree = Tree::of(1);
+            let mut model = vec![(1u32, 1u32, None)];
+            for (at, (maker, kind, first)) in births.into_iter().enumerate() {
+                let (maker, process, parent) = model[maker.index(model.len())];
+                let child = at as u32 + 2;
+                let birth = Birth { thread: kind == 1, sibling: kind == 2, shares_memory: kind == 1, awaited: false };
+                if first {
+                    tree.meet(child, 0);
+                }
+                prop_assert_eq!(tree.born(maker, birth, child), first);
+                let family = match kind {
+                    1 => (process, parent),
+                    2 => (child, parent),
+                    _ => (child, Some(process)),
+                };
+                model.push((child, family.0, family.1));
+            }
+            for (tid, process, parent) in model {
+                let task = tree.get(tid).unwrap();
+                prop_assert_eq!((task.process, task.parent), (process, parent));
+                prop_assert!(tree.end(tid, 0).is_some());
+            }
+            prop_assert!(tree.is_empty());
+        }
     }
 }

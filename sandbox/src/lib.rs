@@ -9,6 +9,7 @@ pub mod filter;
 pub mod isolation;
 mod limits;
 pub mod network;
+pub mod report;
 pub mod stage;
 pub mod tracer;
 pub mod vault;

@@ -95,6 +95,7 @@ fn a_sample_is_copied_into_memory_that_nobody_can_change() {
     let identity = sample.identity();
     let data = fs::metadata(bench.at("sample")).unwrap();
     assert_eq!((identity.device, identity.inode, identity.links), (data.dev(), data.ino(), 1));
+    assert!(identity.kind.starts_with("ELF 64-bit"), "{}", identity.kind);
     assert_eq!(identity.path(), bench.at("sample").canonicalize().unwrap());
 }
 
@@ -107,6 +108,17 @@ fn hashes_are_the_published_ones() {
     assert_eq!(identity.md5, "900150983cd24fb0d6963f7d28e17f72");
     assert_eq!(identity.sha1, "a9993e364706816aba3e25717850c26c9cd0d89d");
     assert!(identity.sha256.to_string().starts_with("ba7816bf8f01cfea"));
+    let kinds: [(&[u8], &str); 5] = [
+        (b"", "data"),
+        (b"#! /bin/sh -e\nx", "script, /bin/sh -e"),
+        (b"#!\x1b[2J", r"script, \u{1b}[2J"),
+        (b"\x7fELF", "data"),
+        (b"\x7fELF\x02", "data"),
+    ];
+    for (content, kind) in kinds {
+        bench.write("kind", content);
+        assert_eq!(bench.sample("kind").identity().kind, kind);
+    }
 }
 
 #[test]

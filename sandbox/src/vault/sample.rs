@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bellwether_artifact::{Sha256, Visible};
-use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, SealFlags, Stat};
+use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, SealFlags, Stat, StatxFlags};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
@@ -64,6 +64,8 @@ pub struct Times {
     pub accessed: (i64, u32),
     /// Last change of the content.
     pub modified: (i64, u32),
+    /// When the file was made, where its file system knows. Numbers of files are given again; this tells them apart.
+    pub born: Option<(i64, u32)>,
 }
 
 impl Sample {
@@ -86,6 +88,7 @@ impl Sample {
         if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
             return Err(VaultError::NotRegular { path: path.to_path_buf() });
         }
+        let born = birth(file.as_fd());
         let (memory, hashes) = copy(File::from(file), path, limit)?;
         let folder_path = fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd()));
         let whole = match folder_path.or_else(|_| std::path::absolute(above)) {
@@ -108,6 +111,7 @@ impl Sample {
             times: Times {
                 accessed: (stat.st_atime, nanoseconds(stat.st_atime_nsec)),
                 modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
+                born,
             },
         };
         Ok(Sample { memory, identity, folder, name })
@@ -164,6 +168,13 @@ pub(super) fn open_entry(folder: BorrowedFd<'_>, name: &OsString) -> rustix::io:
 /// What stands in a folder under a name, not followed.
 pub(super) fn entry(folder: BorrowedFd<'_>, name: &OsString) -> rustix::io::Result<Stat> {
     rustix::fs::statat(folder, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// When an open file was made, where its file system knows.
+pub(super) fn birth(file: BorrowedFd<'_>) -> Option<(i64, u32)> {
+    let found = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    let known = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    known.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
 }
 
 struct Hashes {

@@ -281,12 +281,16 @@ pub fn write_bytes(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<(), Artifac
     write(path, |out| out.write_all(bytes))
 }
 
-/// Reads a whole file of at most `limit` bytes.
+/// Reads a whole plain file of at most `limit` bytes.
 ///
 /// # Errors
-/// [`ArtifactError::Io`], or [`ArtifactError::TooLarge`] before more than `limit` bytes were taken into memory.
+/// [`ArtifactError::Io`], for folders, pipes and devices too, or [`ArtifactError::TooLarge`] before more than `limit` bytes were taken into memory.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ArtifactError> {
     let failed = |source| ArtifactError::io("read", path, source);
+    // Asked before it is opened: opening a pipe waits for somebody to write.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "no plain file; copy what is meant there")));
+    }
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     if length > limit {
@@ -507,5 +511,17 @@ mod tests {
         assert!(deep.is_dir());
         write_bytes(folder.path().join("file"), b"").unwrap();
         assert!(create_folder(&folder.path().join("file/below")).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_plain_file_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        for path in [pipe.as_path(), folder.path(), Path::new("/dev/zero")] {
+            let error = read(path, 10).unwrap_err().to_string();
+            assert!(error.contains("no plain file"), "{error}");
+        }
     }
 }

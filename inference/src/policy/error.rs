@@ -63,10 +63,10 @@ pub enum PolicyError {
         expected: ModelId,
     },
     /// There is no canary.
-    #[error("no canary is served")]
+    #[error("no canary is served; put a model on trial first")]
     NoCanary,
     /// A share that is no share.
-    #[error("a share of {0} is not above 0 and at most 1")]
+    #[error("a share of {0} is not above 0 and at most 1; give 0.05 for one episode in twenty")]
     Share(f64),
     /// So many retired models are still in use by a decision or a batch that there is no room for another.
     #[error("{resident} models are still in use; let the decisions and batches under way end, then try again")]

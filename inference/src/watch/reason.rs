@@ -246,7 +246,13 @@ impl From<PolicyError> for Problem {
             PolicyError::Binding { .. } => Reason::MetadataMismatch,
             PolicyError::TooWide { .. } | PolicyError::Limits { .. } => Reason::Limits,
             PolicyError::Golden(_) => Reason::GoldenVectors,
-            _ => Reason::Crowded,
+            // What stands in the way passes without a change of the files: a pinned champion, another one meanwhile, no room.
+            PolicyError::Pinned
+            | PolicyError::NoPrevious
+            | PolicyError::Changed { .. }
+            | PolicyError::NoCanary
+            | PolicyError::Share(_)
+            | PolicyError::Crowded { .. } => Reason::Crowded,
         };
         Problem::new(reason, error.to_string())
     }

@@ -31,7 +31,7 @@ fn alone(body: impl FnOnce() -> bool) -> End {
             let code = if body() { 0 } else { 1 };
             // The library's way to end is a call that strict mode does not know.
             libc::syscall(libc::SYS_exit, code);
-            libc::_exit(code as i32);
+            libc::_exit(code);
         }
         let mut status = 0;
         assert_eq!(libc::waitpid(child, &raw mut status, 0), child);

@@ -10,7 +10,7 @@ use std::path::Path;
 use bellwether_env_adapter::ingest::TelemetryWriter;
 use program::{bellwether, bellwether_in, files, keeps_schema, shell, unread};
 
-const VERBS: [&[&str]; 24] = [
+const VERBS: [&[&str]; 35] = [
     &[],
     &["quickstart"],
     &["ingest"],
@@ -34,6 +34,17 @@ const VERBS: [&[&str]; 24] = [
     &["keys"],
     &["keys", "generate"],
     &["keys", "show"],
+    &["audit"],
+    &["audit", "init"],
+    &["audit", "verify"],
+    &["audit", "show"],
+    &["audit", "rotate"],
+    &["vault"],
+    &["vault", "init"],
+    &["vault", "list"],
+    &["vault", "restore"],
+    &["vault", "settle"],
+    &["vault", "purge"],
     &["doctor"],
 ];
 

@@ -1,5 +1,6 @@
 //! One verb, one file: each translates arguments into calls of the library crates.
 
+mod audit;
 mod build;
 mod compare;
 mod decide;
@@ -28,6 +29,7 @@ mod serve;
 mod split;
 mod train;
 mod validate;
+mod vault;
 
 use std::fmt;
 use std::path::Path;
@@ -70,6 +72,8 @@ pub(crate) enum Verb {
     Runs(runs::Arguments),
     Release(release::Arguments),
     Keys(keys::Arguments),
+    Audit(audit::Arguments),
+    Vault(vault::Arguments),
     Serve(serve::Arguments),
     Doctor(doctor::Arguments),
 }
@@ -89,6 +93,8 @@ impl Verb {
             Verb::Runs(arguments) => arguments.run(output),
             Verb::Release(arguments) => arguments.run(output),
             Verb::Keys(arguments) => arguments.run(output),
+            Verb::Audit(arguments) => arguments.run(output),
+            Verb::Vault(arguments) => arguments.run(output),
             Verb::Serve(arguments) => arguments.run(output),
             Verb::Doctor(arguments) => arguments.run(output),
         }

@@ -28,6 +28,12 @@ impl Output {
         Ok(())
     }
 
+    /// Prints a line of JSON as it stands, or the text. Whether anybody still reads.
+    pub(crate) fn json_line(&self, json: &str, text: impl FnOnce() -> String) -> io::Result<bool> {
+        let line = if self.json { json.to_owned() } else { text() };
+        unless_closed(writeln!(io::stdout().lock(), "{line}"))
+    }
+
     /// Prints one line: the value as JSON without a break, or the text.
     #[cfg(feature = "serve")]
     pub(crate) fn line(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {

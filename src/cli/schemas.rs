@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bellwether_artifact::audit::Verification as AuditVerification;
 use bellwether_env_adapter::ingest::ValidationReport;
 use bellwether_registry::{Move, Published, RegistryProblem, RunReport, RunSummary, Verification};
 use bellwether_trainer::config::TrainConfig;
@@ -9,7 +10,9 @@ use schemars::transform::RecursiveTransform;
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, schema_for};
 use serde_json::Value;
 
-use super::{compare, decide, doctor, evaluate, export, ingest, keys, quickstart, release, split, train};
+use super::{
+    audit, compare, decide, doctor, evaluate, export, ingest, keys, quickstart, release, split, train, vault,
+};
 
 /// Set to write the files anew.
 const UPDATE: &str = "UPDATE_SCHEMAS";
@@ -18,6 +21,12 @@ const UPDATE: &str = "UPDATE_SCHEMAS";
 fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("train-config.schema.json", config_schema()),
+        ("audit-report.schema.json", schema_for!(audit::Report).to_value()),
+        ("audit-verify.schema.json", schema_for!(AuditVerification).to_value()),
+        ("vault-list.schema.json", schema_for!(Vec<vault::Row>).to_value()),
+        ("vault-restore.schema.json", schema_for!(vault::Restoration).to_value()),
+        ("vault-settle.schema.json", schema_for!(vault::Settled).to_value()),
+        ("vault-purge.schema.json", schema_for!(vault::Purged).to_value()),
         ("train-report.schema.json", schema_for!(train::Report).to_value()),
         ("evaluation.schema.json", schema_for!(evaluate::Report).to_value()),
         ("quickstart-report.schema.json", schema_for!(quickstart::Report).to_value()),

@@ -10,9 +10,7 @@ use schemars::transform::RecursiveTransform;
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, schema_for};
 use serde_json::Value;
 
-use super::{
-    audit, compare, decide, doctor, evaluate, export, ingest, keys, quickstart, release, split, train, vault,
-};
+use super::{audit, compare, decide, doctor, evaluate, export, ingest, keys, quickstart, release, split, train, vault};
 
 /// Set to write the files anew.
 const UPDATE: &str = "UPDATE_SCHEMAS";

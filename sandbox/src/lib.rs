@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod abilities;
 pub mod cage;
 mod edge;
 pub mod episode;

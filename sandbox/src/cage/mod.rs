@@ -18,6 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+pub(crate) use cgroup::Hierarchies;
 pub use cgroup::{CgroupHandle, Holds, Pressure};
 pub use changes::{Bounds, Changes, Found, Kind, LeftOut, MOST_DEPTH};
 pub use enclosure::{Enclosure, Ending, Gate};

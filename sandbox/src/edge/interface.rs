@@ -1,7 +1,10 @@
 //! Network interfaces of the namespace that a socket belongs to.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
 
 use super::branch::check;
 
@@ -32,6 +35,21 @@ pub(crate) fn loopback_is_up(socket: BorrowedFd<'_>) -> io::Result<bool> {
         check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request)))?;
         Ok(request.ifr_ifru.ifru_flags & libc::IFF_UP as i16 != 0)
     }
+}
+
+/// Makes a TUN device in the network namespace of the calling thread; it goes when the descriptor is closed. Packets are read
+/// and written whole, without a header.
+///
+/// # Errors
+/// `ENOENT` without `/dev/net/tun`, `EACCES` and `EPERM` without the right to it.
+pub(crate) fn tun(name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let device = rustix::fs::open(c"/dev/net/tun", flags, Mode::empty())?;
+    let mut request = named(name.to_bytes());
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as i16;
+    // SAFETY: the request takes an `ifreq`, which lives through the call.
+    check(i64::from(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw const request) }))?;
+    Ok(device)
 }
 
 fn named(name: &[u8]) -> libc::ifreq {

@@ -9,3 +9,4 @@ pub(crate) mod entry;
 pub(crate) mod interface;
 pub(crate) mod ptrace;
 pub(crate) mod remote;
+pub(crate) mod probe;

@@ -4,6 +4,7 @@
 
 pub mod abilities;
 pub mod cage;
+mod draw;
 mod edge;
 pub mod episode;
 pub mod filter;

@@ -11,6 +11,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use super::init::{Word, receive};
 use crate::edge::branch::Child;
 use crate::edge::interface;
+use crate::network::{Decoy, INTERFACE, Traffic};
 
 /// Where the first process waits.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Enclosure {
     pub(super) network_socket: OwnedFd,
     /// The network namespace itself.
     pub(super) network: OwnedFd,
+    /// What answers the sample, if anything does.
+    pub(super) decoy: Mutex<Option<Decoy>>,
     /// Takes in what the first process says of its start; closed by the program that it becomes.
     pub(super) status: OwnedFd,
 }
@@ -91,20 +94,45 @@ impl Enclosure {
         self.init.pid
     }
 
-    /// Brings the loopback interface of the sample up or down.
-    ///
-    /// # Errors
-    /// What the kernel reports.
-    pub(crate) fn loopback(&self, up: bool) -> io::Result<()> {
-        interface::loopback(self.network_socket.as_fd(), up)
+    /// What went over the decoy network so far; none where there is none.
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.decoy().as_ref().map(Decoy::traffic)
     }
 
-    /// Whether the loopback interface of the sample is up.
+    /// Takes every interface of the sample down, then closes what answers it.
     ///
     /// # Errors
     /// What the kernel reports.
-    pub(crate) fn loopback_is_up(&self) -> io::Result<bool> {
-        interface::loopback_is_up(self.network_socket.as_fd())
+    pub(crate) fn cut_network(&self) -> io::Result<()> {
+        let socket = self.network_socket.as_fd();
+        interface::switch(socket, c"lo", false)?;
+        // It is gone where there was none, and after the first cut.
+        match interface::switch(socket, INTERFACE, false) {
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),
+            _ => {}
+        }
+        if let Some(decoy) = self.decoy().as_mut() {
+            decoy.close();
+        }
+        Ok(())
+    }
+
+    /// Whether no interface of the sample is up.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub(crate) fn network_is_cut(&self) -> io::Result<bool> {
+        let socket = self.network_socket.as_fd();
+        let device = match interface::is_up(socket, INTERFACE) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => false,
+            up => up?,
+        };
+        Ok(!device && !interface::is_up(socket, c"lo")?)
+    }
+
+    fn decoy(&self) -> std::sync::MutexGuard<'_, Option<Decoy>> {
+        // What is behind the lock is whole after every statement.
+        self.decoy.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Asks the init to set every writable mount outside scratch read-only.

@@ -15,6 +15,7 @@ use rustix::process::{DumpableBehavior, WaitOptions};
 use super::first::{First, errno};
 use super::steps::Steps;
 use crate::edge::{branch, entry, interface};
+use crate::network::{INTERFACE, MOST_PORTS, OWN_ADDRESS, PREFIX_BITS};
 
 /// What it needs, prepared by the parent.
 pub(super) struct Init<'a> {
@@ -29,6 +30,10 @@ pub(super) struct Init<'a> {
     pub(super) steps: Steps,
     /// The mounts outside scratch that a sample can write to.
     pub(super) writable: Vec<CString>,
+    /// Whether there is a TUN device.
+    pub(super) decoy: bool,
+    /// Ports to listen on, at most [`MOST_PORTS`].
+    pub(super) ports: Vec<u16>,
     pub(super) first: First<'a>,
 }
 
@@ -46,7 +51,8 @@ impl Word {
     pub(super) const SERVE: u8 = b's';
     /// To the init: set the writable mounts read-only. Answered in kind with an errno or 0.
     pub(super) const READ_ONLY: u8 = b'r';
-    /// From the init: the first process is held; carries its pidfd and a socket of the network namespace.
+    /// From the init: the first process is held; carries its pidfd, a socket of the network namespace, a listening socket for
+    /// each port, and the TUN device, if there is one.
     pub(super) const HELD: u8 = b'h';
     /// From the init: a step failed; `value` is `stage << 16 | errno`, where stages from 16 up are steps of furnishing.
     pub(super) const FAILED: u8 = b'f';
@@ -67,14 +73,19 @@ impl Word {
 }
 
 /// What the init does before the steps, in the numbers of [`Word::FAILED`].
-pub(super) const EARLY: [&str; 6] = [
+pub(super) const EARLY: [&str; 8] = [
     "close what was inherited",
     "take an identity within",
     "hide the cgroup",
     "name the host",
     "bring up the loopback interface",
     "start the first process",
+    "make the TUN device of the decoy network",
+    "listen on a port of the plan",
 ];
+
+/// Descriptors of [`Word::HELD`]: pidfd, socket, device, and the listening ones.
+const MOST_HANDED: usize = 3 + MOST_PORTS;
 
 /// Numbers of [`Word::FAILED`] from here on are steps of furnishing.
 pub(super) const STEPS_FROM: i32 = 16;
@@ -98,22 +109,39 @@ impl Init<'_> {
 
     fn furnish(&self) -> Result<(i32, OwnedFd), (i32, Errno)> {
         let at = |stage: i32| move |error: Errno| (stage, error);
+        // The device is opened as who the supervisor is: to the sample's identities it would be closed.
+        let device = match self.decoy {
+            true => Some(interface::tun(INTERFACE).map_err(errno).map_err(at(6))?),
+            false => None,
+        };
         self.take_identity().map_err(at(1))?;
         branch::hide_cgroup().map_err(errno).map_err(at(2))?;
         rustix::system::sethostname(&self.host_name).map_err(at(3))?;
         rustix::system::setdomainname(b"(none)").map_err(at(3))?;
         let socket = self.network().map_err(at(4))?;
+        let mut listeners: [Option<OwnedFd>; MOST_PORTS] = [const { None }; MOST_PORTS];
+        for (slot, port) in listeners.iter_mut().zip(&self.ports) {
+            *slot = Some(listen(*port).map_err(at(7))?);
+        }
         self.steps.run().map_err(|(step, error)| (STEPS_FROM + step as i32, error))?;
         let ended = entry::ended_children().map_err(errno).map_err(at(5))?;
         let child = branch::branch(0, || self.first.run()).map_err(errno).map_err(at(5))?;
         // What the first process writes to must end with it.
         let mut kept = [self.control.as_raw_fd() as u32, ended.as_raw_fd() as u32];
         kept.sort_unstable();
-        self.tell(Word { kind: Word::HELD, value: child.pid }, &[child.pidfd.as_fd(), socket.as_fd()]);
+        let mut handed = [child.pidfd.as_fd(); MOST_HANDED];
+        let mut count = 1;
+        for more in
+            [Some(&socket)].into_iter().chain(listeners.iter().map(Option::as_ref)).chain([device.as_ref()]).flatten()
+        {
+            handed[count] = more.as_fd();
+            count += 1;
+        }
+        self.tell(Word { kind: Word::HELD, value: child.pid }, &handed[..count]);
         Self::close_all_but(&kept).map_err(at(0))?;
         let first = child.pid;
         // They are closed, and their numbers may come to mean something else.
-        std::mem::forget((child, socket));
+        std::mem::forget((child, socket, listeners, device));
         Ok((first, ended))
     }
 
@@ -141,7 +169,10 @@ impl Init<'_> {
         let flags = rustix::net::SocketFlags::CLOEXEC;
         let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM);
         let socket = rustix::net::socket_with(family, kind, flags, None)?;
-        interface::loopback(socket.as_fd(), true).map_err(errno)?;
+        interface::switch(socket.as_fd(), c"lo", true).map_err(errno)?;
+        if self.decoy {
+            interface::configure(socket.as_fd(), INTERFACE, OWN_ADDRESS, PREFIX_BITS).map_err(errno)?;
+        }
         Ok(socket)
     }
 
@@ -215,7 +246,7 @@ impl Init<'_> {
     }
 
     fn tell(&self, word: Word, descriptors: &[BorrowedFd<'_>]) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_HANDED))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return;
@@ -226,10 +257,20 @@ impl Init<'_> {
     }
 }
 
+/// A socket that listens on a port of every address of the namespace.
+fn listen(port: u16) -> Result<OwnedFd, Errno> {
+    let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+    let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    rustix::net::bind(&socket, &std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, port))?;
+    rustix::net::listen(&socket, 64)?;
+    Ok(socket)
+}
+
 /// Reads one word and the descriptors that came with it; in the supervisor.
 pub(super) fn receive(control: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option<(Word, Vec<OwnedFd>)>, Errno> {
     let mut bytes = [0; 5];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_HANDED))];
     let mut ancillary = rustix::net::RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let got = rustix::net::recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?;

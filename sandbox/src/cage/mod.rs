@@ -25,6 +25,7 @@ pub use enclosure::{Enclosure, Ending, Gate};
 pub use home::Home;
 pub use rustix::process::Pid;
 
+use crate::network::Network;
 use crate::{Limits, LimitsError};
 
 /// What is to run, and as whom, where and within which limits.
@@ -42,6 +43,12 @@ pub struct Plan {
     pub identity: Identity,
     /// Files that lie in its home, scratch, crontabs or logs before it starts.
     pub files: Vec<Placed>,
+    /// What it can reach.
+    pub network: Network,
+    /// TCP ports that are answered on its own addresses, at most [`MOST_PORTS`](crate::network::MOST_PORTS).
+    pub ports: Vec<u16>,
+    /// Seed of what the network answers.
+    pub seed: u64,
     /// What it may use up. The time is the caller's to hold.
     pub limits: Limits,
     /// The seccomp program that is loaded when the gate has opened, such as [`crate::filter::Program::instructions`]; none if
@@ -132,6 +139,12 @@ pub enum CageError {
     Place {
         /// Its path.
         path: String,
+    },
+    /// More ports than can be handed over at once.
+    #[error("{given} ports are to be answered; give at most {}", crate::network::MOST_PORTS)]
+    Ports {
+        /// How many were given.
+        given: usize,
     },
     /// A file of the host that is part of the view cannot be read.
     #[error("cannot read {}: {cause}", path.display())]

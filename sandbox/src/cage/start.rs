@@ -21,6 +21,7 @@ use super::steps::c_string;
 use super::{Cage, CageError, CgroupHandle, Held, Pid, Plan, Program};
 use crate::edge::branch::{ALL_NAMESPACES, Child, branch};
 use crate::edge::entry::Pointers;
+use crate::network::{Decoy, MOST_PORTS, Network};
 
 /// How long a cage may take to be furnished.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,6 +41,9 @@ impl Cage {
     pub fn start(plan: &Plan) -> Result<Held, CageError> {
         plan.limits.validate()?;
         plan.identity.validate()?;
+        if plan.ports.len() > MOST_PORTS {
+            return Err(CageError::Ports { given: plan.ports.len() });
+        }
         let as_root = rustix::process::geteuid().is_root();
         let furnished = root::furnish(plan, &plan.files)?;
         let (control, inner) =
@@ -67,6 +71,8 @@ impl Cage {
             uid: if as_root { 0 } else { plan.identity.uid },
             may_set_groups: as_root,
             steps: furnished.steps,
+            decoy: plan.network == Network::Decoy,
+            ports: plan.ports.clone(),
             writable: furnished.writable.iter().map(c_string).collect::<Result<_, _>>()?,
             first: First {
                 file,
@@ -89,11 +95,12 @@ impl Cage {
         let mut starting = Starting { child: Some(child), link: Link { control, ended: None, empty: false } };
         let steps = &init.steps;
         starting.admit(plan, as_root, &cgroup)?;
-        let (first_fd, network_socket) = starting.held(|at| steps.describe(at))?;
+        let handed = starting.held(|at| steps.describe(at))?;
+        let decoy = decoy(plan, handed.answering)?;
         drop(init);
         drop(inner);
         wait_ready(&status)?;
-        starting.take(first_fd, network_socket, gate, status, cgroup)
+        starting.take(handed.first, handed.socket, decoy, gate, status, cgroup)
     }
 }
 
@@ -101,6 +108,23 @@ impl Cage {
 struct Starting {
     child: Option<Child>,
     link: Link,
+}
+
+/// What the init hands over with the first process.
+struct Handed {
+    first: OwnedFd,
+    socket: OwnedFd,
+    /// Listening sockets in the order of the plan's ports, then the TUN device, if there is one.
+    answering: Vec<OwnedFd>,
+}
+
+/// Starts what answers the sample, if anything is to.
+fn decoy(plan: &Plan, mut answering: Vec<OwnedFd>) -> Result<Option<Decoy>, CageError> {
+    let device = if plan.network == Network::Decoy { answering.pop() } else { None };
+    if device.is_none() && answering.is_empty() {
+        return Ok(None);
+    }
+    Decoy::start(device, answering, plan.seed).map(Some).map_err(|cause| CageError::Link { cause })
 }
 
 impl Starting {
@@ -136,13 +160,16 @@ impl Starting {
         rustix::net::send(&self.link.control, &word.bytes(), SendFlags::NOSIGNAL).map(|_| ()).map_err(link)
     }
 
-    /// Waits until the first process is held; returns its pidfd and a socket of its network namespace.
-    fn held(&mut self, describe: impl Fn(usize) -> String) -> Result<(OwnedFd, OwnedFd), CageError> {
+    /// Waits until the first process is held; returns what the init hands over.
+    fn held(&mut self, describe: impl Fn(usize) -> String) -> Result<Handed, CageError> {
         let word = self.link.next_with_descriptors(PATIENCE);
         match word {
             Ok(Some((Word { kind: Word::HELD, .. }, descriptors))) => {
-                let [first, socket] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| CageError::Died)?;
-                Ok((first, socket))
+                let mut descriptors = descriptors.into_iter();
+                let (Some(first), Some(socket)) = (descriptors.next(), descriptors.next()) else {
+                    return Err(CageError::Died);
+                };
+                Ok(Handed { first, socket, answering: descriptors.collect() })
             }
             Ok(Some((Word { kind: Word::FAILED, value }, _))) => {
                 let (stage, cause) = (value >> 16, io::Error::from_raw_os_error(value & 0xffff));
@@ -162,6 +189,7 @@ impl Starting {
         mut self,
         pidfd: OwnedFd,
         network_socket: OwnedFd,
+        decoy: Option<Decoy>,
         gate: OwnedFd,
         status: OwnedFd,
         cgroup: CgroupHandle,
@@ -184,7 +212,8 @@ impl Starting {
         let Some(init) = self.child.take() else { return Err(CageError::Died) };
         let control = rustix::io::dup(&self.link.control).map_err(link)?;
         let link = Mutex::new(Link { control, ended: None, empty: false });
-        let enclosure = Enclosure { link, init, root, kept, scratch, network_socket, network, status };
+        let enclosure =
+            Enclosure { link, init, root, kept, scratch, network_socket, network, decoy: Mutex::new(decoy), status };
         Ok(Held { pid: first, pidfd, gate: Gate(gate), enclosure, cgroup })
     }
 }

@@ -2,18 +2,19 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::branch::check;
 
-/// Brings `lo` up or down in the namespace of a socket, whoever holds it.
+/// Brings an interface up or down in the namespace of a socket, whoever holds it.
 ///
 /// # Errors
-/// `EPERM` without the right to administer that namespace.
-pub(crate) fn loopback(socket: BorrowedFd<'_>, up: bool) -> io::Result<()> {
-    let mut request = named(b"lo");
+/// `EPERM` without the right to administer that namespace, `ENODEV` where the interface is gone.
+pub(crate) fn switch(socket: BorrowedFd<'_>, name: &CStr, up: bool) -> io::Result<()> {
+    let mut request = named(name.to_bytes());
     // SAFETY: both requests take an `ifreq`, which lives through the calls; the union member is the one they fill and read.
     unsafe {
         check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request)))?;
@@ -24,17 +25,54 @@ pub(crate) fn loopback(socket: BorrowedFd<'_>, up: bool) -> io::Result<()> {
     }
 }
 
-/// Whether `lo` is up in the namespace of a socket.
+/// Whether an interface is up in the namespace of a socket.
 ///
 /// # Errors
-/// What the kernel reports; there is always a loopback interface.
-pub(crate) fn loopback_is_up(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut request = named(b"lo");
+/// `ENODEV` where the interface is gone.
+pub(crate) fn is_up(socket: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    let mut request = named(name.to_bytes());
     // SAFETY: as above.
     unsafe {
         check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request)))?;
         Ok(request.ifr_ifru.ifru_flags & libc::IFF_UP as i16 != 0)
     }
+}
+
+/// Gives an interface its address and prefix, brings it up, and routes everything over it.
+///
+/// # Errors
+/// `EPERM` without the right to administer the namespace of the socket.
+pub(crate) fn configure(socket: BorrowedFd<'_>, name: &CStr, address: Ipv4Addr, prefix_bits: u8) -> io::Result<()> {
+    let mask = Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix_bits)).unwrap_or(0));
+    for (request_number, value) in [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, mask)] {
+        let mut request = named(name.to_bytes());
+        // SAFETY: both requests read an `ifreq` with an address, which a `sockaddr` has room for.
+        unsafe {
+            request.ifr_ifru.ifru_addr = socket_address(value);
+            check(i64::from(libc::ioctl(socket.as_raw_fd(), request_number, &raw const request)))?;
+        }
+    }
+    switch(socket, name, true)?;
+    // SAFETY: a route of zeroes is everything by no gateway; the name is only read.
+    unsafe {
+        let mut route: libc::rtentry = std::mem::zeroed();
+        route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
+        route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
+        route.rt_flags = libc::RTF_UP;
+        route.rt_dev = name.as_ptr().cast_mut();
+        check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const route)))
+    }
+}
+
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: u32::from(address).to_be() },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: both are 16 bytes of plain numbers that begin with the family.
+    unsafe { std::mem::transmute(address) }
 }
 
 /// Makes a TUN device in the network namespace of the calling thread; it goes when the descriptor is closed. Packets are read
@@ -70,6 +108,7 @@ mod tests {
     fn loopback_of_this_host_can_be_read() {
         let socket =
             rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap();
-        loopback_is_up(socket.as_fd()).unwrap();
+        is_up(socket.as_fd(), c"lo").unwrap();
+        assert_eq!(is_up(socket.as_fd(), c"none").unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 }

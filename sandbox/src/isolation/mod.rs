@@ -59,21 +59,16 @@ pub enum WriteDenial {
     Busy,
 }
 
-/// Cuts the network: takes the loopback interface down, and proves it by reading it back.
+/// Cuts the network: takes every interface of the sample down and closes what answers it, and proves it by reading back.
 ///
 /// # Errors
 /// What the kernel refused.
 pub fn cut_network(enclosure: &Enclosure) -> Result<(), IsolationError> {
-    enclosure
-        .loopback(false)
-        .map_err(|cause| IsolationError::Refused { step: "take the loopback interface down", cause })?;
-    match enclosure.loopback_is_up() {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(IsolationError::Refused {
-            step: "take the loopback interface down",
-            cause: io::ErrorKind::Other.into(),
-        }),
-        Err(cause) => Err(IsolationError::Refused { step: "read the loopback interface", cause }),
+    let refused = |step: &'static str| move |cause: io::Error| IsolationError::Refused { step, cause };
+    enclosure.cut_network().map_err(refused("take the interfaces down"))?;
+    match enclosure.network_is_cut().map_err(refused("read the interfaces"))? {
+        true => Ok(()),
+        false => Err(refused("take the interfaces down")(io::ErrorKind::Other.into())),
     }
 }
 

@@ -1,6 +1,200 @@
-//! The decoy network of a sample: any address answers, and nothing leaves.
+//! The decoy network of a sample: any address answers, every name has an address, and nothing leaves.
+//!
+//! A TUN device in the sample's network namespace is answered by a stack in this process, which has no socket of the host. Ports
+//! that a plan names are answered on the sample's own addresses too, as in the recordings that ship.
 
-use std::net::Ipv4Addr;
+mod dns;
+mod peer;
+mod serve;
+mod stack;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::pipe::{PipeFlags, pipe_with};
 
 /// The name server that a sample is told of; there is none behind it but the decoy network's.
 pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+
+/// The sample's own address in the decoy network.
+pub(crate) const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+
+/// The router that a sample would see.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+
+/// Bits of the network's prefix.
+pub(crate) const PREFIX_BITS: u8 = 24;
+
+/// Name of the sample's interface.
+pub(crate) const INTERFACE: &std::ffi::CStr = c"eth0";
+
+/// What a sample can reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Its own loopback interface.
+    #[default]
+    Loopback,
+    /// That, and a made-up world behind a TUN device.
+    Decoy,
+}
+
+/// Most ports that a plan can have answered.
+pub const MOST_PORTS: usize = 6;
+
+/// Conversations and names that are noted; more are counted.
+const MOST_NOTED: usize = 4_096;
+
+/// Bytes of the beginning of a conversation that are noted.
+const NOTED_BYTES: usize = 1_024;
+
+/// What went over the decoy network so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Traffic {
+    /// Conversations, in the order in which they began.
+    pub contacts: Vec<Contact>,
+    /// Names that were asked for, in that order, each once.
+    pub names: Vec<Lookup>,
+    /// Conversations and names beyond what is noted.
+    pub left_out: u64,
+}
+
+/// One TCP connection, or all UDP packets to one address and port.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Contact {
+    /// How they talked.
+    pub protocol: Protocol,
+    /// The address and port that the sample turned to.
+    pub to: SocketAddrV4,
+    /// Bytes from the sample.
+    pub sent_bytes: u64,
+    /// Bytes to the sample.
+    pub received_bytes: u64,
+    /// The first kibibyte from the sample.
+    pub first: Vec<u8>,
+}
+
+/// A name and the address that was made up for it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Lookup {
+    /// The name; bytes that are no UTF-8 stand as U+FFFD.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+/// Protocols that are noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// A connection.
+    Tcp,
+    /// Packets.
+    Udp,
+}
+
+/// The thread that answers a sample, until it is closed or dropped.
+#[derive(Debug)]
+pub struct Decoy {
+    traffic: Notes,
+    stop: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What went over the network, shared with the thread that notes it.
+#[derive(Clone, Debug, Default)]
+struct Notes(Arc<Mutex<Traffic>>);
+
+impl Decoy {
+    /// Starts to answer: on a TUN device, and on sockets that listen.
+    ///
+    /// # Errors
+    /// What the host reports when it has no pipe or thread left.
+    pub(crate) fn start(device: Option<OwnedFd>, listeners: Vec<OwnedFd>, seed: u64) -> io::Result<Decoy> {
+        let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
+        let traffic = Notes::default();
+        let server = serve::Server::new(device, listeners, stopped, traffic.clone(), seed);
+        let thread = std::thread::Builder::new().name("decoy network".to_owned()).spawn(move || server.run())?;
+        Ok(Decoy { traffic, stop, thread: Some(thread) })
+    }
+
+    /// What went over the network so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.lock().clone()
+    }
+
+    /// Closes the device and all connections, and waits until that is done.
+    pub(crate) fn close(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // It fails when the thread has ended, which is what is wanted.
+            rustix::io::write(&self.stop, &[1]).ok();
+            thread.join().ok();
+        }
+    }
+}
+
+impl Drop for Decoy {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Notes {
+    fn lock(&self) -> MutexGuard<'_, Traffic> {
+        // Every statement behind the lock leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a conversation; returns its place, if it is noted.
+    fn begin(&self, protocol: Protocol, to: SocketAddrV4) -> Option<usize> {
+        let mut traffic = self.lock();
+        if traffic.contacts.len() == MOST_NOTED {
+            traffic.left_out += 1;
+            return None;
+        }
+        traffic.contacts.push(Contact { protocol, to, sent_bytes: 0, received_bytes: 0, first: Vec::new() });
+        Some(traffic.contacts.len() - 1)
+    }
+
+    /// Notes packets of UDP, all to one place as one conversation.
+    fn packet(&self, to: SocketAddrV4, bytes: &[u8]) {
+        let known = self.lock().contacts.iter().position(|one| one.protocol == Protocol::Udp && one.to == to);
+        let at = known.or_else(|| self.begin(Protocol::Udp, to));
+        self.sent(at, bytes);
+    }
+
+    fn sent(&self, at: Option<usize>, bytes: &[u8]) {
+        let mut traffic = self.lock();
+        if let Some(contact) = at.and_then(|at| traffic.contacts.get_mut(at)) {
+            contact.sent_bytes += bytes.len() as u64;
+            let room = NOTED_BYTES - contact.first.len();
+            contact.first.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    fn received(&self, at: Option<usize>, count: usize) {
+        let mut traffic = self.lock();
+        if let Some(contact) = at.and_then(|at| traffic.contacts.get_mut(at)) {
+            contact.received_bytes += count as u64;
+        }
+    }
+
+    /// The address of a name: the one it was given, or a new one.
+    fn address(&self, name: &str) -> Ipv4Addr {
+        let mut traffic = self.lock();
+        if let Some(known) = traffic.names.iter().find(|known| known.name == name) {
+            return known.address;
+        }
+        // 198.18.0.0/15 is nobody's on the internet: RFC 2544 sets it aside for measurements.
+        let number = traffic.names.len() as u32 + 1;
+        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number);
+        if traffic.names.len() == MOST_NOTED {
+            traffic.left_out += 1;
+        } else {
+            traffic.names.push(Lookup { name: name.to_owned(), address });
+        }
+        address
+    }
+}

@@ -8,4 +8,5 @@ mod escapes;
 mod exhaustion;
 mod homes;
 mod levels;
+mod networks;
 mod runs;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bellwether_sandbox::Limits;
 use bellwether_sandbox::cage::{Cage, CgroupHandle, Enclosure, Ending, Held, Identity, Plan, Program};
+use bellwether_sandbox::network::Network;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 /// Time for anything that happens at all, on a machine that does much else.
@@ -33,6 +34,9 @@ pub(crate) fn plan(program: Program, arguments: &[&str]) -> Plan {
         folder: identity.work(),
         identity,
         files: Vec::new(),
+        network: Network::Loopback,
+        ports: Vec::new(),
+        seed: 0,
         limits: Limits::default(),
         filter: Vec::new(),
         output: None,

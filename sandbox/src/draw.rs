@@ -1,4 +1,4 @@
-//! Draws that furnish a home: one stream of random numbers, and words.
+//! Draws of made-up content: one stream of random numbers for each purpose, and words.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -19,40 +19,43 @@ const WORDS: &str = "account agenda alpine annual anchor apple april atlas autum
 const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
 /// One stream of draws, a function of its seed alone.
-pub(super) struct Draw {
+pub(crate) struct Draw {
     stream: ChaCha8Rng,
     words: Vec<&'static str>,
 }
 
 impl Draw {
-    pub(super) fn new(seed: u64) -> Draw {
+    /// A stream for a purpose of at most 24 bytes; those of other seeds and purposes are others.
+    pub(crate) fn new(seed: u64, purpose: &str) -> Draw {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..18].copy_from_slice(b"decoy home");
+        for (slot, byte) in key[8..].iter_mut().zip(purpose.bytes()) {
+            *slot = byte;
+        }
         Draw { stream: ChaCha8Rng::from_seed(key), words: WORDS.split_whitespace().collect() }
     }
 
     /// A number from `least` up to, but not including, `end`.
-    pub(super) fn number(&mut self, least: u64, end: u64) -> u64 {
+    pub(crate) fn number(&mut self, least: u64, end: u64) -> u64 {
         // The high half of a product is uniform to one part in 2^50 for spans such as these.
         least + ((u128::from(self.stream.next_u64()) * u128::from(end - least)) >> 64) as u64
     }
 
-    pub(super) fn chance(&mut self, in_a_hundred: u64) -> bool {
+    pub(crate) fn chance(&mut self, in_a_hundred: u64) -> bool {
         self.number(0, 100) < in_a_hundred
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.number(0, from.len() as u64) as usize]
     }
 
-    pub(super) fn word(&mut self) -> &'static str {
+    pub(crate) fn word(&mut self) -> &'static str {
         let at = self.number(0, self.words.len() as u64) as usize;
         self.words[at]
     }
 
     /// `count` different words.
-    pub(super) fn words(&mut self, count: u64) -> Vec<&'static str> {
+    pub(crate) fn words(&mut self, count: u64) -> Vec<&'static str> {
         let mut found = Vec::new();
         while (found.len() as u64) < count {
             let word = self.word();
@@ -64,7 +67,7 @@ impl Draw {
     }
 
     /// A file name of two words and sometimes a number.
-    pub(super) fn name(&mut self) -> String {
+    pub(crate) fn name(&mut self) -> String {
         let (first, second) = (self.word(), self.word());
         if self.chance(40) {
             format!("{first}-{second}-{:02}", self.number(1, 60))
@@ -73,19 +76,19 @@ impl Draw {
         }
     }
 
-    pub(super) fn bytes(&mut self, least: u64, end: u64) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, least: u64, end: u64) -> Vec<u8> {
         let mut bytes = vec![0; self.number(least, end) as usize];
         self.stream.fill_bytes(&mut bytes);
         bytes
     }
 
     /// Random letters and digits that stand where a secret would.
-    pub(super) fn secret(&mut self, length: usize) -> String {
+    pub(crate) fn secret(&mut self, length: usize) -> String {
         (0..length).map(|_| char::from(self.pick(LETTERS))).collect()
     }
 
     /// Lines of words, of about `size` bytes.
-    pub(super) fn prose(&mut self, size: u64) -> String {
+    pub(crate) fn prose(&mut self, size: u64) -> String {
         let mut text = String::new();
         while (text.len() as u64) < size {
             for at in 0..self.number(6, 14) {
@@ -100,7 +103,7 @@ impl Draw {
     }
 
     /// `rows` comma-separated rows below a heading.
-    pub(super) fn table(&mut self, rows: u64) -> String {
+    pub(crate) fn table(&mut self, rows: u64) -> String {
         let mut text = "date,item,amount,city\n".to_owned();
         for _ in 0..rows {
             let (month, day) = (self.number(1, 13), self.number(1, 29));

@@ -1,10 +1,8 @@
 //! A made-up home: documents, keys, a browser's profile, folders that start programs, logs. Like the home of the recordings
 //! that ship, a function of its seed, and full of files whose loss is noticed.
 
-mod draw;
-
 use super::{Identity, Placed};
-use draw::Draw;
+use crate::draw::Draw;
 
 /// A home with the crontab and the logs beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +29,7 @@ impl Home {
         let mut builder = Builder {
             home: identity.home(),
             identity,
-            draw: Draw::new(seed),
+            draw: Draw::new(seed, "decoy home"),
             made: Home { files: Vec::new(), decoys: Vec::new() },
         };
         builder.data();

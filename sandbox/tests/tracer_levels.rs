@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 use bellwether_env_adapter::event::flags;
 use bellwether_env_adapter::sensor::Decoys;
 use bellwether_env_adapter::{Event, EventBuf};
-use bellwether_sandbox::Limits;
-use bellwether_sandbox::cage::{Cage, CageError, Identity, Plan};
+use bellwether_sandbox::cage::{Cage, CageError, Plan};
 use bellwether_sandbox::filter;
 use bellwether_sandbox::isolation::{WriteDenial, deny_writes};
 use bellwether_sandbox::tracer::{Act, End, Flow, Options, Proof, Summary, Tracer};
@@ -47,17 +46,12 @@ fn caged(test: &str, name: &str, act: Act) -> Option<Run> {
     std::io::copy(&mut File::open(&program).unwrap(), &mut copy).unwrap();
     copy.rewind().unwrap();
     let (mut output, writer) = std::io::pipe().unwrap();
-    let identity = Identity::default();
+    let program = bellwether_sandbox::cage::Program::File(OwnedFd::from(copy));
+    let arguments = ["sample", name].map(|text| CString::new(text).unwrap()).to_vec();
     let plan = Plan {
-        program: bellwether_sandbox::cage::Program::File(OwnedFd::from(copy)),
-        arguments: ["sample", name].map(|text| CString::new(text).unwrap()).to_vec(),
-        environment: identity.environment(),
-        folder: identity.work(),
-        identity,
-        files: Vec::new(),
-        limits: Limits::default(),
         filter: filter::Program::new().instructions().to_vec(),
         output: Some(OwnedFd::from(writer)),
+        ..Plan::new(program, arguments)
     };
     let held = match Cage::start(&plan) {
         Err(CageError::Namespaces { cause }) => {

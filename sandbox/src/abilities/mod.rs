@@ -8,7 +8,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use serde::Serialize;
 
 use crate::Limits;
-use crate::cage::{Cage, CageError, Hierarchies, Identity, Plan, Program};
+use crate::cage::{Cage, CageError, Hierarchies, Plan, Program};
 use crate::edge::branch::{Child, branch};
 use crate::edge::{interface, probe};
 use crate::isolation::terminate;
@@ -73,21 +73,12 @@ impl Abilities {
 /// Starts a sample of [`TASKS`] tasks, kills it, and says how long that took.
 fn kill_latency() -> Result<Duration, String> {
     let (mut ready, output) = std::io::pipe().map_err(|error| error.to_string())?;
-    let identity = Identity::default();
     let command = format!("for i in $(seq {}); do sleep 60 & done; echo ready; sleep 60", TASKS - 2);
+    let arguments = ["sh", "-c", &command].iter().filter_map(|text| std::ffi::CString::new(*text).ok()).collect();
     let plan = Plan {
-        program: Program::Path("/bin/sh".to_owned()),
-        arguments: ["sh", "-c", &command].iter().filter_map(|text| std::ffi::CString::new(*text).ok()).collect(),
-        environment: identity.environment(),
-        folder: identity.work(),
-        identity,
-        files: Vec::new(),
-        network: crate::network::Network::Loopback,
-        ports: Vec::new(),
-        seed: 0,
         limits: Limits { tasks: 2 * TASKS as u32, ..Limits::default() },
-        filter: Vec::new(),
         output: Some(output.into()),
+        ..Plan::new(Program::Path("/bin/sh".to_owned()), arguments)
     };
     let text = |error: CageError| error.to_string();
     let held = Cage::start(&plan).map_err(text)?;

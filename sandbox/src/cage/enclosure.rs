@@ -32,7 +32,7 @@ pub struct Enclosure {
     /// The network namespace itself.
     pub(super) network: OwnedFd,
     /// What answers the sample, if anything does.
-    pub(super) decoy: Mutex<Option<Decoy>>,
+    pub(super) decoy: Option<Decoy>,
     /// Takes in what the first process says of its start; closed by the program that it becomes.
     pub(super) status: OwnedFd,
 }
@@ -96,10 +96,10 @@ impl Enclosure {
 
     /// What went over the decoy network so far; none where there is none.
     pub fn traffic(&self) -> Option<Traffic> {
-        self.decoy().as_ref().map(Decoy::traffic)
+        self.decoy.as_ref().map(Decoy::traffic)
     }
 
-    /// Takes every interface of the sample down, then closes what answers it.
+    /// Takes every interface of the sample down, then has what answers it closed.
     ///
     /// # Errors
     /// What the kernel reports.
@@ -111,8 +111,8 @@ impl Enclosure {
             Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),
             _ => {}
         }
-        if let Some(decoy) = self.decoy().as_mut() {
-            decoy.close();
+        if let Some(decoy) = &self.decoy {
+            decoy.stop();
         }
         Ok(())
     }
@@ -128,11 +128,6 @@ impl Enclosure {
             up => up?,
         };
         Ok(!device && !interface::is_up(socket, c"lo")?)
-    }
-
-    fn decoy(&self) -> std::sync::MutexGuard<'_, Option<Decoy>> {
-        // What is behind the lock is whole after every statement.
-        self.decoy.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Asks the init to set every writable mount outside scratch read-only.

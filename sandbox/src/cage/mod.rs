@@ -205,6 +205,28 @@ pub enum CageError {
     },
 }
 
+impl Plan {
+    /// An ordinary plan: the usual user in the usual folder, no files, no seccomp program, nothing to reach but itself, output
+    /// to nowhere.
+    pub fn new(program: Program, arguments: Vec<CString>) -> Plan {
+        let identity = Identity::default();
+        Plan {
+            program,
+            arguments,
+            environment: identity.environment(),
+            folder: identity.work(),
+            identity,
+            files: Vec::new(),
+            network: Network::default(),
+            ports: Vec::new(),
+            seed: 0,
+            limits: Limits::default(),
+            filter: Vec::new(),
+            output: None,
+        }
+    }
+}
+
 impl Default for Identity {
     /// The user `user` on the host `desk`, as in the recordings that ship.
     fn default() -> Self {

@@ -208,12 +208,15 @@ impl Starting {
         let kept = below(root::KEPT).into_iter().collect::<Result<_, CageError>>()?;
         let scratch = below(root::SCRATCH).into_iter().collect::<Result<_, CageError>>()?;
         let first = number_of(&pidfd)?;
+        // When memory runs out the sample is to go, and not its init, which looks as large as this process. Where it cannot be
+        // said, the init may go and take the sample along.
+        let preference = format!("/proc/{first}/oom_score_adj");
+        fs::OpenOptions::new().write(true).open(preference).and_then(|mut file| file.write_all(b"1000")).ok();
         self.send(Word::SERVE)?;
         let Some(init) = self.child.take() else { return Err(CageError::Died) };
         let control = rustix::io::dup(&self.link.control).map_err(link)?;
         let link = Mutex::new(Link { control, ended: None, empty: false });
-        let enclosure =
-            Enclosure { link, init, root, kept, scratch, network_socket, network, decoy: Mutex::new(decoy), status };
+        let enclosure = Enclosure { link, init, root, kept, scratch, network_socket, network, decoy, status };
         Ok(Held { pid: first, pidfd, gate: Gate(gate), enclosure, cgroup })
     }
 }

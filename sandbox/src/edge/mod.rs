@@ -7,6 +7,6 @@ pub(crate) mod bell;
 pub(crate) mod branch;
 pub(crate) mod entry;
 pub(crate) mod interface;
+pub(crate) mod probe;
 pub(crate) mod ptrace;
 pub(crate) mod remote;
-pub(crate) mod probe;

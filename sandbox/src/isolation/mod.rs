@@ -59,7 +59,7 @@ pub enum WriteDenial {
     Busy,
 }
 
-/// Cuts the network: takes every interface of the sample down and closes what answers it, and proves it by reading back.
+/// Cuts the network: takes every interface of the sample down and has what answers it closed, and proves it by reading back.
 ///
 /// # Errors
 /// What the kernel refused.

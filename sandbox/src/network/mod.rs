@@ -125,19 +125,20 @@ impl Decoy {
         self.traffic.lock().clone()
     }
 
-    /// Closes the device and all connections, and waits until that is done.
-    pub(crate) fn close(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // It fails when the thread has ended, which is what is wanted.
-            rustix::io::write(&self.stop, &[1]).ok();
-            thread.join().ok();
-        }
+    /// Tells the thread to close the device and all connections. It does so soon: removing a device takes the kernel
+    /// milliseconds, which whoever cuts a network need not wait for once its interfaces are down.
+    pub(crate) fn stop(&self) {
+        // It fails when the thread has ended, which is what is wanted.
+        rustix::io::write(&self.stop, &[1]).ok();
     }
 }
 
 impl Drop for Decoy {
     fn drop(&mut self) {
-        self.close();
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
     }
 }
 

@@ -8,9 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use bellwether_sandbox::Limits;
-use bellwether_sandbox::cage::{Cage, CgroupHandle, Enclosure, Ending, Held, Identity, Plan, Program};
-use bellwether_sandbox::network::Network;
+use bellwether_sandbox::cage::{Cage, CgroupHandle, Enclosure, Ending, Held, Plan, Program};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 /// Time for anything that happens at all, on a machine that does much else.
@@ -26,21 +24,7 @@ pub(crate) fn shell(command: &str) -> Plan {
 
 /// A plan that runs a program with arguments.
 pub(crate) fn plan(program: Program, arguments: &[&str]) -> Plan {
-    let identity = Identity::default();
-    Plan {
-        program,
-        arguments: arguments.iter().map(|text| CString::new(*text).unwrap()).collect(),
-        environment: identity.environment(),
-        folder: identity.work(),
-        identity,
-        files: Vec::new(),
-        network: Network::Loopback,
-        ports: Vec::new(),
-        seed: 0,
-        limits: Limits::default(),
-        filter: Vec::new(),
-        output: None,
-    }
+    Plan::new(program, arguments.iter().map(|text| CString::new(*text).unwrap()).collect())
 }
 
 /// A plan that runs a C program, whose source follows the prelude; none, and a word on it, where there is no compiler.

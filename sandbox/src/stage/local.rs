@@ -175,16 +175,15 @@ fn plan(order: &Order, identity: Identity, mut files: Vec<Placed>) -> Result<Pla
     };
     let name = CString::new(path.clone()).map_err(|error| failed("name the sample")(error.into()))?;
     files.push(Placed { path, bytes, mode: 0o755, modified_s: None });
+    let arguments = std::iter::once(name).chain(arguments.iter().cloned()).collect();
     Ok(Plan {
-        program,
-        arguments: std::iter::once(name).chain(arguments.iter().cloned()).collect(),
         environment: identity.environment(),
         folder: identity.work(),
         identity,
         files,
         limits: order.limits.clone(),
         filter: filter::Program::new().instructions().to_vec(),
-        output: None,
+        ..Plan::new(program, arguments)
     })
 }
 

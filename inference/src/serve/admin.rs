@@ -168,8 +168,11 @@ fn status(shared: &Shared) -> StatusResponse {
         swaps,
         rollbacks,
         models_resident: models_resident as u64,
-        in_flight: shared.in_flight.now() as u64,
-        connections: shared.connections.now() as u64,
+        in_flight: (shared.in_flight.now() + shared.sessions.now()) as u64,
+        connections: [&shared.connections, &shared.http_connections, &shared.admin_connections]
+            .map(|gauge| gauge.now() as u64)
+            .iter()
+            .sum(),
         episodes: shared.episodes.now() as u64,
         leaving: shared.phase() != Phase::Serving,
         watch: shared.watcher.as_ref().map(watch),

@@ -47,10 +47,19 @@ pub struct ServeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServeLimits {
-    /// Connections over all listeners, those that still shake hands too.
+    /// Connections for gRPC, those that still shake hands too.
     pub connections: usize,
-    /// Requests that are being answered, streams too.
+    /// The same of the HTTP listener.
+    pub http_connections: usize,
+    /// The same of the admin listeners, so that clients do not shut operators out.
+    pub admin_connections: usize,
+    /// Requests for decisions that are being answered, sessions left out; also how many answers may wait for clients that do not
+    /// take them.
     pub in_flight: usize,
+    /// Sessions.
+    pub sessions: usize,
+    /// Questions after health, and as many streams of health and reflection.
+    pub probes: usize,
     /// Streams of one connection.
     pub streams_per_connection: u32,
     /// Bytes of a message.
@@ -75,6 +84,8 @@ pub struct ServeTimes {
     pub handshake_ms: u64,
     /// A stream on which nothing comes from the client.
     pub stream_idle_ms: u64,
+    /// What is ready for a client that does not take it.
+    pub write_ms: u64,
     /// A connection without a request; it is told to go away.
     pub idle_ms: u64,
     /// Between two questions whether the other end is still there.
@@ -141,7 +152,11 @@ impl Default for ServeLimits {
     fn default() -> Self {
         ServeLimits {
             connections: 4_096,
+            http_connections: 1_024,
+            admin_connections: 64,
             in_flight: 1_024,
+            sessions: 1_024,
+            probes: 256,
             streams_per_connection: 128,
             message_bytes: 1 << 20,
             header_bytes: 16 << 10,
@@ -158,6 +173,7 @@ impl Default for ServeTimes {
             request_ms: 5_000,
             handshake_ms: 5_000,
             stream_idle_ms: 600_000,
+            write_ms: 30_000,
             idle_ms: 300_000,
             keepalive_ms: 20_000,
             keepalive_timeout_ms: 10_000,
@@ -192,7 +208,11 @@ impl ServeConfig {
         let counts = [
             ("threads", self.threads, 64),
             ("limits.connections", limits.connections, 1 << 20),
+            ("limits.http_connections", limits.http_connections, 1 << 20),
+            ("limits.admin_connections", limits.admin_connections, 1 << 20),
             ("limits.in_flight", limits.in_flight, 1 << 20),
+            ("limits.sessions", limits.sessions, 1 << 20),
+            ("limits.probes", limits.probes, 1 << 20),
             ("limits.streams_per_connection", limits.streams_per_connection as usize, 1 << 16),
             ("limits.message_bytes", limits.message_bytes, 1 << 30),
             ("limits.header_bytes", limits.header_bytes as usize, 1 << 20),
@@ -210,6 +230,7 @@ impl ServeConfig {
             ("times.request_ms", times.request_ms),
             ("times.handshake_ms", times.handshake_ms),
             ("times.stream_idle_ms", times.stream_idle_ms),
+            ("times.write_ms", times.write_ms),
             ("times.idle_ms", times.idle_ms),
             ("times.keepalive_ms", times.keepalive_ms),
             ("times.keepalive_timeout_ms", times.keepalive_timeout_ms),
@@ -266,6 +287,10 @@ impl ServeTimes {
 
     pub(super) fn stream_idle(&self) -> Duration {
         Duration::from_millis(self.stream_idle_ms)
+    }
+
+    pub(super) fn write(&self) -> Duration {
+        Duration::from_millis(self.write_ms)
     }
 
     pub(super) fn idle(&self) -> Duration {

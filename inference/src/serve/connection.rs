@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::config::ServeConfig;
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, Plane};
 use super::shared::Phase;
 use super::stream::Stream;
+use super::unread::Impatient;
 
 /// The preface of HTTP/2 and the head of the settings that follow it.
 pub(super) const GREETING_BYTES: usize = 24 + 9;
@@ -54,11 +55,16 @@ impl Activity {
 /// Speaks HTTP/2 on a connection until it ends: by its peer, because it was idle, because the server leaves.
 pub(super) async fn speak(stream: Stream, dispatch: Dispatch, config: &ServeConfig) -> hyper::Result<()> {
     let (limits, times) = (&config.limits, &config.times);
+    let streams = match dispatch.plane {
+        Plane::Data | Plane::Http => limits.streams_per_connection,
+        // Their requests have no gauge, so that a full server answers them.
+        Plane::Admin => limits.streams_per_connection.min(ADMIN_STREAMS),
+    };
     let activity = Arc::clone(&dispatch.activity);
     let phases = dispatch.shared.phase.subscribe();
-    let mut http = http2::Builder::new(TokioExecutor::new());
+    let mut http = http2::Builder::new(Impatient { shared: Arc::clone(&dispatch.shared) });
     http.timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams_per_connection)
+        .max_concurrent_streams(streams)
         .max_header_list_size(limits.header_bytes)
         .initial_stream_window_size(STREAM_BYTES)
         .initial_connection_window_size(CONNECTION_BYTES)
@@ -108,6 +114,8 @@ pub(super) async fn until_it_ends<C: GracefulConnection>(
     }
 }
 
+/// Requests of an operator at a time.
+const ADMIN_STREAMS: u32 = 16;
 /// What a peer may send of one stream before it is read: several states.
 const STREAM_BYTES: u32 = 64 << 10;
 /// The same over all streams. The HTTP/2 library also takes half of it as its budget for small frames that are not read yet, and

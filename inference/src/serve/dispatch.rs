@@ -11,16 +11,18 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use prost::bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tonic::{Code, Status};
 
 use super::caller::Caller;
 use super::connection::Activity;
 use super::method::{Method, Service};
+use super::reflection;
 use super::requests::GRPC_CODES;
 use super::routes::Routes;
-use super::shared::{Shared, Slot};
+use super::shared::{Gauge, Shared, Slot};
 use super::trace::{AnsweredBy, RequestSpan};
+use super::unread::Seen;
 
 /// Which listener a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,17 @@ pub(super) struct Dispatch {
 pub(super) struct Counted {
     inner: tonic::body::Body,
     request: Ending,
+    /// When it ends at the latest, and how then.
+    until: Option<(Pin<Box<Sleep>>, Status)>,
+}
+
+/// Within which times a request is answered.
+#[derive(Debug)]
+struct Admitted {
+    /// From its headers to the headers of the answer, which for a request that is no stream is everything.
+    answer: Duration,
+    /// The rest of the answer, where it is a stream whose service keeps no time itself, and how it ends then.
+    rest: Option<(Duration, Status)>,
 }
 
 /// A request that is being answered. It ends once, with the code that was sent, or as cancelled when nobody waits any more.
@@ -60,7 +73,7 @@ struct Ending {
     began: Instant,
     code: Option<Code>,
     span: Option<RequestSpan>,
-    _slot: Option<Slot>,
+    slot: Option<Slot>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Dispatch {
@@ -74,20 +87,36 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
         }
         let method = Method::of(request.uri().path());
         let mut ending = self.begin(method, request.headers());
-        let admitted = self.admit(method, request.headers(), &mut ending);
+        let admitted = self.admit(method, request.headers());
+        let admitted = admitted.and_then(|admitted| {
+            ending.slot = self.slot(method)?;
+            Ok(admitted)
+        });
+        // What a conversation holds is its request, which outlives an answer that nobody takes.
+        if matches!(method.service(), Service::Reflection | Service::ReflectionAlpha)
+            && let Some(slot) = ending.slot.take()
+        {
+            request.extensions_mut().insert(Arc::new(slot));
+        }
         let routes = Arc::clone(&self.routes);
         Box::pin(async move {
-            let response = match admitted {
-                Err(status) => status.into_http(),
-                Ok(None) => routes.call(method, request).await,
-                Ok(Some(deadline)) => match timeout(deadline, routes.call(method, request)).await {
-                    Ok(response) => response,
-                    Err(_) => Status::deadline_exceeded("the deadline has passed").into_http(),
+            let (response, rest) = match admitted {
+                Err(status) => (status.into_http(), None),
+                Ok(Admitted { answer, rest }) => match timeout(answer, routes.call(method, request)).await {
+                    Ok(response) => (response, rest),
+                    Err(_) => (Status::deadline_exceeded("the deadline has passed").into_http(), None),
                 },
             };
             ending.code = code_of(response.headers());
             ending.told(response.extensions());
-            Ok(response.map(|inner| Counted { inner, request: ending }))
+            let stream = method.is_stream();
+            if !stream {
+                // It is answered. Whether the client takes the answer is no reason to refuse others.
+                ending.slot = None;
+            }
+            Seen::Ready { stream }.tell();
+            let until = rest.map(|(rest, end)| (Box::pin(sleep(rest)), end));
+            Ok(response.map(|inner| Counted { inner, request: ending, until }))
         })
     }
 }
@@ -102,12 +131,12 @@ impl Dispatch {
             began: Instant::now(),
             code: None,
             span: self.shared.traces.as_ref().and_then(|traces| traces.begin("grpc", method.path(), headers)),
-            _slot: None,
+            slot: None,
         }
     }
 
-    /// Whether a request may be answered, and within which time.
-    fn admit(&self, method: Method, headers: &HeaderMap, ending: &mut Ending) -> Result<Option<Duration>, Status> {
+    /// Whether a request may be answered, and within which times.
+    fn admit(&self, method: Method, headers: &HeaderMap) -> Result<Admitted, Status> {
         let Shared { config, secrets, .. } = &*self.shared;
         let (here, open) = match method.service() {
             Service::Policy | Service::Inference => (self.plane == Plane::Data, false),
@@ -137,20 +166,36 @@ impl Dispatch {
         if asked.is_some_and(|asked| asked.is_zero()) {
             return Err(Status::deadline_exceeded("the deadline had passed already"));
         }
-        // Operators must see a server that is full.
-        if matches!(method.service(), Service::Policy | Service::Inference) {
-            let Some(slot) = self.shared.take(|shared| &shared.in_flight) else {
-                let limit = config.limits.in_flight;
-                return Err(Status::resource_exhausted(format!("{limit} requests are being answered; try again")));
-            };
-            ending._slot = Some(slot);
-        }
-        let own = (!method.is_stream()).then(|| config.times.request());
-        Ok(match (asked, own) {
-            // The deadline of a stream counts for all of it, and is kept by whoever writes it.
-            (_, None) => None,
-            (Some(asked), Some(own)) => Some(asked.min(own)),
-            (None, own) => own,
+        let own = config.times.request();
+        let answer = asked.map_or(own, |asked| asked.min(own));
+        let within = |own: Duration, what: &str| match asked {
+            Some(asked) if asked <= own => (asked, Status::deadline_exceeded("the deadline of the stream has passed")),
+            _ => (own, Status::cancelled(format!("{what} lasts {} s at most; ask again", own.as_secs()))),
+        };
+        let rest = match method.service() {
+            Service::Health if method.is_stream() => Some(within(config.times.stream_idle(), "a watch")),
+            Service::Reflection | Service::ReflectionAlpha => Some(within(reflection::LONGEST, "a conversation")),
+            // A session keeps its own time.
+            _ => None,
+        };
+        Ok(Admitted { answer, rest })
+    }
+
+    /// The slot of a request that is admitted. What operators ask has none: it is bounded by their connections, and answered by a
+    /// server that is full.
+    fn slot(&self, method: Method) -> Result<Option<Slot>, Status> {
+        let (what, gauge): (_, fn(&Shared) -> &Gauge) = match (self.plane, method.service(), method.is_stream()) {
+            (Plane::Admin, _, _) | (_, Service::Admin | Service::Unknown, _) => return Ok(None),
+            (_, Service::Policy | Service::Inference, false) => ("requests", |shared| &shared.in_flight),
+            (_, Service::Policy | Service::Inference, true) => ("sessions", |shared| &shared.sessions),
+            (_, Service::Health, false) => ("questions after health", |shared| &shared.checks),
+            (_, Service::Health | Service::Reflection | Service::ReflectionAlpha, _) => {
+                ("streams of health and reflection", |shared| &shared.watches)
+            }
+        };
+        self.shared.take(gauge).map(Some).ok_or_else(|| {
+            let limit = gauge(&self.shared).limit();
+            Status::resource_exhausted(format!("{limit} {what} are being answered; try again"))
         })
     }
 }
@@ -183,12 +228,29 @@ impl Body for Counted {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Counted { inner, request } = &mut *self;
-        let frame = Pin::new(inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(trailers) = frame.trailers_ref()
+        let Counted { inner, request, until } = &mut *self;
+        if let Some((sleep, _)) = until
+            && sleep.as_mut().poll(cx).is_ready()
+            && let Some((_, end)) = until.take()
         {
-            request.code = code_of(trailers);
+            *inner = tonic::body::Body::empty();
+            request.code = Some(end.code());
+            let mut trailers = HeaderMap::new();
+            end.add_header(&mut trailers)?;
+            Seen::Ready { stream: true }.tell();
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        let frame = Pin::new(inner).poll_frame(cx);
+        match &frame {
+            Poll::Pending => Seen::Waiting.tell(),
+            Poll::Ready(ready) => {
+                Seen::Ready { stream: request.method.is_stream() }.tell();
+                if let Some(Ok(frame)) = ready
+                    && let Some(trailers) = frame.trailers_ref()
+                {
+                    request.code = code_of(trailers);
+                }
+            }
         }
         frame
     }

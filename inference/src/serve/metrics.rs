@@ -253,10 +253,19 @@ impl Source for Service {
     fn tell(&self, page: &mut Page<'_>) -> fmt::Result {
         let Service(shared) = self;
         RequestCounts::tell(&[&shared.requests, &shared.http_requests], page)?;
-        let gauges =
-            [("connections", &shared.connections), ("requests", &shared.in_flight), ("episodes", &shared.episodes)];
+        let gauges = [
+            ("connections", &shared.connections),
+            ("http_connections", &shared.http_connections),
+            ("admin_connections", &shared.admin_connections),
+            ("requests", &shared.in_flight),
+            ("sessions", &shared.sessions),
+            ("checks", &shared.checks),
+            ("watches", &shared.watches),
+            ("unread", &shared.unread),
+            ("episodes", &shared.episodes),
+        ];
         let each = |value: fn(&Gauge) -> f64| gauges.map(|(what, gauge)| ([("what", what)], value(gauge)));
-        let help = "What is in flight: connections, requests that are being answered, episodes on streams";
+        let help = "What is in flight: connections, requests that are being answered, streams and episodes on them";
         page.gauges("bellwether_in_flight", help, each(|gauge| gauge.now() as f64))?;
         page.gauges(
             "bellwether_in_flight_limit",

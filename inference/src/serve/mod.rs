@@ -36,6 +36,7 @@ mod shared;
 mod stream;
 mod tls;
 mod trace;
+mod unread;
 mod worker;
 
 pub use chain::Chain;
@@ -119,7 +120,9 @@ impl Server {
         let log = config.decisions.as_ref().map(|log| DecisionLog::start(log, policy.actions())).transpose()?;
         let (decision_log, log_writer) = log.unzip();
         let traces = config.traces.as_ref().map(Traces::start).transpose()?;
-        process::make_room_for(config.limits.connections);
+        process::make_room_for(
+            config.limits.connections + config.limits.http_connections + config.limits.admin_connections,
+        );
         let mut workers: Vec<Worker> = Vec::new();
         workers.resize_with(config.threads, Worker::default);
         let mut endpoints = Endpoints::default();
@@ -208,7 +211,11 @@ impl Server {
     }
 
     fn left(&self) -> Left {
-        Left { in_flight: self.shared.in_flight.now(), connections: self.shared.connections.now() }
+        let Shared { in_flight, sessions, connections, http_connections, admin_connections, .. } = &*self.shared;
+        Left {
+            in_flight: in_flight.now() + sessions.now(),
+            connections: connections.now() + http_connections.now() + admin_connections.now(),
+        }
     }
 
     fn end(&mut self) {

@@ -4,15 +4,23 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
+use http_body::Frame;
 use hyper::body::Incoming;
+use prost::bytes::Bytes;
+use tokio::time::{Sleep, sleep};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic_reflection::server::Builder;
 
-use super::dispatch::Plane;
+use super::dispatch::{Plane, client_deadline};
 use super::proto::DESCRIPTORS;
+use super::shared::Slot;
 
 /// Answers in both protocols.
 pub(super) struct Reflection {
@@ -21,7 +29,20 @@ pub(super) struct Reflection {
 }
 
 /// A service whose type has no name.
-pub(super) struct Reflected(Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>);
+pub(super) struct Reflected(Box<dyn Fn(Request<Conversation>) -> Answering + Send + Sync>);
+
+/// The questions of one client. They end in time: whoever reads them would wait for the next one as long as the client wants, even
+/// where nobody waits for its answers any more.
+struct Conversation {
+    questions: Incoming,
+    until: Pin<Box<Sleep>>,
+    _slot: Option<Arc<Slot>>,
+}
+
+/// Longest conversation.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+/// Bytes of a question.
+const QUESTION_BYTES: usize = 16 << 10;
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -43,8 +64,12 @@ impl Reflection {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
             offered.iter().copied().chain([own]).fold(builder, Builder::with_service_name)
         };
-        let v1 = builder("grpc.reflection.v1.ServerReflection").build_v1().ok()?;
-        let v1alpha = builder("grpc.reflection.v1alpha.ServerReflection").build_v1alpha().ok()?;
+        let v1 =
+            builder("grpc.reflection.v1.ServerReflection").build_v1().ok()?.max_decoding_message_size(QUESTION_BYTES);
+        let v1alpha = builder("grpc.reflection.v1alpha.ServerReflection")
+            .build_v1alpha()
+            .ok()?
+            .max_decoding_message_size(QUESTION_BYTES);
         Some(Reflection { v1: Reflected::new(v1), v1alpha: Reflected::new(v1alpha) })
     }
 }
@@ -52,7 +77,7 @@ impl Reflection {
 impl Reflected {
     fn new<S>(service: S) -> Self
     where
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+        S: Service<Request<Conversation>, Response = Response<Body>, Error = Infallible, Future: Send>
             + Clone
             + Send
             + Sync
@@ -61,8 +86,26 @@ impl Reflected {
         Reflected(Box::new(move |request| Box::pin(service.clone().call(request))))
     }
 
-    pub(super) async fn call(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        (self.0)(request).await
+    pub(super) async fn call(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let slot = request.extensions_mut().remove();
+        // It was read before, so that what is no deadline is refused already.
+        let asked = request.headers().get("grpc-timeout").and_then(|value| client_deadline(value.as_bytes()));
+        let longest = asked.map_or(LONGEST, |asked| asked.min(LONGEST));
+        let conversation = |questions| Conversation { questions, until: Box::pin(sleep(longest)), _slot: slot };
+        (self.0)(request.map(conversation)).await
+    }
+}
+
+impl http_body::Body for Conversation {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(Status::cancelled("the conversation has lasted too long; begin another"))));
+        }
+        let frame = Pin::new(&mut self.questions).poll_frame(cx);
+        frame.map_err(|error| Status::from_error(Box::new(error)))
     }
 }
 

@@ -31,6 +31,11 @@ pub(super) struct Routes {
     reflection: Option<Reflection>,
 }
 
+/// Bytes of what an operator says at once.
+const ADMIN_BYTES: usize = 16 << 10;
+/// Bytes of a question after the health of a service.
+const HEALTH_BYTES: usize = 1 << 10;
+
 impl Routes {
     pub(super) fn new(shared: &Arc<Shared>, plane: Plane) -> Self {
         let bytes = shared.config.limits.message_bytes;
@@ -41,8 +46,8 @@ impl Routes {
         Routes {
             policy: PolicyServiceServer::new(decisions).max_decoding_message_size(bytes),
             inference: GrpcInferenceServiceServer::new(inferences).max_decoding_message_size(bytes),
-            admin: AdminServer::new(administration).max_decoding_message_size(bytes),
-            health: HealthServer::new(health).max_decoding_message_size(bytes),
+            admin: AdminServer::new(administration).max_decoding_message_size(bytes.min(ADMIN_BYTES)),
+            health: HealthServer::new(health).max_decoding_message_size(HEALTH_BYTES),
             reflection: Reflection::new(plane),
         }
     }

@@ -33,10 +33,22 @@ pub struct Shared {
     pub(super) secrets: Secrets,
     /// Certificates of the TCP listeners.
     pub(super) tls: Option<Tls>,
-    /// Requests that are being answered, streams too.
+    /// Requests for decisions that are being answered, sessions left out.
     pub in_flight: Gauge,
-    /// Connections that are open, those that still shake hands too.
+    /// Sessions that are open.
+    pub sessions: Gauge,
+    /// Questions after health that are being answered, those of operators left out.
+    pub checks: Gauge,
+    /// Streams of health and reflection, those of operators left out.
+    pub watches: Gauge,
+    /// Requests that were answered, and whose clients do not take the answer.
+    pub unread: Gauge,
+    /// Connections of clients of gRPC that are open, those that still shake hands too.
     pub connections: Gauge,
+    /// The same of the HTTP listener.
+    pub http_connections: Gauge,
+    /// The same of operators.
+    pub admin_connections: Gauge,
     /// Episodes that are open on streams.
     pub episodes: Gauge,
     /// Requests of gRPC that have ended.
@@ -127,7 +139,14 @@ impl Shared {
             secrets,
             tls,
             in_flight: Gauge::new(config.limits.in_flight),
+            sessions: Gauge::new(config.limits.sessions),
+            checks: Gauge::new(config.limits.probes),
+            watches: Gauge::new(config.limits.probes),
+            // As many as there can be answers: whoever reads slowly is waited for, and a crowd of them is not.
+            unread: Gauge::new(config.limits.in_flight),
             connections: Gauge::new(config.limits.connections),
+            http_connections: Gauge::new(config.limits.http_connections),
+            admin_connections: Gauge::new(config.limits.admin_connections),
             episodes: Gauge::new(config.limits.episodes),
             requests: RequestCounts::new("grpc", Method::ALL.map(Method::path), &GRPC_CODES),
             http_requests: http_api::counts(),

@@ -10,6 +10,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
+use super::config::ServeTimes;
+
 /// What carries a connection.
 #[derive(Debug)]
 pub(super) enum Carrier {
@@ -18,13 +20,18 @@ pub(super) enum Carrier {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A connection that has to say something within a time: the preface of HTTP/2 and its first frame, or a request line.
+/// A connection that has to say something within a time: the preface of HTTP/2 and its first frame, or a request line; and that
+/// has to take what it is sent.
 ///
 /// HTTP/2 asks a silent peer whether it is still there, but only one that has greeted.
 #[derive(Debug)]
 pub(super) struct Stream {
     carrier: Carrier,
     greeting: Option<Greeting>,
+    /// Longest time in which the peer takes nothing of what is to be sent.
+    write_within: Duration,
+    /// When that is over, while it takes nothing.
+    write_due: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -35,16 +42,27 @@ struct Greeting {
 }
 
 impl Stream {
-    /// A connection that has `within` to send its first `bytes`.
-    pub(super) fn new(carrier: Carrier, within: Duration, bytes: usize) -> Self {
-        let greeting = Greeting { due: Box::pin(sleep(within)), missing: bytes };
-        Stream { carrier, greeting: Some(greeting) }
+    /// A connection that has the time for a handshake to send its first `bytes`.
+    pub(super) fn new(carrier: Carrier, times: &ServeTimes, bytes: usize) -> Self {
+        let greeting = Greeting { due: Box::pin(sleep(times.handshake())), missing: bytes };
+        Stream { carrier, greeting: Some(greeting), write_within: times.write(), write_due: None }
+    }
+
+    /// What writing came to, which fails where the peer has taken nothing for too long.
+    fn written<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.write_due = None;
+            return result;
+        }
+        let due = self.write_due.get_or_insert_with(|| Box::pin(sleep(self.write_within)));
+        ready!(due.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Stream { carrier, greeting } = &mut *self;
+        let Stream { carrier, greeting, .. } = &mut *self;
         let before = buf.filled().len();
         let result = match carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -67,11 +85,12 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.carrier {
+        let result = match &mut self.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Carrier::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Carrier::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        };
+        self.written(result, cx)
     }
 
     fn poll_write_vectored(
@@ -79,11 +98,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.carrier {
+        let result = match &mut self.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Carrier::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Carrier::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        };
+        self.written(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -95,18 +115,20 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.carrier {
+        let result = match &mut self.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Carrier::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Carrier::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        self.written(result, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.carrier {
+        let result = match &mut self.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Carrier::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Carrier::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        };
+        self.written(result, cx)
     }
 }

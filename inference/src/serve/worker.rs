@@ -18,7 +18,7 @@ use super::dispatch::{Dispatch, Plane};
 use super::http_api::{self, Http};
 use super::metrics::Metrics;
 use super::routes::Routes;
-use super::shared::{Phase, Shared};
+use super::shared::{Gauge, Phase, Shared};
 use super::stream::{Carrier, Stream};
 
 /// A thread that answers, before it starts.
@@ -147,7 +147,12 @@ fn is_the_peers(error: &io::Error) -> bool {
 fn serve(carrier: Carrier, context: &Context) {
     let Context { shared, routes, metrics, plane, alive } = context.clone();
     // One too many is closed at once, and counted.
-    let Some(slot) = shared.take(|shared| &shared.connections) else { return };
+    let gauge: fn(&Shared) -> &Gauge = match plane {
+        Plane::Data => |shared| &shared.connections,
+        Plane::Http => |shared| &shared.http_connections,
+        Plane::Admin => |shared| &shared.admin_connections,
+    };
+    let Some(slot) = shared.take(gauge) else { return };
     tokio::spawn(async move {
         let config = &shared.config;
         let carrier = match (carrier, &shared.tls) {
@@ -160,17 +165,17 @@ fn serve(carrier: Carrier, context: &Context) {
             }
             (carrier, _) => carrier,
         };
-        let handshake = config.times.handshake();
+        let times = &config.times;
         let ended = match plane {
             Plane::Http => {
                 let http = Http { shared: Arc::clone(&shared), metrics };
-                http_api::speak(Stream::new(carrier, handshake, http_api::GREETING_BYTES), http, config).await
+                http_api::speak(Stream::new(carrier, times, http_api::GREETING_BYTES), http, config).await
             }
             Plane::Data | Plane::Admin => {
                 let activity = Arc::new(Activity::new());
                 let caller = (plane == Plane::Admin).then(|| Caller::of(&carrier));
                 let dispatch = Dispatch { shared: Arc::clone(&shared), routes, plane, activity, caller };
-                connection::speak(Stream::new(carrier, handshake, GREETING_BYTES), dispatch, config).await
+                connection::speak(Stream::new(carrier, times, GREETING_BYTES), dispatch, config).await
             }
         };
         if let Err(error) = ended {

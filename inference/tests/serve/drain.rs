@@ -85,7 +85,7 @@ async fn whoever_does_not_end_is_let_go_when_the_time_is_over() {
     let (left, _) = drain(server).await.unwrap();
     assert_eq!(left.in_flight, 1);
     assert!(stream.next().await.is_err());
-    until("its end", || shared.episodes.now() == 0 && shared.in_flight.now() == 0).await;
+    until("its end", || shared.episodes.now() == 0 && shared.sessions.now() == 0).await;
 }
 
 #[tokio::test]

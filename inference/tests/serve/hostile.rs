@@ -19,14 +19,15 @@ use crate::session::{Stream, opened};
 use crate::started::{WIDTH, client, start, until};
 
 /// A client that means well, and is answered.
-async fn serves(server: &Server) {
+pub(crate) async fn serves(server: &Server) {
     assert!(client(server).await.decide(question()).await.is_ok());
 }
 
 /// Nothing is held for anybody.
-async fn at_rest(server: &Server) {
+pub(crate) async fn at_rest(server: &Server) {
     let shared = server.shared();
-    until("rest", || shared.connections.now() == 0 && shared.in_flight.now() == 0 && shared.episodes.now() == 0).await;
+    let gauges = [&shared.connections, &shared.in_flight, &shared.sessions, &shared.episodes, &shared.unread];
+    until("rest", || gauges.iter().all(|gauge| gauge.now() == 0)).await;
 }
 
 #[tokio::test]

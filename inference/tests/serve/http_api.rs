@@ -228,7 +228,7 @@ fn bodies_that_do_not_come_and_clients_that_go_hold_nothing() {
     gone.write_all(format!("{head}\r\n\r\n{{").as_bytes()).unwrap();
     eventually("the request", || patient.shared().in_flight.now() == 1);
     drop(gone);
-    eventually("its end", || patient.shared().in_flight.now() == 0 && patient.shared().connections.now() == 0);
+    eventually("its end", || patient.shared().in_flight.now() == 0 && patient.shared().http_connections.now() == 0);
     drop(server);
 }
 
@@ -281,7 +281,7 @@ fn metrics_are_scraped_and_one_connection_serves_many_requests() {
     );
     let labels = [("protocol", "http"), ("method", "/v2/models/:model/infer"), ("code", "200")];
     assert_eq!(number(page, "bellwether_requests_total", &labels), 20.0);
-    assert_eq!(number(page, "bellwether_in_flight", &[("what", "connections")]), 1.0);
+    assert_eq!(number(page, "bellwether_in_flight", &[("what", "http_connections")]), 1.0);
     let decided: f64 = policy(1)
         .actions()
         .iter()
@@ -300,7 +300,7 @@ fn a_draining_server_ends_what_it_has_begun() {
     slow.write_all(head.as_bytes()).unwrap();
     eventually("the slow request", || server.shared().in_flight.now() == 1);
     let idle = TcpStream::connect(address).unwrap();
-    eventually("both connections", || server.shared().connections.now() == 2);
+    eventually("both connections", || server.shared().http_connections.now() == 2);
     let shared = Arc::clone(server.shared());
     let draining = std::thread::spawn(move || server.drain(|_| ()));
     eventually("the drain", || shared.phase() == Phase::Draining);
@@ -338,7 +338,7 @@ fn connections_that_say_nothing_are_closed() {
         // A peer that is cut off may be told so by a reset.
         let _ = stream.read_to_end(&mut answer);
     }
-    eventually("their end", || server.shared().connections.now() == 0);
+    eventually("their end", || server.shared().http_connections.now() == 0);
     assert_eq!(get(address, "/v2/health/live").status, 200);
 }
 
@@ -348,7 +348,7 @@ fn heads_that_are_too_large_are_refused() {
     let large = send(address, &format!("GET /v2 HTTP/1.1\r\nhost: a\r\nx: {}", "x".repeat(20_000)), b"");
     let many = send(address, &format!("GET /v2 HTTP/1.1\r\nhost: a{}", "\r\nx: y".repeat(200)), b"");
     assert_eq!((large.status, many.status), (431, 431));
-    eventually("their end", || server.shared().connections.now() == 0);
+    eventually("their end", || server.shared().http_connections.now() == 0);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(crate) fn question() -> DecideRequest {
 
 #[tokio::test]
 async fn one_request_too_many_is_refused_at_once_and_room_comes_back() {
-    let server = start(|config| config.limits.in_flight = 2);
+    let server = start(|config| (config.limits.in_flight, config.limits.sessions) = (1, 2));
     let mut client = client(&server).await;
     let mut held = Vec::new();
     for _ in 0..2 {
@@ -26,14 +26,27 @@ async fn one_request_too_many_is_refused_at_once_and_room_comes_back() {
         let replies = client.session(ReceiverStream::new(waiting)).await.unwrap();
         held.push((requests, replies));
     }
+    let (_requests, waiting) = mpsc::channel::<SessionRequest>(1);
+    let status = client.session(ReceiverStream::new(waiting)).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!((server.shared().sessions.now(), server.shared().sessions.refused()), (2, 1));
+    // Sessions that are quiet take nothing from other requests.
+    assert!(client.decide(question()).await.is_ok());
+    let mut slow = TcpStream::connect(server.endpoints().grpc.unwrap()).await.unwrap();
+    slow.write_all(&half_a_request()).await.unwrap();
+    until("the slow request", || server.shared().in_flight.now() == 1).await;
     let status = client.decide(question()).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
-    assert_eq!((server.shared().in_flight.now(), server.shared().in_flight.refused()), (2, 1));
+    assert_eq!((server.shared().in_flight.now(), server.shared().in_flight.refused()), (1, 1));
     // Operators still see a server that is full.
     assert!(crate::admin::health(&server, "").await.is_ok());
-    drop(held.pop());
-    until("room", || server.shared().in_flight.now() == 1).await;
+    drop(slow);
+    until("room", || server.shared().in_flight.now() == 0).await;
     assert!(client.decide(question()).await.is_ok());
+    drop(held.pop());
+    until("room for a session", || server.shared().sessions.now() == 1).await;
+    let (_requests, waiting) = mpsc::channel::<SessionRequest>(1);
+    assert!(client.session(ReceiverStream::new(waiting)).await.is_ok());
 }
 
 #[tokio::test]
@@ -60,15 +73,16 @@ pub(crate) fn half_a_request() -> Vec<u8> {
 }
 
 fn request_with(more: &[(&str, &str)]) -> Vec<u8> {
+    request_to("/bellwether.policy.v1.PolicyService/Decide", more)
+}
+
+/// The same of another call, with more headers.
+pub(crate) fn request_to(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
     let mut block = vec![0x83, 0x86];
-    let headers = [
-        (":path", "/bellwether.policy.v1.PolicyService/Decide"),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ];
+    let headers =
+        [(":path", path), (":authority", "localhost"), ("content-type", "application/grpc"), ("te", "trailers")];
     for (name, value) in headers.iter().chain(more) {
         block.push(0);
         block.push(name.len() as u8);
@@ -131,7 +145,7 @@ async fn an_idle_connection_is_told_to_go_and_a_busy_one_is_not() {
     let mut idle = client(&server).await;
     assert!(idle.decide(question()).await.is_ok());
     until("the idle one's end", || server.shared().connections.now() == 1).await;
-    assert_eq!(server.shared().in_flight.now(), 1);
+    assert_eq!(server.shared().sessions.now(), 1);
     // A client finds its way back by itself.
     assert!(idle.decide(question()).await.is_ok());
     drop(requests);

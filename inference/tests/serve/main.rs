@@ -13,6 +13,7 @@ mod any_bytes;
 mod decide;
 mod deploy;
 mod drain;
+mod held_back;
 mod hostile;
 mod http_api;
 mod limits;

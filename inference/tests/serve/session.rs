@@ -355,5 +355,5 @@ async fn a_silent_stream_ends_and_so_does_one_whose_deadline_passes() {
     let mut replies = client.session(request).await.unwrap().into_inner();
     assert_eq!(replies.message().await.unwrap_err().code(), Code::DeadlineExceeded);
     drop(requests);
-    until("the end of both", || patient.shared().in_flight.now() == 0).await;
+    until("the end of both", || patient.shared().sessions.now() == 0).await;
 }

@@ -4,13 +4,12 @@
 //! there are too many. So the bytes are walked first, in place.
 
 use std::marker::PhantomData;
-use std::pin::Pin;
 
 use prost::Message;
 use prost::bytes::Buf as _;
+use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
-use tonic::server::{Grpc, StreamingService, UnaryService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 
 use super::answer::Refused;
@@ -68,10 +67,6 @@ pub(super) struct Counting<D> {
     message: PhantomData<D>,
 }
 
-/// A function as a service.
-#[derive(Clone, Debug)]
-pub(super) struct Call<F>(pub(super) F);
-
 /// Most tensors of a question or an answer, far more than any model has.
 const MAX_TENSORS: usize = 16;
 /// Most parameters of a question and its tensors, and most texts in tensors, which no model takes.
@@ -99,26 +94,15 @@ impl Parts for SessionRequest {
 impl Parts for ModelInferRequest {
     const FIELDS: &'static [Field] = &[
         counted(4, Part::Parameters, &[]),
-        counted(
-            5,
-            Part::Inputs,
-            &[counted(4, Part::Parameters, &[]), within(5, &[counted(8, Part::Texts, &[])])],
-        ),
+        counted(5, Part::Inputs, &[counted(4, Part::Parameters, &[]), within(5, &[counted(8, Part::Texts, &[])])]),
         counted(6, Part::Outputs, &[counted(2, Part::Parameters, &[])]),
         counted(7, Part::RawInputs, &[]),
     ];
 }
 
 impl Part {
-    const ALL: [Part; 7] = [
-        Part::Questions,
-        Part::Events,
-        Part::Inputs,
-        Part::Outputs,
-        Part::RawInputs,
-        Part::Parameters,
-        Part::Texts,
-    ];
+    const ALL: [Part; 7] =
+        [Part::Questions, Part::Events, Part::Inputs, Part::Outputs, Part::RawInputs, Part::Parameters, Part::Texts];
 
     fn name(self) -> &'static str {
         match self {
@@ -236,31 +220,6 @@ impl<D: Parts + Send> Decoder for Counting<D> {
         let bytes = buf.copy_to_bytes(buf.remaining());
         self.bounds.check::<D>(&bytes)?;
         D::decode(bytes).map(Some).map_err(|error| Status::internal(error.to_string()))
-    }
-}
-
-type Answering<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
-
-impl<Q, A, F: FnMut(Request<Q>) -> Answering<A>> UnaryService<Q> for Call<F> {
-    type Response = A;
-    type Future = Answering<A>;
-
-    fn call(&mut self, request: Request<Q>) -> Self::Future {
-        (self.0)(request)
-    }
-}
-
-impl<Q, A, S, F> StreamingService<Q> for Call<F>
-where
-    S: tokio_stream::Stream<Item = Result<A, Status>>,
-    F: FnMut(Request<Streaming<Q>>) -> Answering<S>,
-{
-    type Response = A;
-    type ResponseStream = S;
-    type Future = Answering<S>;
-
-    fn call(&mut self, request: Request<Streaming<Q>>) -> Self::Future {
-        (self.0)(request)
     }
 }
 

@@ -68,6 +68,8 @@ pub struct ServeLimits {
     pub header_bytes: u32,
     /// Questions in a batch.
     pub batch: usize,
+    /// Events in one message of a session.
+    pub events_per_message: usize,
     /// Episodes that are open on one stream.
     pub episodes_per_stream: usize,
     /// Episodes that are open on all streams; one takes up to 250 KiB.
@@ -161,6 +163,7 @@ impl Default for ServeLimits {
             message_bytes: 1 << 20,
             header_bytes: 16 << 10,
             batch: 256,
+            events_per_message: 8_192,
             episodes_per_stream: 64,
             episodes: 1_024,
         }
@@ -217,6 +220,7 @@ impl ServeConfig {
             ("limits.message_bytes", limits.message_bytes, 1 << 30),
             ("limits.header_bytes", limits.header_bytes as usize, 1 << 20),
             ("limits.batch", limits.batch, 1 << 16),
+            ("limits.events_per_message", limits.events_per_message, 1 << 20),
             ("limits.episodes_per_stream", limits.episodes_per_stream, 1 << 16),
             ("limits.episodes", limits.episodes, 1 << 20),
         ];

@@ -7,18 +7,12 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::runtime::{Builder, Runtime};
-use tonic::codegen::Service as _;
 
-use super::admin::Administration;
 use super::config::ServeConfig;
-use super::decide::Decisions;
 use super::error::ServeError;
 use super::http_api;
 use super::method::{Method, Service};
-use super::oip::Inferences;
-use super::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
-use super::proto::policy::admin_server::AdminServer;
-use super::proto::policy::policy_service_server::PolicyServiceServer;
+use super::routes::Models;
 use super::secrets::Secrets;
 use super::shared::{Means, Shared};
 use crate::policy::Policy;
@@ -28,9 +22,7 @@ use crate::policy::Policy;
 pub struct Front {
     shared: Arc<Shared>,
     runtime: Runtime,
-    policy: PolicyServiceServer<Decisions>,
-    inference: GrpcInferenceServiceServer<Inferences>,
-    admin: AdminServer<Administration>,
+    models: Models,
 }
 
 impl Front {
@@ -44,13 +36,7 @@ impl Front {
         let means = Means { secrets, tls: None, decision_log: None, traces: None };
         let shared = Arc::new(Shared::new(policy, "policy".to_owned(), config, means, None));
         let runtime = Builder::new_current_thread().enable_time().build();
-        Ok(Front {
-            runtime: runtime.map_err(ServeError::Thread)?,
-            policy: PolicyServiceServer::new(Decisions { shared: Arc::clone(&shared) }),
-            inference: GrpcInferenceServiceServer::new(Inferences { shared: Arc::clone(&shared) }),
-            admin: AdminServer::new(Administration { shared: Arc::clone(&shared) }),
-            shared,
-        })
+        Ok(Front { runtime: runtime.map_err(ServeError::Thread)?, models: Models::new(&shared), shared })
     }
 
     /// A call of gRPC. The first byte chooses the call; the second, whether the rest is its body as it is, or the content of
@@ -71,12 +57,7 @@ impl Front {
         let request = Request::post(call.path()).header("content-type", "application/grpc").body(Full::new(body));
         let Ok(request) = request else { return };
         self.runtime.block_on(async {
-            let response = match call.service() {
-                Service::Policy => self.policy.clone().call(request).await,
-                Service::Inference => self.inference.clone().call(request).await,
-                _ => self.admin.clone().call(request).await,
-            };
-            let (head, body) = response.unwrap_or_else(|never| match never {}).into_parts();
+            let (head, body) = self.models.call(call, request).await.into_parts();
             let told = match body.collect().await {
                 Ok(body) => body.trailers().is_some_and(|trailers| trailers.contains_key("grpc-status")),
                 Err(status) => panic!("the answer breaks off: {status}"),

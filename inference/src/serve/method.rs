@@ -79,6 +79,13 @@ impl Method {
         all
     };
 
+    /// Tensors of a model.
+    pub(super) const MODEL_INFER: Method = Method(1);
+    /// Several questions.
+    pub(super) const DECIDE_BATCH: Method = Method(2);
+    /// One sandbox connection.
+    pub(super) const SESSION: Method = Method(3);
+
     /// The call with this path.
     pub(super) fn of(path: &str) -> Method {
         Method(ROWS.iter().position(|row| row.path == path).unwrap_or(ROWS.len() - 1))
@@ -98,5 +105,19 @@ impl Method {
 
     pub(super) fn is_stream(self) -> bool {
         ROWS[self.0].stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_are_named_are_those() {
+        for (method, call) in
+            [(Method::MODEL_INFER, "ModelInfer"), (Method::DECIDE_BATCH, "DecideBatch"), (Method::SESSION, "Session")]
+        {
+            assert!(method.path().ends_with(&format!("/{call}")), "{call}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod answer;
+mod bounded;
 mod caller;
 mod chain;
 mod config;

@@ -8,6 +8,7 @@ use bellwether_inference::serve::proto::policy::session_request::Message;
 use bellwether_inference::serve::proto::policy::{DecideRequest, Events, ReadyState, SessionRequest};
 use bellwether_inference::serve::proto::telemetry;
 use proptest::prelude::*;
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -184,7 +185,9 @@ async fn a_client_that_dies_in_mid_stream_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_message_of_very_many_events_does_not_hold_up_the_others() {
-    let server = crate::started::start_shipped(|config| config.limits.message_bytes = 1 << 24);
+    let server = crate::started::start_shipped(|config| {
+        (config.limits.message_bytes, config.limits.events_per_message) = (1 << 24, 400_000);
+    });
     let stream = Stream::open(&server).await;
     stream.send(Message::Open(opened("a"))).await;
     let event = |seq| telemetry::Event {
@@ -240,4 +243,77 @@ async fn streams_that_are_reset_at_once_and_headers_without_end_are_cut_off() {
     let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut said)).await.unwrap();
     serves(&server).await;
     at_rest(&server).await;
+}
+
+/// A message of a million bytes in which this key is followed by nothing, again and again.
+fn of_nothing(key: u8) -> Vec<u8> {
+    [key, 0].repeat(1 << 19)
+}
+
+/// Asks for what takes hundreds of times the bytes of the question to hold, without an end, and dies.
+async fn attack(server: &Server) {
+    let address = server.endpoints().grpc.unwrap();
+    let frame = |content: &[u8]| [&[0], &(content.len() as u32).to_be_bytes()[..], content].concat();
+    let state = SessionRequest {
+        message: Some(Message::Events(Events {
+            episode_id: "a".to_owned(),
+            events: vec![telemetry::Event::default(); 80_000],
+        })),
+    };
+    let messages = [
+        ("/bellwether.policy.v1.PolicyService/DecideBatch", of_nothing(0x0a)),
+        ("/inference.GRPCInferenceService/ModelInfer", of_nothing(0x2a)),
+        ("/inference.GRPCInferenceService/ModelInfer", of_nothing(0x22)),
+        ("/inference.GRPCInferenceService/ModelInfer", of_nothing(0x32)),
+        ("/inference.GRPCInferenceService/ModelInfer", of_nothing(0x3a)),
+        ("/bellwether.policy.v1.PolicyService/Session", state.encode_to_vec()),
+    ];
+    for (path, message) in &messages {
+        let channel = crate::started::channel(server).await;
+        let body = tonic::body::Body::new(http_body_util::Full::new(prost::bytes::Bytes::from(frame(message))));
+        let request = http::Request::post(format!("http://{address}{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .unwrap();
+        let mut channel = channel;
+        std::future::poll_fn(|cx| tonic::codegen::Service::poll_ready(&mut channel, cx)).await.unwrap();
+        let response = tonic::codegen::Service::call(&mut channel, request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let trailers = http_body_util::BodyExt::collect(body).await.unwrap().trailers().cloned();
+        let code = head.headers.get("grpc-status").or(trailers.as_ref().and_then(|told| told.get("grpc-status")));
+        assert_eq!(code.and_then(|code| code.to_str().ok()), Some("3"), "{path}");
+    }
+    // One that goes on asking and takes nothing.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut call = crate::limits::half_a_request();
+    call.splice(24..33, [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+    let content = frame(&question().encode_to_vec());
+    call.extend([0, 0, content.len() as u8, 0, 1, 0, 0, 0, 1]);
+    call.extend(content);
+    stream.write_all(&call).await.unwrap();
+    serves(server).await;
+}
+
+/// A line of what the system says of this process, in MiB.
+fn memory(line: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let found = status.lines().find_map(|found| found.strip_prefix(line)).unwrap();
+    found.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() >> 10
+}
+
+#[tokio::test]
+async fn attacks_take_no_memory_that_grows() {
+    let server = start(|config| config.times.write_ms = 50);
+    attack(&server).await;
+    at_rest(&server).await;
+    let (first, before) = (memory("VmHWM:"), memory("VmRSS:"));
+    for _ in 0..15 {
+        attack(&server).await;
+    }
+    at_rest(&server).await;
+    let (most, after) = (memory("VmHWM:"), memory("VmRSS:"));
+    // The client's own messages are in it, of 2 MiB each; decoding them all would take 190 MiB for one alone.
+    assert!(first < 160, "one attack took {first} MiB");
+    assert!(most < first + 48 && after < before + 48, "{first}, then {most} MiB at most; {before}, then {after} MiB");
 }

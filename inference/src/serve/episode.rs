@@ -7,7 +7,7 @@ use bellwether_env_adapter::spec::{FeatureSpec, StateVector, WIDTH, element};
 use bellwether_env_adapter::{ACTION_COUNT, WindowConfig, action};
 use tonic::Code;
 
-use super::answer::{Refused, Terms, answer};
+use super::answer::{Refused, Terms, answer, prepare};
 use super::decide::{floats, mask_of, response};
 use super::decision_log::Place;
 use super::oip::episode_number;
@@ -15,6 +15,7 @@ use super::proto::policy::{DecideResponse, Open, ReadyState, WindowDecision};
 use super::proto::telemetry::Event;
 use super::session::{Declined, declined};
 use super::shared::{Shared, Slot};
+use crate::policy::HeldAll;
 
 /// What came of a window: a decision, or why there is none.
 pub(super) type Told = Result<WindowDecision, Declined>;
@@ -69,13 +70,11 @@ impl Episode {
         if shared.policy.actions().len() != ACTION_COUNT {
             return Err(declined(Code::FailedPrecondition, "the model chooses among other actions than a sandbox has"));
         }
+        let number = open.episode.unwrap_or_else(|| episode_number(&open.episode_id));
         Ok(Episode {
             shared: Arc::clone(shared),
-            whose: Whose {
-                id: open.episode_id.clone(),
-                number: open.episode.unwrap_or_else(|| episode_number(&open.episode_id)),
-            },
-            terms: StageTerms::of(shared, open)?,
+            whose: Whose { id: open.episode_id.clone(), number },
+            terms: StageTerms::of(shared, open, number)?,
             fed: Fed::Not,
             seq: None,
             windows: 0,
@@ -87,7 +86,7 @@ impl Episode {
     /// Stage 2 of an episode that is in stage 1. A window that is open is left undecided: the release that ended the stage was
     /// the answer to one before.
     pub(super) fn next_stage(&mut self, open: &Open) -> Result<(), Declined> {
-        let terms = StageTerms::of(&self.shared, open)?;
+        let terms = StageTerms::of(&self.shared, open, self.whose.number)?;
         if terms.stage <= self.terms.stage {
             let what = format!("the episode is open, in stage {}", self.terms.stage);
             return Err(Declined(Code::AlreadyExists, what));
@@ -219,7 +218,8 @@ impl Fed {
 }
 
 impl StageTerms {
-    fn of(shared: &Shared, open: &Open) -> Result<Self, Declined> {
+    /// The terms of an episode with this number.
+    fn of(shared: &Shared, open: &Open, number: u64) -> Result<Self, Declined> {
         let refused = |what: &str| declined(Code::InvalidArgument, what);
         let stage = match open.stage {
             0 | 1 => 1,
@@ -231,6 +231,12 @@ impl StageTerms {
         }
         if open.cost.is_some_and(|cost| !(0.0..1.0).contains(&cost)) {
             return Err(refused("cost is at least 0 and below 1"));
+        }
+        if open.target_fpr.is_some() {
+            // Now, before anything is asked: every window would be lost for it. A later model may know the rate no more.
+            let terms = Terms { episode: Some(number), target_fpr: open.target_fpr, ..Terms::default() };
+            let known = |all: &mut HeldAll<'_>| prepare(&all.choose(terms.episode), terms).map(drop);
+            shared.with_decider(|decider| decider.hold_all(known))?;
         }
         Ok(StageTerms {
             stage,

@@ -277,6 +277,11 @@ async fn a_message_that_is_refused_changes_nothing_and_the_stream_goes_on() {
         (Message::Open(opened("c")), Code::ResourceExhausted, "2 episodes are open"),
         (Message::Open(Open { stage: 3, ..opened("a") }), Code::InvalidArgument, "stage is 1 or 2"),
         (Message::Open(Open { stage: 2, ..Open { cost: Some(1.0), ..opened("a") } }), Code::InvalidArgument, "below 1"),
+        (
+            Message::Open(Open { cost: None, stage: 2, target_fpr: Some(0.5), ..opened("a") }),
+            Code::InvalidArgument,
+            "was not calibrated for a false-positive rate of 0.5",
+        ),
         (Message::Open(Open { episode_id: "a".to_owned(), stage: 2, ..both }), Code::InvalidArgument, "both target"),
         (Message::End(End { episode_id: "z".to_owned() }), Code::NotFound, "no episode \"z\""),
         (Message::Tick(Tick { episode_id: "z".to_owned(), now_ns: 0 }), Code::NotFound, "no episode \"z\""),
@@ -336,6 +341,20 @@ async fn episodes_are_bounded_over_all_streams_and_freed_with_theirs() {
     assert_eq!(server.shared().episodes.now(), 3);
     drop(first);
     until("the end of the stream", || server.shared().episodes.now() == 0).await;
+}
+
+#[tokio::test]
+async fn a_rate_that_the_model_does_not_know_is_refused_when_it_is_asked_for() {
+    let server = start(|_| ());
+    let mut stream = Stream::open(&server).await;
+    for target in [0.02, f64::NAN, -1.0] {
+        stream.send(Message::Open(Open { cost: None, target_fpr: Some(target), ..opened("a") })).await;
+        let (code, text) = stream.refusal().await;
+        assert!(code == Code::InvalidArgument && text.contains("it knows 0.01, 0.05"), "{code:?} {text}");
+        assert_eq!(server.shared().episodes.now(), 0);
+    }
+    stream.send(Message::Open(Open { cost: None, target_fpr: Some(0.05), ..opened("a") })).await;
+    until("the episode", || server.shared().episodes.now() == 1).await;
 }
 
 #[tokio::test]

@@ -115,7 +115,12 @@ fn run(runtime: Runtime, listeners: Vec<(Accepting, Plane)>, shared: Arc<Shared>
             _ = phases.wait_for(|phase| *phase == Phase::Over) => (),
         }
     });
+    // What an operator asked for may be stuck, in a folder that does not answer, say.
+    runtime.shutdown_timeout(STUCK);
 }
+
+/// How long a server that is over waits for what an operator asked of it.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// Takes connections until the server drains.
 async fn take(listener: Accepting, context: Context) {

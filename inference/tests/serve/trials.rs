@@ -1,6 +1,7 @@
 //! Models on trial by admin call: which are taken, who decides an episode, and how a trial ends.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc;
 
 use bellwether_artifact::release::{ONNX_FILE, SIGNATURE_FILE};
 use bellwether_artifact::{ModelVersion, Sha256, durable};
@@ -13,7 +14,7 @@ use bellwether_inference::serve::proto::policy::{
     SetCanaryRequest, StatusRequest, StatusResponse, TryOutRequest, WithdrawRequest,
 };
 use bellwether_inference::serve::{ServeConfig, Server};
-use bellwether_inference::watch::{FolderSource, VersionPolicy, WatchOptions, Watcher};
+use bellwether_inference::watch::{FolderSource, Source, SourceError, VersionPolicy, Wanted, WatchOptions, Watcher};
 use tokio::task::spawn_blocking;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -78,6 +79,47 @@ async fn deciders(server: &Server, episodes: u64) -> BTreeMap<u64, String> {
         assert_eq!(model_version, *version, "episode {episode}");
     }
     by
+}
+
+/// A folder that does not answer whoever asks for another release, until it is let go.
+struct Stuck(FolderSource, mpsc::Receiver<()>, mpsc::Sender<()>);
+
+impl Source for Stuck {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn wanted(&mut self) -> Result<Option<Wanted>, SourceError> {
+        self.0.wanted()
+    }
+
+    fn find(&mut self, which: &VersionPolicy) -> Result<Option<Wanted>, SourceError> {
+        self.2.send(()).unwrap();
+        let _ = self.1.recv();
+        self.0.find(which)
+    }
+}
+
+#[test]
+fn a_server_ends_though_a_call_of_an_operator_is_stuck() {
+    let folder = tempfile::tempdir().unwrap();
+    let releases = Releases::new();
+    let (let_go, waits) = mpsc::channel();
+    let (asks, asked) = mpsc::channel();
+    let policy = releases.policy();
+    let source = FolderSource::releases(releases.root(), VersionPolicy::Pinned(1));
+    let watcher = Watcher::start(policy.clone(), Stuck(source, waits, asks), patient()).unwrap();
+    let mut config = config();
+    config.admin_unix = Some(folder.path().join("admin.sock"));
+    let server = Server::start(config, policy, "policy", Some(watcher)).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut admin = runtime.block_on(admin(&server));
+    let call = runtime.spawn(async move { admin.try_out(number(2, 0.5)).await });
+    asked.recv().unwrap();
+    // It would wait for ever: nobody lets the call go before.
+    drop(server);
+    assert!(runtime.block_on(call).unwrap().is_err());
+    drop(let_go);
 }
 
 #[tokio::test]

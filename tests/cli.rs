@@ -10,7 +10,7 @@ use std::path::Path;
 use bellwether_env_adapter::ingest::TelemetryWriter;
 use program::{bellwether, bellwether_in, files, keeps_schema, shell, unread};
 
-const VERBS: [&[&str]; 35] = [
+const VERBS: [&[&str]; 36] = [
     &[],
     &["quickstart"],
     &["ingest"],
@@ -20,6 +20,7 @@ const VERBS: [&[&str]; 35] = [
     &["evaluate"],
     &["export"],
     &["decide"],
+    &["detonate"],
     &["runs"],
     &["runs", "list"],
     &["runs", "show"],

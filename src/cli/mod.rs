@@ -4,6 +4,8 @@ mod audit;
 mod build;
 mod compare;
 mod decide;
+mod detonate;
+mod detonation;
 mod doctor;
 mod evaluate;
 mod export;
@@ -69,6 +71,7 @@ pub(crate) enum Verb {
     Evaluate(evaluate::Arguments),
     Export(export::Arguments),
     Decide(decide::Arguments),
+    Detonate(detonate::Arguments),
     Runs(runs::Arguments),
     Release(release::Arguments),
     Keys(keys::Arguments),
@@ -90,6 +93,7 @@ impl Verb {
             Verb::Evaluate(arguments) => arguments.run(output),
             Verb::Export(arguments) => arguments.run(output),
             Verb::Decide(arguments) => arguments.run(output),
+            Verb::Detonate(arguments) => arguments.run(output),
             Verb::Runs(arguments) => arguments.run(output),
             Verb::Release(arguments) => arguments.run(output),
             Verb::Keys(arguments) => arguments.run(output),

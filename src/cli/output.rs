@@ -16,6 +16,11 @@ impl Output {
         Output { json }
     }
 
+    /// Whether reports are JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Prints the report of a verb: the value as one JSON document, or the text.
     pub(crate) fn report(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();

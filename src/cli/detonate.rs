@@ -1,0 +1,254 @@
+//! `bellwether detonate`: one sample through the sandbox, decided on while it runs.
+
+use std::ffi::{CString, OsString};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use bellwether_artifact::audit::AuditLog;
+use bellwether_artifact::secret::{Purpose, Secrets};
+use bellwether_artifact::{Visible, durable};
+use bellwether_env_adapter::{Action, EpisodeId, Label, RewardConfig};
+use bellwether_inference::policy::{Options, Policy};
+use bellwether_registry::clock::unix_ms;
+use bellwether_sandbox::Limits;
+use bellwether_sandbox::episode::{
+    self, Decision, Episode, Happening, Listener, Monotonic, PolicyJudge, Schedule, Setup, Trail, Transition, window_of,
+};
+use bellwether_sandbox::stage::{Came, Feedback, LocalStage, Specimen};
+use bellwether_sandbox::vault::{Case, Removal, Sample, Vault};
+
+use super::detonation::Report;
+use super::{Failure, Output, model, output, played};
+
+/// Runs a file in the sandbox, decides window by window whether it goes on, and prints what was decided and done.
+///
+/// A file that stage 1 releases runs again in stage 2, as another user on another host, for longer. What the file does stays in
+/// the sandbox and is gone with it. Exit code 0 where the file was released, 2 where it was convicted, 1 where neither is certain.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The file: a program for Linux on x86-64, or a script that names its interpreter.
+    file: PathBuf,
+    /// What the file is started with.
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+    /// Folder of the model: `model.onnx` and `model.json`.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    #[command(flatten)]
+    engine: model::EngineFlags,
+    /// False-positive rate to serve.
+    #[arg(long, value_name = "RATE", default_value_t = played::TARGET_FPR)]
+    target_fpr: f64,
+    /// Where the telemetry, the steps and the report of the episode go: into a folder of its own here.
+    #[arg(long, value_name = "DIR", default_value = "episodes")]
+    out: PathBuf,
+    /// Let the verdict fall in stage 1.
+    #[arg(long)]
+    one_stage: bool,
+    /// Seconds until a verdict must fall, in stage 1 and in stage 2.
+    #[arg(long, value_name = "S", num_args = 2, default_values_t = [60, 120])]
+    time: Vec<u64>,
+    /// Seed of the made-up home.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// What the file is, where that is known: the rewards in the steps rest on it.
+    #[arg(long, value_enum)]
+    label: Option<Known>,
+    /// Put markers into the home without which programs of the corpus refuse to run; others could tell by them where they are.
+    #[arg(long)]
+    marked_home: bool,
+    /// Folder of the vault into which `quarantine` moves the file. Without one the file is left where it is, and that is said.
+    #[arg(long, value_name = "DIR", requires = "vault_key")]
+    vault: Option<PathBuf>,
+    /// The file of the vault's secrets.
+    #[arg(long, value_name = "FILE", requires = "vault")]
+    vault_key: Option<PathBuf>,
+    /// Audit log in which every step, action and what came of it is entered.
+    #[arg(long, value_name = "FILE", requires = "audit_key")]
+    audit: Option<PathBuf>,
+    /// The file of the audit log's secrets.
+    #[arg(long, value_name = "FILE", requires = "audit")]
+    audit_key: Option<PathBuf>,
+}
+
+/// What a file is known to be.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Known {
+    Benign,
+    Malicious,
+}
+
+/// Longest file that is taken, in bytes.
+const MOST_BYTES: u64 = 256 << 20;
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let policy = Policy::new(self.engine.load(&self.model, 1)?, None, Options::default())
+            .context("the model cannot decide here")?;
+        let sample = Sample::open(&self.file, MOST_BYTES)?;
+        let setup = self.setup(&policy, &sample)?;
+        let mut judge = PolicyJudge::new(&policy, &setup.episode, self.target_fpr).map_err(Failure::usage)?;
+        let vault = match (&self.vault, &self.vault_key) {
+            (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
+            _ => None,
+        };
+        let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
+        if let (Some(log), Some(key)) = (&self.audit, &self.audit_key) {
+            let log = AuditLog::open(log, Secrets::read(key, Purpose::Audit)?)?;
+            listeners.push(Box::new(Trail::new(log, unix_ms)));
+        }
+        if !output.is_json() {
+            listeners.push(Box::new(Lines));
+        }
+        let mut seal = |decision: &bellwether_sandbox::stage::DecisionId| {
+            let vault = vault.as_ref().ok_or("no vault was given: see --vault; the file is where it was")?;
+            let case =
+                Case { decision_id: decision.0.clone(), episode_id: setup.episode.0.clone(), time_ms: unix_ms() };
+            let receipt = vault.quarantine(&sample, &case).map_err(|error| error.to_string())?;
+            Ok(format!("in the vault as {}; {}", receipt.id, original(&receipt.removal)))
+        };
+        let report = episode::run(
+            &setup,
+            Episode {
+                stages: [&LocalStage, &LocalStage],
+                judge: &mut judge,
+                seal: &mut seal,
+                listeners,
+                clock: &Monotonic,
+            },
+        )?;
+        let path = setup.folder.join("report.json");
+        let report = Report::new(&report, sample.identity().sha256, &path);
+        durable::write(&path, |out| serde_json::to_writer_pretty(out, &report).map_err(io::Error::from))?;
+        output.report(&report, || report.describe())?;
+        report.verdict_met()
+    }
+
+    fn setup(&self, policy: &Policy, sample: &Sample) -> Result<Setup, Failure> {
+        let mut random = [0; 12];
+        bellwether_artifact::secret::random(&mut random)?;
+        let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let identity = sample.identity();
+        let episode = EpisodeId(format!("{digits}-{:.8}", identity.sha256.to_string()));
+        let zero = |_| Failure::usage(anyhow!("an argument of the file holds a zero byte"));
+        let texts = self.arguments.iter().map(|text| CString::new(text.clone().into_vec()).map_err(zero));
+        let name = self.file.file_name().unwrap_or_default();
+        let [first, second] = self.time[..] else {
+            return Err(Failure::usage(anyhow!("--time takes the seconds of both stages")));
+        };
+        let limits =
+            [first, second].map(|seconds| Limits { time_ms: seconds.saturating_mul(1_000), ..Limits::default() });
+        for limit in &limits {
+            limit.validate().map_err(Failure::usage)?;
+        }
+        let status = policy.status();
+        let player = serde_json::json!({
+            "model_version": status.champion.version.to_string(),
+            "target_fpr": self.target_fpr,
+            "course": "live",
+        });
+        Ok(Setup {
+            folder: self.out.join(&episode.0),
+            episode,
+            sample: Arc::new(Specimen {
+                memory: sample.memory().as_fd().try_clone_to_owned()?,
+                name: Visible::new(name.as_bytes()).to_string().replace('\\', "_"),
+                arguments: texts.collect::<Result<_, _>>()?,
+                marked_home: self.marked_home,
+            }),
+            sha256: identity.sha256,
+            label: self.label.map(Known::label),
+            family: None,
+            stages: if self.one_stage { 1 } else { 2 },
+            window: window_of(policy),
+            reward: RewardConfig::default(),
+            limits,
+            seed: self.seed,
+            policy: Some(player.to_string()),
+            schedule: Schedule::default(),
+        })
+    }
+}
+
+impl Known {
+    fn label(self) -> Label {
+        match self {
+            Known::Benign => Label::Benign,
+            Known::Malicious => Label::Malicious,
+        }
+    }
+}
+
+fn original(removal: &Removal) -> String {
+    match removal {
+        Removal::Removed { other_names: 0 } => "the file is removed".to_owned(),
+        Removal::Removed { other_names } => {
+            format!("the file is removed, and {other_names} hard links to it are left under other names")
+        }
+        Removal::Gone => "the file was gone already".to_owned(),
+        Removal::Kept { why } => format!("the file is still there: {why}"),
+    }
+}
+
+/// Prints an episode line by line while it happens.
+struct Lines;
+
+impl Lines {
+    fn print(&self, line: &str) -> Result<(), String> {
+        let mut out = io::stdout().lock();
+        let printed = writeln!(out, "{line}").and_then(|()| out.flush());
+        // Whoever looks away does not end the episode.
+        output::unless_closed(printed).map(drop).map_err(|error| error.to_string())
+    }
+}
+
+impl Listener for Lines {
+    fn transition(&mut self, transition: &Transition) -> Result<(), String> {
+        match &transition.happening {
+            Happening::Started { stage } => self.print(&format!(
+                "stage {stage}\n    time   window events level  action            continue    raise  release  termin.  quarant."
+            )),
+            Happening::Fed { feedback } => self.print(&format!("             {}", done(feedback))),
+            Happening::Unstarted { why, .. } => self.print(&format!("the sample did not start: {why}")),
+            Happening::Sealed { what } => self.print(what),
+            Happening::Unsealed { why } => self.print(&format!("not in the vault: {why}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn decision(&mut self, decision: &Decision) {
+        // That standard output takes nothing is for the report to say.
+        _ = self.print(&line(decision));
+    }
+}
+
+fn line(decision: &Decision) -> String {
+    let Decision { window, events, level, action, .. } = decision;
+    let values = match (&decision.q_values, &decision.safe_rule) {
+        (Some(values), _) => values
+            .iter()
+            .zip(decision.mask)
+            .map(|(value, allowed)| if allowed { format!("{value:>9.3}") } else { format!("{:>9}", "-") })
+            .collect(),
+        (None, why) => format!("  by the safe rule: {}", why.as_deref().unwrap_or("no answer")),
+    };
+    let seconds = decision.time_ns as f64 / 1e9;
+    format!("{seconds:>8.3} s {window:>6} {events:>6} {level:>5}  {:<15}{values}", action.name())
+}
+
+fn done(feedback: &Feedback) -> String {
+    let ms = feedback.took_us as f64 / 1e3;
+    let what = match feedback.action {
+        Action::RaiseIsolation => format!("level {}", feedback.level),
+        action => action.name().to_owned(),
+    };
+    match &feedback.came {
+        Came::Done { proof } => format!("{what} after {ms:.2} ms: {}", proof.text()),
+        Came::Refused { .. } => format!("{what} was refused"),
+        Came::Failed { why } => format!("{what} failed: {why}"),
+    }
+}

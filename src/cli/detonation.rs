@@ -1,0 +1,275 @@
+//! What `detonate` reports.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use bellwether_artifact::{Sha256, Visible};
+use bellwether_sandbox::episode::{self, Partial};
+use bellwether_sandbox::stage::{Came, Fault, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Failure;
+
+/// What `detonate` reports as JSON, and what lies in the folder of an episode as `report.json`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "DetonationReport")]
+pub(crate) struct Report {
+    /// Name of the episode.
+    episode_id: String,
+    /// Hash of the file.
+    sha256: String,
+    /// `release`, `terminate` or `quarantine`; null where none fell.
+    verdict: Option<&'static str>,
+    /// Stage in which it fell, or which failed: 1 or 2.
+    stage: u8,
+    /// Every decision, in order.
+    decisions: Vec<Decision>,
+    /// What came of every action but `continue`.
+    actions: Vec<Action>,
+    /// How the runs ended, one for each stage that ran.
+    outcome: Vec<Run>,
+    /// What became of the file, where it went into the vault.
+    quarantine: Option<String>,
+    /// Decisions of the safe rule, because the policy did not answer.
+    safe_rule: u64,
+    /// Why the record is not whole; empty if it is.
+    partial: Vec<String>,
+    /// Telemetry of the episode, Parquet; null where it could not be written.
+    telemetry: Option<PathBuf>,
+    /// Its steps, Parquet; null where they could not be written.
+    steps: Option<PathBuf>,
+    /// This report.
+    report: PathBuf,
+}
+
+/// One decision.
+#[derive(Serialize, JsonSchema)]
+struct Decision {
+    /// Its name.
+    decision_id: String,
+    /// Stage, 1 or 2.
+    stage: u8,
+    /// Number of the window in the stage, from 0.
+    window: u32,
+    /// Events of the window.
+    events: u32,
+    /// Events of the stage so far.
+    events_seen: u64,
+    /// Nanoseconds since the stage began.
+    time_ns: u64,
+    /// Allowed actions, by number.
+    mask: [bool; 5],
+    /// What each action is worth to the policy; null where the safe rule decided.
+    q_values: Option<[f32; 5]>,
+    /// Lead over the next best allowed action; null where nothing else is allowed or the safe rule decided.
+    margin: Option<f32>,
+    /// Version of the model; null where the safe rule decided.
+    model_version: Option<String>,
+    /// Why the safe rule decided; null where the policy did.
+    safe_rule: Option<String>,
+    /// Name of the action.
+    action: &'static str,
+    /// Isolation level before.
+    level: u8,
+    /// Isolation level after.
+    level_after: u8,
+    /// Microseconds that the decision took.
+    took_us: u64,
+}
+
+/// What came of an action.
+#[derive(Serialize, JsonSchema)]
+struct Action {
+    /// The decision; null for what the sandbox did by itself.
+    decision_id: Option<String>,
+    /// Stage, 1 or 2.
+    stage: u8,
+    /// Name of the action.
+    action: &'static str,
+    /// Isolation level in force afterwards.
+    level: u8,
+    /// Whether it took hold.
+    done: bool,
+    /// What shows that it did, or why it did not.
+    why: String,
+    /// Microseconds from the decision to the effect.
+    took_us: u64,
+}
+
+/// How the run at a stage ended.
+#[derive(Serialize, JsonSchema)]
+struct Run {
+    /// Stage, 1 or 2.
+    stage: u8,
+    /// The verdict in this stage; null where none fell.
+    verdict: Option<&'static str>,
+    /// How the first process ended, such as `exit 0` or `signal 9`.
+    ended: String,
+    /// Isolation level at the end.
+    level: u8,
+    /// Events.
+    events: u64,
+    /// Events that were denied.
+    denied: u64,
+    /// Windows.
+    windows: u32,
+    /// Milliseconds.
+    run_ms: u64,
+    /// Files that the sample created, and that are gone with the sandbox.
+    created: u64,
+    /// Files of the home that it changed.
+    changed: u64,
+    /// Files of the home that it deleted.
+    deleted: u64,
+    /// What shows that nothing of it lives; null where that is not shown.
+    dead: Option<&'static str>,
+    /// What went wrong.
+    faults: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(report: &episode::Report, sha256: Sha256, path: &Path) -> Report {
+        let files = report.files.as_ref();
+        Report {
+            episode_id: report.episode_id.0.clone(),
+            sha256: sha256.to_string(),
+            verdict: report.verdict.map(|verdict| verdict.name()),
+            stage: report.stage,
+            decisions: report.decisions.iter().map(Decision::from).collect(),
+            actions: report.feedback.iter().map(Action::from).collect(),
+            outcome: report.outcomes.iter().map(Run::from).collect(),
+            quarantine: report.quarantine.clone(),
+            safe_rule: report.safe_rule,
+            partial: report.partial.iter().map(why_partial).collect(),
+            telemetry: files.map(|files| files.telemetry.clone()),
+            steps: files.map(|files| files.steps.clone()),
+            report: path.to_path_buf(),
+        }
+    }
+
+    /// For people, after the lines that they have seen.
+    pub(crate) fn describe(&self) -> String {
+        let verdict = self.verdict.unwrap_or("none");
+        let mut lines =
+            vec![format!("verdict   {verdict} in stage {}, after {} decisions", self.stage, self.decisions.len())];
+        for run in &self.outcome {
+            lines.push(format!(
+                "stage {}   {}, {} events in {:.2} s, {} denied; files: {} created, {} changed, {} deleted, all gone with the sandbox",
+                run.stage, run.ended, run.events, run.run_ms as f64 / 1e3, run.denied, run.created, run.changed, run.deleted
+            ));
+            lines.extend(run.faults.iter().map(|fault| format!("          {}", Visible::new(fault))));
+        }
+        if self.safe_rule > 0 {
+            lines.push(format!("policy    away: the safe rule made {} decisions", self.safe_rule));
+        }
+        lines.extend(self.partial.iter().map(|why| format!("partial   {}", Visible::new(why))));
+        lines.push(format!("report    {}", self.report.display()));
+        lines.join("\n")
+    }
+
+    /// The exit code.
+    pub(crate) fn verdict_met(&self) -> Result<(), Failure> {
+        let why = self.partial.join("; ");
+        match self.verdict {
+            Some("release") if self.partial.is_empty() => Ok(()),
+            Some("release") => Err(Failure::Failed(anyhow!("released, and not all is known: {}", Visible::new(&why)))),
+            Some(verdict) => Err(Failure::NotMet(format!("the file was convicted: {verdict} in stage {}", self.stage))),
+            None => Err(Failure::Failed(anyhow!("no verdict fell: {}", Visible::new(&why)))),
+        }
+    }
+}
+
+impl From<&episode::Decision> for Decision {
+    fn from(decision: &episode::Decision) -> Decision {
+        Decision {
+            decision_id: decision.decision.0.clone(),
+            stage: decision.stage,
+            window: decision.window,
+            events: decision.events,
+            events_seen: decision.events_seen,
+            time_ns: decision.time_ns,
+            mask: decision.mask,
+            q_values: decision.q_values,
+            margin: decision.margin,
+            model_version: decision.model_version.clone(),
+            safe_rule: decision.safe_rule.clone(),
+            action: decision.action.name(),
+            level: decision.level,
+            level_after: decision.level_after,
+            took_us: decision.took_us,
+        }
+    }
+}
+
+impl From<&bellwether_sandbox::stage::Feedback> for Action {
+    fn from(feedback: &bellwether_sandbox::stage::Feedback) -> Action {
+        let (done, why) = match &feedback.came {
+            Came::Done { proof } => (true, proof.text().to_owned()),
+            Came::Refused { why } => (false, format!("refused: {why:?}").to_lowercase()),
+            Came::Failed { why } => (false, why.clone()),
+        };
+        Action {
+            decision_id: feedback.decision.as_ref().map(|decision| decision.0.clone()),
+            stage: feedback.stage,
+            action: feedback.action.name(),
+            level: feedback.level,
+            done,
+            why,
+            took_us: feedback.took_us,
+        }
+    }
+}
+
+impl From<&Outcome> for Run {
+    fn from(outcome: &Outcome) -> Run {
+        use bellwether_sandbox::stage::Ended;
+        let changes = outcome.changes.as_ref();
+        let count =
+            |of: fn(&bellwether_sandbox::cage::Changes) -> usize| changes.map_or(0, |changes| of(changes) as u64);
+        Run {
+            stage: outcome.stage,
+            verdict: outcome.verdict.map(|verdict| verdict.name()),
+            ended: match outcome.ended {
+                Ended::Exited { code } => format!("exit {code}"),
+                Ended::Killed { signal } => format!("signal {signal}"),
+                Ended::Unknown => "unknown".to_owned(),
+            },
+            level: outcome.level,
+            events: outcome.events,
+            denied: outcome.denied,
+            windows: outcome.windows,
+            run_ms: outcome.run_ms,
+            created: count(|changes| changes.created.len()),
+            changed: count(|changes| changes.changed.len()),
+            deleted: count(|changes| changes.deleted.len()),
+            dead: outcome.dead.map(|proof| proof.text()),
+            faults: outcome.faults.iter().map(fault).collect(),
+        }
+    }
+}
+
+fn fault(fault: &Fault) -> String {
+    match fault {
+        Fault::NotStarted { why } => format!("the sample did not start: {why}"),
+        Fault::Tracer { why } => format!("the tracer failed, and the sample was killed: {why}"),
+        Fault::Recorder => "events could not be kept, and the sample was killed".to_owned(),
+        Fault::Action { action, why } => {
+            format!("{} did not take hold, and the sample was killed: {why}", action.name())
+        }
+        Fault::Answer { .. } => "an answer made no sense, and the sample was killed".to_owned(),
+        Fault::Alive { why } => format!("it is not shown that nothing of the sample lives: {why}"),
+    }
+}
+
+fn why_partial(partial: &Partial) -> String {
+    match partial {
+        Partial::Unstarted { stage, attempts, why } => {
+            format!("stage {stage} could not run the file in {attempts} attempts: {why}")
+        }
+        Partial::Stage { stage } => format!("the run at stage {stage} went wrong"),
+        Partial::Feedback { commands } => format!("nobody told what came of {commands} actions"),
+        Partial::Unsealed { why } => format!("the file could not be put into the vault: {why}"),
+        Partial::Record { why } => format!("not all is recorded: {why}"),
+    }
+}

@@ -1,0 +1,166 @@
+//! `detonate` with programs of the corpus: compiled here as the recorder compiles them, decided on by the model that ships.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail loudly, and say what they skip")]
+#![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
+
+mod program;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use bellwether_artifact::audit::{self, AuditLog};
+use bellwether_artifact::secret::{Purpose, Secrets};
+use bellwether_env_adapter::ingest::TelemetryReader;
+use bellwether_replay::episodes::{EpisodeReader, StepRow};
+use program::{Ran, bellwether, files, keeps_schema};
+use serde_json::{Value, json};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn model() -> String {
+    root().join("models/quickstart").to_str().unwrap().to_owned()
+}
+
+/// Harness, jobs and emulations as one source, in the order of their names.
+fn joined() -> Vec<u8> {
+    let folder = root().join("corpus/programs");
+    let mut paths = vec![folder.join("harness/harness.c"), folder.join("harness/intruder.c")];
+    for class in ["benign", "emulations"] {
+        let entries = std::fs::read_dir(folder.join(class)).unwrap().map(|entry| entry.unwrap().path());
+        let mut found: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "c")).collect();
+        found.sort();
+        paths.extend(found);
+    }
+    paths.push(folder.join("harness/end.c"));
+    paths.iter().flat_map(|path| [std::fs::read(path).unwrap(), b"\n\n".to_vec()].concat()).collect()
+}
+
+/// The compiled programs; nothing without a compiler.
+fn compiled() -> Option<&'static [u8]> {
+    static PROGRAM: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let compile = || {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("joined");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O1", "-x", "c", "-", "-o"]).arg(&out).stdin(Stdio::piped());
+        let mut child = compiler.spawn().ok()?;
+        child.stdin.take().unwrap().write_all(&joined()).unwrap();
+        assert!(child.wait().unwrap().success(), "cc refuses the programs of the corpus");
+        Some(std::fs::read(&out).unwrap())
+    };
+    PROGRAM.get_or_init(compile).as_deref()
+}
+
+/// Puts a job of the corpus into a folder, as `sample`.
+fn sample(folder: &Path, job: &str) -> Option<()> {
+    let mut program = compiled()?.to_vec();
+    let at = program.windows(92).position(|part| part.iter().all(|byte| *byte == b'@')).unwrap();
+    program[at..at + 92].fill(b' ');
+    let parameters = format!("{job} 1234 1 127.1.2.3 40001 40002 40003");
+    program[at..at + parameters.len()].copy_from_slice(parameters.as_bytes());
+    let path = folder.join("sample");
+    std::fs::write(&path, program).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Some(())
+}
+
+/// Detonates a job; nothing, and why on standard error, where this machine lacks something.
+fn detonate(test: &str, job: &str, arguments: &[&str]) -> Option<(Ran, tempfile::TempDir)> {
+    let folder = tempfile::tempdir().unwrap();
+    if sample(folder.path(), job).is_none() {
+        eprintln!("skipped {test}: there is no C compiler (cc)");
+        return None;
+    }
+    let model = model();
+    let all = ["detonate", "sample", "--model", &model, "--out", "episodes", "--marked-home", "--time", "20", "20"];
+    let ran = bellwether(folder.path(), &[&all[..], arguments].concat());
+    if ran.code == Some(1) && ran.stderr.contains("could not run the file") {
+        eprintln!("skipped {test}: {}", ran.stderr.trim());
+        return None;
+    }
+    Some((ran, folder))
+}
+
+/// Holds the files of an episode to its report, whose paths are those that were given.
+fn check(folder: &Path, report: &Value) {
+    keeps_schema("detonation-report.schema.json", report);
+    assert_eq!(report["partial"], json!([]));
+    assert_eq!(report["safe_rule"], 0);
+    let runs = report["outcome"].as_array().unwrap();
+    let events: u64 = runs.iter().map(|run| run["events"].as_u64().unwrap()).sum();
+    let path = |key: &str| folder.join(report[key].as_str().unwrap());
+    assert_eq!(TelemetryReader::open(&path("telemetry")).unwrap().rows(), events, "every event is on record");
+    let mut reader = EpisodeReader::open(File::open(path("steps")).unwrap(), None).unwrap();
+    let (mut row, mut played) = (StepRow::default(), 0);
+    while reader.next(&mut row).unwrap() {
+        played += 1;
+    }
+    assert_eq!(played, report["decisions"].as_array().unwrap().len());
+    let kept: Value = serde_json::from_slice(&std::fs::read(path("report")).unwrap()).unwrap();
+    assert_eq!(kept, *report);
+    assert!(runs.iter().all(|run| run["dead"].is_string()), "it is shown that nothing lives: {runs:?}");
+}
+
+#[test]
+fn an_encrypting_emulation_is_stopped() {
+    let test = "an_encrypting_emulation_is_stopped";
+    let Some((ran, folder)) = detonate(test, "encrypt_in_place", &["--json", "--label", "malicious"]) else { return };
+    let report = ran.expect(2).json();
+    check(folder.path(), &report);
+    assert!(["terminate", "quarantine"].contains(&report["verdict"].as_str().unwrap()), "{}", report["verdict"]);
+}
+
+#[test]
+fn a_harmless_program_is_released_by_both_stages() {
+    let test = "a_harmless_program_is_released_by_both_stages";
+    let Some((ran, folder)) = detonate(test, "index_files", &["--json", "--label", "benign"]) else { return };
+    let report = ran.expect(0).json();
+    check(folder.path(), &report);
+    assert_eq!((report["verdict"].as_str(), report["stage"].as_u64()), (Some("release"), Some(2)));
+}
+
+#[test]
+fn decisions_are_printed_as_they_fall_and_entered_in_the_audit_log() {
+    let test = "decisions_are_printed_as_they_fall_and_entered_in_the_audit_log";
+    let keys = tempfile::tempdir().unwrap();
+    let (log, key) = (keys.path().join("audit.jsonl"), keys.path().join("audit.key"));
+    AuditLog::create(&log, Secrets::generate(&key, Purpose::Audit).unwrap()).unwrap();
+    let (log, key) = (log.to_str().unwrap(), key.to_str().unwrap());
+    let arguments = ["--one-stage", "--audit", log, "--audit-key", key];
+    let Some((ran, _folder)) = detonate(test, "index_files", &arguments) else { return };
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines[0], "stage 1");
+    assert!(lines[2].contains(" s ") && lines.iter().any(|line| line.starts_with("verdict ")), "{}", ran.stdout);
+    let verified = audit::verify(Path::new(log), &Secrets::read(Path::new(key), Purpose::Audit).unwrap(), &[]).unwrap();
+    assert!(verified.intact && verified.entries >= 5, "{verified:?}");
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    let cases: [(&[&str], i32, &[&str]); 6] = [
+        (&["none", "--model", &model], 1, &["none"]),
+        (&["none"], 64, &["--model"]),
+        (&["none", "--model", &model, "--vault", "v"], 64, &["--vault-key"]),
+        (&["none", "--model", &model, "--audit", "a"], 64, &["--audit-key"]),
+        (&["none", "--model", "nowhere"], 1, &["nowhere"]),
+        (&[".", "--model", &model], 1, &["regular"]),
+    ];
+    for (arguments, code, parts) in cases {
+        bellwether(folder.path(), &[&["detonate"], arguments].concat()).complains(code, parts);
+    }
+    let file = folder.path().join("file");
+    std::fs::write(&file, "#!/bin/true\n").unwrap();
+    for (arguments, part) in [(["--target-fpr", "0.3333"], "0.3333"), (["--time", "0"], "--time")] {
+        let ran = bellwether(folder.path(), &[&["detonate", "file", "--model", &model], &arguments[..]].concat());
+        ran.complains(64, &[part]);
+    }
+    assert_eq!(files(folder.path()), ["file"]);
+}

@@ -181,6 +181,27 @@ fn events_say_what_was_planted_and_hide_what_is_personal() {
 }
 
 #[test]
+fn what_is_wanted_at_the_end_of_a_process_is_done_when_it_has_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sealed = 0;
+    let options = Options {
+        seal: Some(Box::new(move || {
+            sealed += 1;
+            Ok(sealed == 1)
+        })),
+        ..Options::default()
+    };
+    let mut kept =
+        Kept::new(|event: &Event<'_>| if event.name == "exit_group" { Flow::Act(Act::Level(3)) } else { Flow::Go });
+    // The first process leaves its child behind, which is raised to level 3 on behalf of its parent's last event.
+    let script = "exec 3>file; (i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exit 4) & exit 3";
+    let summary = trace(shell(folder.path(), script), options, &mut kept);
+    assert_eq!((summary.first, summary.ends.get("exit 4")), (Some(End::Exited(3)), Some(&1)), "{summary:?}");
+    assert_eq!(kept.acted.first(), Some(&(Act::Level(3), Proof::Done)));
+    assert_eq!(kept.named("exit_group").len(), kept.acted.len());
+}
+
+#[test]
 fn a_held_task_goes_on_when_it_is_released() {
     let folder = tempfile::tempdir().unwrap();
     let held = start(shell(folder.path(), "mkdir a; mkdir b"));

@@ -231,6 +231,8 @@ pub struct Tracer {
     held: VecDeque<(u32, u64)>,
     /// Rings often while tasks are held.
     holding: Option<Clock>,
+    /// Ends of tasks that were found while they were to make calls for us.
+    missed: VecDeque<(u32, ptrace::Change)>,
     /// What the sink asked for while something was being done to all tasks.
     later: VecDeque<Act>,
     errands: Arc<Errands>,
@@ -311,6 +313,7 @@ impl Tracer {
             foreign_writes: false,
             held: VecDeque::new(),
             holding: None,
+            missed: VecDeque::new(),
             later: VecDeque::new(),
             errands: Arc::default(),
             bell,

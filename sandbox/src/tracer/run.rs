@@ -158,11 +158,18 @@ impl Tracer {
             (None, libc::SYS_exit_group) => {
                 self.count_traffic(tid);
                 let flow = self.emit(tid, pending, Outcome::Never, sink);
-                if self.parking {
-                    // It has nothing more to do, and its descriptors go with it.
-                    _ = ptrace::go(tid, Go::Freely(0));
-                } else {
-                    self.go_after(tid, Go::Freely(0), flow, sink);
+                // It has nothing more to do, and its descriptors go with it: whatever is done to all tasks is done after.
+                if let Some(task) = self.tree.get(tid) {
+                    task.stop = Stop::Leaving;
+                }
+                match flow {
+                    Flow::Hold => self.hold(tid, Go::Freely(0)),
+                    flow => {
+                        _ = ptrace::go(tid, Go::Freely(0));
+                        if let Flow::Act(act) = flow {
+                            self.later.push_back(act);
+                        }
+                    }
                 }
             }
             (None, _) => {

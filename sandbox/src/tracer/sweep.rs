@@ -48,6 +48,10 @@ impl Tracer {
             // Whether or not all could be stopped: the kernel knows whether a writer is left.
             self.stop_all(sink);
             self.sweep();
+            // Tasks that ended instead of making a call.
+            while let Some((tid, change)) = self.missed.pop_front() {
+                self.change(tid, change, sink);
+            }
             let sealed = self.options.seal.as_mut().is_some_and(|seal| seal().unwrap_or(false));
             if sealed {
                 proof = Proof::Done;
@@ -107,6 +111,7 @@ impl Tracer {
     fn close(&mut self, tid: u32, memory: &Memory, writers: &Writers) -> Option<()> {
         let mut caller = self.borrow(tid, memory)?;
         let result = caller.close(writers);
+        self.missed.extend(caller.ended.take().map(|change| (tid, change)));
         let signals = caller.give_back()?;
         let task = self.tree.get(tid)?;
         let mut signals = signals.into_iter();
@@ -132,36 +137,16 @@ impl Tracer {
         if task.awaits {
             return None;
         }
-        let mut caller = Caller { tid, instruction, saved: ptrace::registers(tid).ok()?, signals: Vec::new() };
-        match (task.stop, task.parked?) {
-            (Stop::Asked, _) => {
-                // The call has not run. It is skipped now and made anew later, and asked about again.
-                task.call = None;
-                let again = caller.saved;
-                let mut skip = again;
-                skip.orig_rax = u64::MAX;
-                ptrace::set_registers(tid, &skip).ok()?;
-                caller.finish_call()?;
-                caller.saved = again;
-                caller.saved.rip = again.rip.wrapping_sub(2);
-                caller.saved.rax = again.orig_rax;
-                caller.saved.orig_rax = u64::MAX;
-            }
-            (Stop::Within, _) => {
-                caller.finish_call()?;
-                caller.saved = ptrace::registers(tid).ok()?;
-            }
-            (Stop::Outside, parked) => {
-                if parked == Go::Listen {
-                    // It goes back to being stopped by job control by the same signal.
-                    caller.signals.push(libc::SIGSTOP);
-                } else if parked == Go::Freely(0) {
-                    caller.restart();
-                }
-            }
-            (Stop::Returned, _) => {}
+        let (stop, parked) = (task.stop, task.parked?);
+        if stop == Stop::Asked {
+            // The call has not run. It is skipped now and made anew later, and asked about again.
+            task.call = None;
         }
-        Some(caller)
+        let mut caller =
+            Caller { tid, instruction, saved: ptrace::registers(tid).ok()?, signals: Vec::new(), ended: None };
+        let ready = caller.prepare(stop, parked);
+        self.missed.extend(caller.ended.take().map(|change| (tid, change)));
+        ready.map(|()| caller)
     }
 }
 
@@ -172,9 +157,41 @@ struct Caller {
     saved: libc::user_regs_struct,
     /// Signals that arrived meanwhile, and are to be delivered afterwards.
     signals: Vec<i32>,
+    /// How the task ended instead.
+    ended: Option<Change>,
 }
 
 impl Caller {
+    /// Brings the task to the end of the call that it is in, if it is in one.
+    fn prepare(&mut self, stop: Stop, parked: Go) -> Option<()> {
+        match (stop, parked) {
+            (Stop::Asked, _) => {
+                let again = self.saved;
+                let mut skip = again;
+                skip.orig_rax = u64::MAX;
+                ptrace::set_registers(self.tid, &skip).ok()?;
+                self.finish_call()?;
+                self.saved = again;
+                self.saved.rip = again.rip.wrapping_sub(2);
+                self.saved.rax = again.orig_rax;
+                self.saved.orig_rax = u64::MAX;
+            }
+            (Stop::Within, _) => {
+                self.finish_call()?;
+                self.saved = ptrace::registers(self.tid).ok()?;
+            }
+            (Stop::Outside, Go::Listen) => {
+                // It goes back to being stopped by job control by the same signal.
+                self.signals.push(libc::SIGSTOP);
+            }
+            (Stop::Outside, Go::Freely(0)) => self.restart(),
+            (Stop::Outside | Stop::Returned, _) => {}
+            // Held where it is, it keeps what it has.
+            (Stop::Leaving, _) => return None,
+        }
+        Some(())
+    }
+
     fn close(&mut self, writers: &Writers) -> Option<()> {
         for (start, length) in &writers.mappings {
             self.call(libc::SYS_munmap, [*start, *length, 0, 0])?;
@@ -243,7 +260,10 @@ impl Caller {
                 thread::sleep(PAUSE);
                 continue;
             };
-            let Change::Stopped { signal, event } = change else { return None };
+            let Change::Stopped { signal, event } = change else {
+                self.ended = Some(change);
+                return None;
+            };
             if signal == libc::SIGTRAP | 0x80 && matches!(ptrace::call_stop(self.tid), Ok(CallStop::Returned(_))) {
                 return Some(());
             }

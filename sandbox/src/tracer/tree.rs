@@ -51,6 +51,8 @@ pub(super) enum Stop {
     Within,
     /// At the end of a call.
     Returned,
+    /// At the call that ends its process, which was recorded.
+    Leaving,
 }
 
 /// An address space.

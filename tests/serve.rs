@@ -70,6 +70,26 @@ fn it_says_where_it_listens_and_ends_well_when_it_is_told_to() {
 }
 
 #[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let a_day = ["--models", &model(), "--grpc", "127.0.0.1:0", "--set", "times.leave_ms=86400000"];
+    let (mut served, _) = Served::start(folder.path(), &a_day);
+    let tell = |served: &Served, signal: &str| {
+        assert!(Command::new("kill").args([signal, &served.0.id().to_string()]).status().unwrap().success());
+    };
+    tell(&served, "-TERM");
+    // Again and again, since the first one may not be seen yet.
+    let status = loop {
+        tell(&served, "-INT");
+        if let Some(status) = served.0.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
 fn a_registry_is_served_by_its_name_or_a_number() {
     let folder = tempfile::tempdir().unwrap();
     let promote = ["release", "--registry", "releases", "promote", &model(), "--max-fpr", "1", "--min-tpr", "0"];

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context, anyhow};
 use bellwether_artifact::keys::TrustedKeys;
@@ -121,7 +122,7 @@ impl Arguments {
         };
         tracing::info!(endpoints = ?server.endpoints(), model_version = listening.model_version, "listening");
         output.line(&listening, || listening.describe())?;
-        stop.wait();
+        stop.wait().or_at_once()?;
         let left = server.drain(|left| {
             output.say(format_args!("draining: {} requests, {} connections", left.in_flight, left.connections));
         });
@@ -246,14 +247,26 @@ impl Stop {
         Ok(Stop { runtime, terminate, interrupt })
     }
 
-    fn wait(self) {
-        let Stop { runtime, mut terminate, mut interrupt } = self;
+    /// Waits for the next of them.
+    fn wait(mut self) -> Stop {
+        let Stop { runtime, terminate, interrupt } = &mut self;
         runtime.block_on(async {
             tokio::select! {
                 _ = terminate.recv() => (),
                 _ = interrupt.recv() => (),
             }
         });
+        self
+    }
+
+    /// From here on the next one ends the program at once, for whoever does not want to wait for the drain.
+    fn or_at_once(self) -> std::io::Result<()> {
+        let ends = move || {
+            self.wait();
+            output::complain("told to stop a second time: what was begun is cut off");
+            std::process::exit(1);
+        };
+        thread::Builder::new().name("bellwether-stop".to_owned()).spawn(ends).map(drop)
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bellwether_artifact::audit::AuditLog;
@@ -16,7 +17,8 @@ use bellwether_inference::policy::{Options, Policy};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
 use bellwether_sandbox::episode::{
-    self, Decision, Episode, Happening, Listener, Monotonic, PolicyJudge, Schedule, Setup, Trail, Transition, window_of,
+    self, Decision, Episode, Happening, Listener, Monotonic, Patient, PolicyJudge, Schedule, Setup, Trail, Transition,
+    window_of,
 };
 use bellwether_sandbox::stage::{Came, Feedback, LocalStage, Specimen};
 use bellwether_sandbox::vault::{Case, Removal, Sample, Vault};
@@ -52,6 +54,9 @@ pub(crate) struct Arguments {
     /// Seconds until a verdict must fall, in stage 1 and in stage 2.
     #[arg(long, value_name = "S", num_args = 2, default_values_t = [60, 120])]
     time: Vec<u64>,
+    /// Milliseconds that a window waits for its decision; then the safe rule raises the isolation, and the episode says so.
+    #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    decide_within: u64,
     /// Seed of the made-up home.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -91,7 +96,9 @@ impl Arguments {
             .context("the model cannot decide here")?;
         let sample = Sample::open(&self.file, MOST_BYTES)?;
         let setup = self.setup(&policy, &sample)?;
-        let mut judge = PolicyJudge::new(&policy, &setup.episode, self.target_fpr).map_err(Failure::usage)?;
+        let judge = PolicyJudge::new(&policy, &setup.episode, self.target_fpr).map_err(Failure::usage)?;
+        let mut judge = Patient::new(judge, Duration::from_millis(self.decide_within))
+            .context("the system gives no thread to decide on")?;
         let vault = match (&self.vault, &self.vault_key) {
             (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
             _ => None,

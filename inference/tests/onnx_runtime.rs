@@ -7,6 +7,7 @@
     reason = "a failed set-up is a failed test; what is skipped is named"
 )]
 
+mod graphs;
 mod manifests;
 mod nets;
 #[path = "../src/model/onnx.rs"]
@@ -142,6 +143,22 @@ fn ties_go_to_the_lowest_number_and_what_is_not_finite_is_refused_by_name() {
     let runtime = engine(&general(&deep, &contract, activated("Log")), &contract, 1);
     let refused = runtime.q_values(&mut scratch, &[0.5]).map(<[f32]>::to_vec);
     assert_eq!(refused, Err(DecideError::NonFiniteValue { action: 0 }));
+}
+
+/// A product with as many weights as we count values fails in ONNX Runtime unless it counts as many.
+#[test]
+fn every_operator_gives_as_many_values_as_are_counted_before_it_is_loaded() {
+    if !is_here() {
+        return;
+    }
+    let mlp = Draw(3).mlp(&[3, 4, 2]);
+    let contract = contract_of(&mlp);
+    for case in graphs::cases() {
+        let onnx = general(&mlp, &contract, |graph| graphs::through(graph, &case, case.elements()));
+        let runtime = engine(&onnx, &contract, 1);
+        let found = runtime.q_values(&mut runtime.scratch(), &[0.5, 0.25, 0.75]).map(<[f32]>::len);
+        assert_eq!(found, Ok(2), "{case:?}");
+    }
 }
 
 /// `LayerNormalization` in front of every activation, which is `Tanh`.

@@ -228,6 +228,26 @@ pub enum ModelError {
         /// What was expected.
         reason: String,
     },
+    /// How large a value of a general graph is does not follow from the file, or an operator's operands do not fit.
+    #[error("node {node}: {reason}: export the graph with fixed shapes")]
+    Sizes {
+        /// Position of the node in the graph.
+        node: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The values of a general graph would take more memory than is given to them.
+    #[error(
+        "node {node} makes a value of shape {shape:?}, and with it more than the {limit} elements that the values of a graph may have together: use a smaller graph"
+    )]
+    ValuesTooLarge {
+        /// Position of the node in the graph.
+        node: usize,
+        /// Shape of its value, for one state.
+        shape: Vec<usize>,
+        /// The limit.
+        limit: usize,
+    },
     /// An input or output of the graph is not as the format says.
     #[error("graph {role} {name:?}: {reason}")]
     Interface {

@@ -10,7 +10,7 @@ use super::encode::formats;
 use super::load::{Metadata, decode, dimension, interface, matches, metadata, names};
 use super::onnx::{BOOL, FLOAT, GraphProto, INT32, INT64, NodeProto, TensorProto};
 use super::wire::Kinds;
-use super::{Contract, Expectation, ModelError};
+use super::{Contract, Expectation, ModelError, limits, sizes};
 
 /// The operators of ai.onnx that a general graph may use, sorted.
 pub const GENERAL_OPERATORS: [&str; 58] = [
@@ -74,11 +74,8 @@ pub const GENERAL_OPERATORS: [&str; 58] = [
     "Where",
 ];
 
-/// Most dimensions of a tensor.
-const MAX_RANK: usize = 8;
-
 /// Checks a file of a general graph against the caller's expectation: size, fields, spelling, container, contract, operators,
-/// names, tensors, inputs and outputs. What the graph computes is not checked.
+/// names, tensors, inputs and outputs, the sizes of all values. What the graph computes is not checked.
 ///
 /// # Errors
 /// The first violation. No input panics.
@@ -96,7 +93,8 @@ pub fn check_general(bytes: &[u8], expectation: &Expectation) -> Result<(), Mode
     let found = Contract { width, feature_spec, action_set, actions };
     found.check()?;
     matches(&found, &expectation.contract)?;
-    interface(&graph, width, found.actions.len())
+    interface(&graph, width, found.actions.len())?;
+    sizes::check(&graph, width, found.actions.len())
 }
 
 fn check_nodes(graph: &GraphProto) -> Result<(), ModelError> {
@@ -151,8 +149,8 @@ fn check_tensor(proto: &TensorProto, name: &str) -> Result<(), ModelError> {
         BOOL => 1,
         _ => return Err(ModelError::DataType { tensor: name.to_owned(), found }),
     };
-    if proto.dims.len() > MAX_RANK {
-        let (found, expected) = (proto.dims.clone(), vec![-1; MAX_RANK]);
+    if proto.dims.len() > limits::MAX_RANK {
+        let (found, expected) = (proto.dims.clone(), vec![-1; limits::MAX_RANK]);
         return Err(ModelError::Shape { tensor: name.to_owned(), found, expected });
     }
     let mut expected: usize = bytes;

@@ -10,6 +10,7 @@ pub mod fuzz;
 mod general;
 mod load;
 mod onnx;
+mod sizes;
 mod wire;
 
 pub use encode::encode;
@@ -85,6 +86,10 @@ pub mod limits {
     pub const MAX_WIDTH: usize = 65_536;
     /// Most protobuf fields in a file; the largest permitted graph has fewer than half of them.
     pub const MAX_FIELDS: usize = 2_048;
+    /// Most elements that the values of a general graph have together, for one state: 32 MiB at the widest type.
+    pub const MAX_ELEMENTS: usize = 4 << 20;
+    /// Most dimensions of a value or tensor of a general graph.
+    pub const MAX_RANK: usize = 8;
     /// Longest name or text, in bytes.
     pub const MAX_TEXT_BYTES: usize = 4_096;
 }

@@ -2,8 +2,10 @@
 
 use bellwether_inference::model::{GENERAL_OPERATORS, check_general};
 
+use super::graphs::{Operand, cases, ints, node, through};
 use super::onnx::{AttributeProto, GraphProto};
 use super::*;
+use std::collections::BTreeSet;
 
 /// The sound network as a general graph, after a change, before the check.
 fn checked(change: impl FnOnce(&mut GraphProto)) -> Result<(), ModelError> {
@@ -37,9 +39,8 @@ fn a_sound_one_is_accepted_and_no_swap_takes_it_unasked() {
 #[test]
 fn operators_are_those_of_the_list() {
     assert!(GENERAL_OPERATORS.is_sorted());
-    for operator in GENERAL_OPERATORS {
-        assert_eq!(checked(|graph| graph.node[1].op_type = Some(operator.to_owned())), Ok(()));
-    }
+    let known: BTreeSet<&str> = cases().iter().map(|case| case.operator).collect();
+    assert!(known.into_iter().eq(GENERAL_OPERATORS));
     for operator in
         ["", "If", "Loop", "Scan", "RandomNormal", "Multinomial", "Expand", "Tile", "ConstantOfShape", "Range"]
     {
@@ -50,6 +51,81 @@ fn operators_are_those_of_the_list() {
         OperatorNotListed,
         "com.microsoft.Relu"
     );
+}
+
+#[test]
+fn every_operator_gives_the_shape_that_its_definition_says() {
+    for case in cases() {
+        let of_size = |size: usize| checked(|graph| through(graph, &case, size));
+        assert_eq!(of_size(case.elements()), Ok(()), "{case:?}");
+        refused!(of_size(case.elements() + 1), Sizes, "do not fit");
+    }
+}
+
+/// A node: its operator, what it reads, its attributes.
+type Made<'a> = (&'a str, &'a [&'a str], &'a [AttributeProto]);
+
+/// The sound graph with these nodes in front, each of which makes a value of the ones before it.
+fn grown(nodes: &[Made<'_>], tensors: &[(&str, Operand)]) -> Result<(), ModelError> {
+    checked(|graph| {
+        graph.initializer.extend(tensors.iter().map(|(name, operand)| operand.tensor(name)));
+        let made = nodes.iter().enumerate();
+        let made =
+            made.map(|(at, (operator, inputs, attributes))| node(operator, inputs, &format!("v{at}"), attributes));
+        graph.node.splice(0..0, made);
+    })
+}
+
+#[test]
+fn no_small_file_makes_large_values() {
+    let twice = [ints("axis", None, 1)];
+    let names: Vec<String> = (0..40).map(|at| format!("v{at}")).collect();
+    let doubling = |count: usize| {
+        let operands: Vec<[&str; 2]> =
+            (0..count).map(|at| [at.checked_sub(1).map_or("state", |before| names[before].as_str()); 2]).collect();
+        let nodes: Vec<Made<'_>> = operands.iter().map(|operands| ("Concat", &operands[..], &twice[..])).collect();
+        grown(&nodes, &[])
+    };
+    // Three values, doubled: 6 + 12 + ... elements together.
+    assert_eq!(doubling(19), Ok(()));
+    refused!(doubling(20), ValuesTooLarge, "node 19");
+    refused!(doubling(40), ValuesTooLarge, "4194304");
+    // A column and a row.
+    let column = ("column", Operand::Floats(&[65_536, 1]));
+    let row = ("row", Operand::Floats(&[1, 65_536]));
+    for operator in ["Add", "MatMul", "Gemm", "Max"] {
+        let outer: &[Made<'_>] = &[(operator, &["column", "row"], &[])];
+        refused!(grown(outer, &[column, row]), ValuesTooLarge, "[65536, 65536]");
+    }
+    let outer: &[Made<'_>] = &[("Where", &["action_mask", "column", "column"], &[])];
+    assert_eq!(grown(outer, &[column]), Ok(()));
+    // Many values, each of which is small enough.
+    let many: Vec<Made<'_>> = vec![("Relu", &["column"][..], &[][..]); 65];
+    refused!(grown(&many, &[column]), ValuesTooLarge, "node 64");
+    // One row, taken again and again, and dimensions that double.
+    let again = ("again", Operand::Zeros(&[65_536]));
+    let taken: &[Made<'_>] = &[("Gather", &["row", "again"], &[]), ("Gather", &["v0", "again"], &[])];
+    refused!(grown(taken, &[row, again]), ValuesTooLarge, "[65536, 65536]");
+    let deep = ("deep", Operand::Zeros(&[1, 1, 1, 1, 1, 1, 1, 1]));
+    refused!(grown(&[("Gather", &["state", "deep"], &[])], &[deep]), Sizes, "9 dimensions");
+    // An empty part hides no large one.
+    let empty: &[Made<'_>] = &[("Slice", &["column", "none", "none"], &[]), ("MatMul", &["column", "row"], &[])];
+    refused!(grown(empty, &[column, row, ("none", Operand::Ints(&[0]))]), ValuesTooLarge, "node 1");
+}
+
+#[test]
+fn sizes_follow_from_the_file_alone() {
+    let cast = [ints("to", None, 7)];
+    let computed: &[Made<'_>] = &[("Cast", &["state"], &cast), ("Slice", &["state", "v0", "v0"], &[])];
+    refused!(grown(computed, &[]), Sizes, "stand in the file");
+    refused!(grown(&[("Cast", &["state"], &[ints("to", None, 8)])], &[]), Sizes, "ONNX type 8");
+    refused!(grown(&[("Concat", &["state"], &[])], &[]), Sizes, "missing");
+    refused!(grown(&[("Concat", &["state"], &[ints("axis", None, 2)])], &[]), Sizes, "no axis 2");
+    refused!(grown(&[("Concat", &["state"], &[ints("axis", None, i64::MIN)])], &[]), Sizes, "no axis");
+    let doubled = [ints("axis", None, 1), ints("axis", None, 0)];
+    refused!(grown(&[("Concat", &["state"], &doubled)], &[]), Sizes, "twice");
+    refused!(grown(&[("Relu", &[], &[])], &[]), Sizes, "operand 0 is missing");
+    refused!(grown(&[("Transpose", &["state"], &[ints("perm", Some(&[0, 0]), 0)])], &[]), Sizes, "no order");
 }
 
 #[test]

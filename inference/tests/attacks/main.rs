@@ -5,6 +5,8 @@
 //! stand with the watcher.
 #![allow(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+#[path = "../graphs/mod.rs"]
+mod graphs;
 #[path = "../manifests/mod.rs"]
 mod manifests;
 #[path = "../nets/mod.rs"]

@@ -6,9 +6,11 @@
 //! `HIDDEN` is the width of both hidden layers, 256 if it is not given, and `PAUSE_MS` lies between two reloads, 0 if it is not
 //! given. The report is JSON; `cargo xtask bench-peers --only reload` makes a table of it.
 //!
-//! One thread decides without pause and times each decision; a watcher brings one of two signed releases after the other. Rounds
-//! without reloads and rounds with them take turns, so that whatever else the machine does meets both alike. Ratios are of all rounds
-//! together, with the least and the largest of a pair of rounds.
+//! One thread decides without pause and times each decision; a watcher brings one of two signed releases after the other. Each round
+//! has a part without reloads, one with them, and one in which the other thread only hashes the bytes of a model, for as long as
+//! the reloads worked and with the same pauses: whatever else the machine does meets all three alike, and the third tells what any
+//! work on the other processor costs, which may be the other half of the same core. Ratios are of all rounds together, with the
+//! least and the largest of a round.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement fails loudly and prints what it found")]
 
 #[path = "../tests/manifests/mod.rs"]
@@ -82,18 +84,24 @@ impl Times {
     }
 }
 
-/// How many times as long decisions take in the rounds with reloads as in those without.
-fn over_steady(rounds: &[[Times; 2]], share: f64) -> Value {
-    let ratio = |[steady, reloading]: [&Times; 2]| reloading.quantile(share) / steady.quantile(share);
-    let ratios = rounds.iter().map(|[steady, reloading]| ratio([steady, reloading]));
+/// The parts of a round.
+const STEADY: usize = 0;
+const RELOADING: usize = 1;
+const BUSY: usize = 2;
+
+type Round = [Times; 3];
+
+/// How many times as long decisions take while reloading as in another part of the rounds.
+fn over(rounds: &[Round], part: usize, share: f64) -> Value {
+    let ratio = |one: &Times, other: &Times| one.quantile(share) / other.quantile(share);
+    let ratios = rounds.iter().map(|round| ratio(&round[RELOADING], &round[part]));
     let [least, most] =
         ratios.fold([f64::INFINITY, 0.0], |[low, high], ratio| [f64::min(low, ratio), f64::max(high, ratio)]);
-    let [steady, reloading] = sums(rounds);
-    json!({ "whole": ratio([&steady, &reloading]), "least": least, "most": most })
+    json!({ "whole": ratio(&sum(rounds, RELOADING), &sum(rounds, part)), "least": least, "most": most })
 }
 
-fn sums(rounds: &[[Times; 2]]) -> [Times; 2] {
-    [0, 1].map(|phase| Times::sum(rounds.iter().map(|round| &round[phase])))
+fn sum(rounds: &[Round], part: usize) -> Times {
+    Times::sum(rounds.iter().map(|round| &round[part]))
 }
 
 /// Memory of this process that is resident, in bytes.
@@ -126,12 +134,14 @@ fn main() {
     let widths = [64, hidden, hidden, 5];
     let root = tempfile::tempdir().unwrap();
     let (key, contract) = (PrivateKey::from_seed(&[1; 32]), Contract::sandbox(widths[0], Sha256::of(b"spec")));
+    let mut model = Vec::new();
     for number in [1, 2] {
         let (manifest, onnx) = manifests::sealed(&Draw(number).mlp(&widths), &contract, |_| {});
         let json = manifest.to_json().unwrap();
         let signature = ReleaseSignature::sign(json.as_bytes(), &key).to_json().unwrap();
         let companions = Companions { signature: Some(signature.as_bytes()), ..Companions::default() };
         publish(&root.path().join(number.to_string()), &manifest, &onnx, companions).unwrap();
+        model = onnx;
     }
     point_to(root.path(), 1);
     let mut source = FolderSource::releases(root.path(), VersionPolicy::Name("champion".to_owned()));
@@ -157,22 +167,23 @@ fn main() {
         let mut decider = policy.decider();
         let (phase, done, states) = (&phase, &done, &states);
         let worker = scope.spawn(move || {
-            // A round's times are at the places of its two phases.
-            let mut times = vec![Times::new(); 2 * ROUNDS];
+            let mut times: Vec<Round> = (0..ROUNDS).map(|_| [STEADY, RELOADING, BUSY].map(|_| Times::new())).collect();
             for state in states.iter().cycle() {
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
                 let start = Instant::now();
                 decider.decide(state, &[true; 5]).unwrap();
-                times[phase.load(Ordering::Relaxed)].add(start.elapsed());
+                let phase = phase.load(Ordering::Relaxed);
+                times[phase / 3][phase % 3].add(start.elapsed());
             }
             times
         });
         let mut number = 1;
         for round in 0..ROUNDS {
-            phase.store(2 * round + 1, Ordering::Relaxed);
-            let start = Instant::now();
+            let enter = |part: usize| phase.store(3 * round + part, Ordering::Relaxed);
+            enter(RELOADING);
+            let (start, worked) = (Instant::now(), working);
             for _ in 0..reloads / ROUNDS {
                 number = 3 - number;
                 point_to(root.path(), number);
@@ -186,12 +197,20 @@ fn main() {
                 thread::sleep(pause);
             }
             let took = start.elapsed();
-            phase.store(2 * round, Ordering::Relaxed);
+            enter(STEADY);
             thread::sleep(took);
+            enter(BUSY);
+            let each = (working - worked) / (reloads / ROUNDS) as u32;
+            for _ in 0..reloads / ROUNDS {
+                let start = Instant::now();
+                while start.elapsed() < each {
+                    std::hint::black_box(Sha256::of(&model));
+                }
+                thread::sleep(pause);
+            }
         }
         done.store(true, Ordering::Relaxed);
-        let times = worker.join().unwrap();
-        times.chunks(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect::<Vec<_>>()
+        worker.join().unwrap()
     });
 
     let counts = watcher.counts();
@@ -199,7 +218,8 @@ fn main() {
     policy.reap();
     // What the first reloads allocate stays and is used again.
     let settled = &memory[memory.len() / 10..];
-    let [steady, while_reloading] = sums(&rounds);
+    let part = |part: usize| sum(&rounds, part).report();
+    let over = |part: usize| json!({ "p50": over(&rounds, part, 0.5), "p99": over(&rounds, part, 0.99) });
     let refusals: u64 = policy.metrics().refusals.iter().map(|(_, count)| count).sum();
     let report = json!({
         "widths": widths,
@@ -207,9 +227,11 @@ fn main() {
         "not_served": counts.reloads()[2..].iter().map(|(_, _, count)| count).sum::<u64>(),
         "ms_per_reload": working.as_secs_f64() * 1e3 / counts.swapped.max(1) as f64,
         "pause_ms": pause.as_millis() as u64,
-        "steady": steady.report(),
-        "reloading": while_reloading.report(),
-        "over_steady": { "p50": over_steady(&rounds, 0.5), "p99": over_steady(&rounds, 0.99) },
+        "steady": part(STEADY),
+        "reloading": part(RELOADING),
+        "busy": part(BUSY),
+        "over_steady": over(STEADY),
+        "over_busy": over(BUSY),
         "failed_decisions": refusals,
         "models_resident": policy.status().models_resident,
         "resident": {

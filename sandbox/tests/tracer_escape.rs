@@ -214,6 +214,33 @@ fn supervisor() {
     held.attach(Options::default()).run(&mut kept).unwrap();
 }
 
+/// Processors that a task of this name may run on, as the kernel says.
+fn processors(task: &str) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{task}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap();
+    mask.chars().filter_map(|digit| digit.to_digit(16)).map(u32::count_ones).sum()
+}
+
+#[test]
+fn a_task_that_calls_alone_is_kept_beside_its_tracer_and_cannot_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile(folder.path(), "attempts");
+    let output = folder.path().join("out");
+    let all = processors("thread-self");
+    let mut fewest = all;
+    let mut kept = Kept::new(|event: &Event<'_>| {
+        fewest = fewest.min(processors(&event.tid.unwrap().to_string()));
+        Flow::Go
+    });
+    let summary = trace(command(&program, &["processors"], folder.path(), &output), Options::default(), &mut kept);
+    assert_eq!(summary.first, Some(End::Exited(0)));
+    assert_eq!(fewest, 1);
+    // Whoever asks is let go first, and so is a child.
+    let said = std::fs::read_to_string(&output).unwrap();
+    assert_eq!(said, format!("child's file {all}\nchild {all}\nasked {all}\n"));
+    assert_eq!(processors("thread-self"), all);
+}
+
 #[test]
 fn a_sample_dies_with_its_tracer() {
     let folder = tempfile::tempdir().unwrap();

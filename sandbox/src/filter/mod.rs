@@ -10,6 +10,7 @@
 
 mod rules;
 
+pub(crate) use rules::asks_for_processors;
 pub use rules::{Rule, refusal, rule, starts_process};
 
 use libc::sock_filter;

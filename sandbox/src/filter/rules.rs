@@ -56,7 +56,8 @@ static REFUSED: [(&str, u32, i32); 51] = [
 ];
 
 /// Calls that are judged by their arguments and are not on the recorded list.
-static JUDGED: [(&str, u32); 2] = [("personality", 135), ("ioctl", IOCTL)];
+static JUDGED: [(&str, u32); 4] =
+    [("personality", 135), ("ioctl", IOCTL), ("sched_setaffinity", 203), ("sched_getaffinity", 204)];
 
 /// Calls that fail with ENOSYS without a word: a C library falls back on `clone`, whose flags stand in a register, where no
 /// other thread can change them after they were looked at.
@@ -135,6 +136,11 @@ pub fn starts_process(number: u64, args: &[u64; 6]) -> bool {
         56 => args[0] & THREAD == 0,
         _ => false,
     }
+}
+
+/// Whether a call asks, or says, where a task may run.
+pub(crate) fn asks_for_processors(number: u64) -> bool {
+    matches!(number, 203 | 204)
 }
 
 #[cfg(test)]

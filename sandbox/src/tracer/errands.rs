@@ -40,6 +40,7 @@ impl Tracer {
         }
         if u128::from(now - self.ticked_ns) >= self.options.tick.as_nanos() {
             self.ticked_ns = now;
+            self.company.tick(now);
             for tid in self.tree.adopt(now.saturating_sub(ORPHAN_NS), family) {
                 self.go(tid, Go::Freely(0));
             }

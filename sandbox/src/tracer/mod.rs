@@ -8,6 +8,7 @@
 //! ptrace ties a tree of tasks to the thread that seized it, so a [`Tracer`] stays on one thread; a [`Remote`] reaches it from
 //! any other.
 
+mod company;
 mod errands;
 mod fields;
 mod processes;
@@ -32,6 +33,7 @@ use bellwether_env_adapter::{Event, EventBuf};
 
 use crate::edge::bell::{Bell, Clock};
 use crate::edge::ptrace;
+use company::Company;
 use sight::Peers;
 use tree::Tree;
 
@@ -217,6 +219,7 @@ pub struct Tracer {
     options: Options,
     tree: Tree,
     peers: Peers,
+    company: Company,
     summary: Summary,
     began: Instant,
     last_ns: u64,
@@ -303,6 +306,7 @@ impl Tracer {
             options,
             tree: Tree::of(pid),
             peers: Peers::default(),
+            company: Company::default(),
             summary: Summary::default(),
             began: Instant::now(),
             last_ns: 0,

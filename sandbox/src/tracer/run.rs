@@ -10,7 +10,7 @@ use super::sight::Sight;
 use super::tree::{Birth, Pending, Stop};
 use super::{End, Flow, Sink, Summary, Tracer, TracerError};
 use crate::edge::ptrace::{self, CallStop, Change, Go};
-use crate::filter::{Rule, refusal, rule, starts_process};
+use crate::filter::{Rule, asks_for_processors, refusal, rule, starts_process};
 
 /// What a call came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,6 +134,9 @@ impl Tracer {
                 if errno.is_some() {
                     *self.summary.refused.entry(name).or_default() += 1;
                 }
+                if asks_for_processors(number) {
+                    self.company.part();
+                }
                 (None, errno)
             }
             // A filter of the sample's own asked.
@@ -147,6 +150,7 @@ impl Tracer {
             return self.go(tid, Go::Freely(0));
         };
         let begun_ns = self.now_ns();
+        self.company.called(tid, begun_ns);
         let mut pending = Pending { call, args, fields: Fields::default(), begun_ns, raced: None };
         self.read(tid, &mut pending, None);
         self.note(tid, &pending);
@@ -208,6 +212,7 @@ impl Tracer {
         let (Some(child), Some(pending)) = (child, pending) else {
             return self.go(tid, Go::Freely(0));
         };
+        self.company.bore(tid, child);
         let birth = Birth::of(pending.call.x86_64, &pending.args);
         let waits = self.tree.born(tid, birth, child);
         self.summary.most_tasks = self.summary.most_tasks.max(self.tree.tasks().count());
@@ -227,6 +232,7 @@ impl Tracer {
         let from = ptrace::event_message(tid).ok().and_then(|from| u32::try_from(from).ok()).unwrap_or(tid);
         let place = self.tree.get(tid).map(|task| (task.process, task.parent));
         let old = self.tree.runs_program(tid, from);
+        self.company.renamed(from, tid);
         if let (Some(pending), Some(place)) = (old.and_then(|old| old.call), place) {
             // The leader's call will not return: its thread is gone.
             _ = self.emit_of(tid, place, pending, Outcome::Never, sink);

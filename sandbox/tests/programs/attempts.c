@@ -265,6 +265,35 @@ static void signals(void) {
     wait(NULL);
 }
 
+/* Where this process may run: as the kernel answers, and as its own file says. */
+static void say_processors(const char *asked, const char *written) {
+    FILE *status = fopen("/proc/self/status", "r");
+    char line[256];
+    long allowed = 0;
+    while (status && fgets(line, sizeof line, status)) {
+        if (strncmp(line, "Cpus_allowed:", 13)) continue;
+        for (char *at = line + 13; *at; at++) {
+            if (*at >= '0' && *at <= '9') allowed += __builtin_popcount(*at - '0');
+            if (*at >= 'a' && *at <= 'f') allowed += __builtin_popcount(*at - 'a' + 10);
+        }
+    }
+    say(written, allowed);
+    cpu_set_t set;
+    say(asked, sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : -1);
+}
+
+static void processors(void) {
+    for (int i = 0; i < 64; i++) touch("touched");
+    if (fork() == 0) {
+        say_processors("child", "child's file");
+        _exit(0);
+    }
+    wait(NULL);
+    for (int i = 0; i < 64; i++) touch("touched");
+    cpu_set_t set;
+    say("asked", sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : -1);
+}
+
 int main(int count, char **arguments) {
     const char *what = count > 1 ? arguments[1] : "";
     alarm(60);
@@ -280,6 +309,7 @@ int main(int count, char **arguments) {
     else if (!strcmp(what, "thread")) exec_in_thread(arguments);
     else if (!strcmp(what, "stopped")) stopped();
     else if (!strcmp(what, "signals")) signals();
+    else if (!strcmp(what, "processors")) processors();
     else if (!strcmp(what, "touch")) touch("touched");
     else if (!strcmp(what, "sleep")) { touch("asleep"); for (;;) sleep(1000); }
     else return 64;

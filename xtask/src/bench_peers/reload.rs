@@ -15,7 +15,9 @@ struct ReloadReport {
     pause_ms: u64,
     steady: Times,
     reloading: Times,
-    over_steady: OverSteady,
+    busy: Times,
+    over_steady: Over,
+    over_busy: Over,
     failed_decisions: u64,
     resident: Resident,
 }
@@ -27,9 +29,9 @@ struct Times {
     p99_us: f64,
 }
 
-/// While reloading over steady.
+/// While reloading over another part of the rounds.
 #[derive(Debug, Deserialize)]
-struct OverSteady {
+struct Over {
     p50: Ratio,
     p99: Ratio,
 }
@@ -60,10 +62,10 @@ const LOADS: [Load; 3] = [
 pub(super) fn print(effort: Effort) -> anyhow::Result<()> {
     println!("\n## One decision while models are reloaded\n");
     println!(
-        "| network | reloads (refused) | each, pause | steady: p50, p99 | reloading: p50, p99 | reloading / steady: p50 (of \
-         rounds) | p99 (of rounds) | failed decisions | resident, growth per reload |"
+        "| network | reloads (refused) | each, pause | steady: p50, p99 | reloading | busy | reloading / steady: p50, p99 (of rounds) | \
+         reloading / busy: p50, p99 (of rounds) | failed decisions | resident, growth per reload |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for Load { reloads, hidden, pause_ms } in LOADS {
         let mut run = cargo();
         run.args(["run", "--quiet", "--profile", effort.profile(), "--locked", "--package", "bellwether-inference"]);
@@ -73,8 +75,9 @@ pub(super) fn print(effort: Effort) -> anyhow::Result<()> {
         println!("{}", line(&report(&mut run)?));
     }
     println!(
-        "\nOne thread decides without pause; another reads, checks, verifies and swaps in one of two signed releases after the \
-         other. Rounds with reloads and rounds without take turns."
+        "\nOne thread decides without pause. Steady: nothing else runs. Reloading: another thread reads, checks, verifies and swaps in \
+         one of two signed releases after the other. Busy: that thread hashes for as long and with the same pauses instead, which \
+         tells what any work on the other processor costs. The three take turns."
     );
     Ok(())
 }
@@ -83,12 +86,13 @@ fn line(report: &ReloadReport) -> String {
     let ReloadReport { reloads, not_served, ms_per_reload, pause_ms, failed_decisions, resident, .. } = report;
     let network = report.widths.iter().map(ToString::to_string).collect::<Vec<_>>().join("-");
     let times = |Times { p50_us, p99_us }: &Times| format!("{p50_us:.2} us, {p99_us:.2} us");
-    let (steady, reloading) = (times(&report.steady), times(&report.reloading));
-    let ratios = [&report.over_steady.p50, &report.over_steady.p99].map(Ratio::text).join(" | ");
+    let [steady, reloading, busy] = [&report.steady, &report.reloading, &report.busy].map(times);
+    let over = |Over { p50, p99 }: &Over| format!("{}, {}", p50.text(), p99.text());
+    let (over_steady, over_busy) = (over(&report.over_steady), over(&report.over_busy));
     let growth = resident.bytes_per_reload.map_or("unknown".to_owned(), |bytes| format!("{bytes:+.1} B"));
     format!(
-        "| {network} | {reloads} ({not_served}) | {ms_per_reload:.1} ms, {pause_ms} ms | {steady} | {reloading} | {ratios} | \
-         {failed_decisions} | {:.1} MB, {growth} |",
+        "| {network} | {reloads} ({not_served}) | {ms_per_reload:.1} ms, {pause_ms} ms | {steady} | {reloading} | {busy} | {over_steady} | \
+         {over_busy} | {failed_decisions} | {:.1} MB, {growth} |",
         resident.last_mb
     )
 }
@@ -101,7 +105,9 @@ mod tests {
     const REPORT: &str = r#"{"widths": [64, 256, 256, 5], "reloads": 400, "not_served": 0, "ms_per_reload": 48.71,
         "pause_ms": 0, "steady": {"decisions": 900000, "p50_us": 1.4, "p99_us": 2.98, "p999_us": 4.0},
         "reloading": {"decisions": 800000, "p50_us": 1.5, "p99_us": 5.18, "p999_us": 9.0},
+        "busy": {"decisions": 800000, "p50_us": 1.5, "p99_us": 5.0, "p999_us": 9.0},
         "over_steady": {"p50": {"whole": 1.07, "least": 1.0, "most": 1.2}, "p99": {"whole": 1.738, "least": 1.5, "most": 2.0}},
+        "over_busy": {"p50": {"whole": 1.0, "least": 0.9, "most": 1.1}, "p99": {"whole": 1.036, "least": 0.8, "most": 1.25}},
         "failed_decisions": 0, "models_resident": 2,
         "resident": {"first_mb": 30.0, "last_mb": 30.04, "bytes_per_reload": -1.25}}"#;
 
@@ -110,8 +116,8 @@ mod tests {
         let mut report: ReloadReport = serde_json::from_str(REPORT).unwrap();
         assert_eq!(
             line(&report),
-            "| 64-256-256-5 | 400 (0) | 48.7 ms, 0 ms | 1.40 us, 2.98 us | 1.50 us, 5.18 us | 1.07 (1.00 to 1.20) | \
-             1.74 (1.50 to 2.00) | 0 | 30.0 MB, -1.2 B |"
+            "| 64-256-256-5 | 400 (0) | 48.7 ms, 0 ms | 1.40 us, 2.98 us | 1.50 us, 5.18 us | 1.50 us, 5.00 us | \
+             1.07 (1.00 to 1.20), 1.74 (1.50 to 2.00) | 1.00 (0.90 to 1.10), 1.04 (0.80 to 1.25) | 0 | 30.0 MB, -1.2 B |"
         );
         report.resident.bytes_per_reload = None;
         assert!(line(&report).ends_with("| 30.0 MB, unknown |"));

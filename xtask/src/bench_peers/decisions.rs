@@ -1,5 +1,6 @@
 //! One decision: the native engine beside ONNX Runtime and tract.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,8 +49,9 @@ struct Skipped {
 /// The shape that peers publish figures of.
 const COMMON_SHAPE: &str = "64,256,256,6";
 
-/// The model that ships, with states of its width.
+/// The model that ships, and the recordings whose states it decides.
 const SHIPPED: &str = "models/quickstart";
+const RECORDINGS: &str = "corpus/recordings.parquet";
 
 /// Prints the table.
 pub(super) fn print(workspace: &Workspace, effort: Effort) -> anyhow::Result<()> {
@@ -63,27 +65,33 @@ pub(super) fn print(workspace: &Workspace, effort: Effort) -> anyhow::Result<()>
     draw.args(["draw", "--widths", COMMON_SHAPE, "--out"]).arg(&drawn);
     eprintln!("$ {}", shown(&draw));
     output(&mut draw)?;
+    let recorded = folder.path().join("states.parquet");
+    record_states(workspace, effort, &recorded)?;
     println!("\n## One decision on one thread, batch 1\n");
-    println!("| network | caches | runtime | p50 | p99 | over ours at p50 (of rounds) | at p99 (of rounds) |");
+    println!("| network, states | caches | runtime | p50 | p99 | over ours at p50 (of rounds) | at p99 (of rounds) |");
     println!("|---|---|---|---|---|---|---|");
     let warm = effort.choose(&[][..], &["--rounds", "2", "--calls", "500"]);
     // Emptying the caches takes milliseconds a call.
     let cold =
         effort.choose(["--cold", "--rounds", "5", "--calls", "100"], ["--cold", "--rounds", "1", "--calls", "5"]);
     let mut notes = Vec::new();
-    for model in [drawn, workspace.root.join(SHIPPED)] {
+    for (model, recorded) in [(drawn, None), (workspace.root.join(SHIPPED), Some(&recorded))] {
         for (caches, schedule) in [("warm", warm), ("cold", &cold[..])] {
             let mut latency = peers(effort, library.as_deref());
             latency.args(["latency", "--model"]).arg(&model).args(schedule);
+            latency.args(recorded.into_iter().flat_map(|states| [OsStr::new("--states"), states.as_os_str()]));
             let found: LatencyReport = report(&mut latency)?;
-            rows(&found, caches).iter().for_each(|row| println!("{row}"));
+            let subject = format!("{}, {}", network(&found), if recorded.is_some() { "recorded" } else { "drawn" });
+            rows(&found, &subject, caches).iter().for_each(|row| println!("{row}"));
             // The few calls with cold caches say little of shares.
             if caches == "warm" {
                 notes.extend(self::notes(&found));
             }
         }
     }
-    println!("\n`native certified` is ours: 16-bit integers where a bound proves the action, f32 for the rest.");
+    println!(
+        "\nOf a drawn state about half is zero. `native certified` is ours: 16-bit integers where a bound proves the action, f32 for the rest."
+    );
     if let Some(library) = library {
         println!("ONNX Runtime is {}.", version(&library));
     }
@@ -101,15 +109,24 @@ fn peers(effort: Effort, onnx_runtime: Option<&Path>) -> Command {
     command
 }
 
+/// Writes all states of the recordings as an episode file.
+fn record_states(workspace: &Workspace, effort: Effort, into: &Path) -> anyhow::Result<()> {
+    let mut evaluate = cargo();
+    evaluate.args(["run", "--quiet", "--profile", effort.profile(), "--locked", "--package", "bellwether", "--"]);
+    evaluate.args(["evaluate", "--json", "--to-the-end", "--model"]).arg(workspace.root.join(SHIPPED));
+    evaluate.arg("--data").arg(workspace.root.join(RECORDINGS)).arg("--episodes").arg(into);
+    eprintln!("$ {}", shown(&evaluate));
+    output(&mut evaluate).map(drop)
+}
+
 /// A line for each runtime.
-fn rows(report: &LatencyReport, caches: &str) -> Vec<String> {
-    let network = network(report);
+fn rows(report: &LatencyReport, subject: &str, caches: &str) -> Vec<String> {
     let row = |Latency { runtime, p50_ns, p99_ns, over_certified }: &Latency| {
         let OverCertified { p50, p50_of_rounds: [least, most], p99, p99_of_rounds: [least_p99, most_p99] } =
             over_certified;
         let (p50_us, p99_us) = (*p50_ns as f64 / 1e3, *p99_ns as f64 / 1e3);
         format!(
-            "| {network} | {caches} | {runtime} | {p50_us:.2} us | {p99_us:.2} us | {p50:.1} ({least:.1} to {most:.1}) | \
+            "| {subject} | {caches} | {runtime} | {p50_us:.2} us | {p99_us:.2} us | {p50:.1} ({least:.1} to {most:.1}) | \
              {p99:.1} ({least_p99:.1} to {most_p99:.1}) |"
         )
     };
@@ -157,8 +174,8 @@ mod tests {
     fn a_report_becomes_rows_and_notes() {
         let report: LatencyReport = serde_json::from_str(REPORT).unwrap();
         assert_eq!(
-            rows(&report, "warm"),
-            ["| 64-256-256-6 | warm | onnxruntime | 6.61 us | 9.42 us | 5.0 (4.8 to 5.0) | 3.3 (3.0 to 3.6) |"]
+            rows(&report, "64-256-256-6, drawn", "warm"),
+            ["| 64-256-256-6, drawn | warm | onnxruntime | 6.61 us | 9.42 us | 5.0 (4.8 to 5.0) | 3.3 (3.0 to 3.6) |"]
         );
         assert_eq!(
             notes(&report),

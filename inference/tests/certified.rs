@@ -6,7 +6,7 @@
 mod nets;
 
 use bellwether_inference::model::Mlp;
-use bellwether_inference::{Engine, Isa, Precision};
+use bellwether_inference::{Engine, EngineError, Isa, Precision};
 use nets::{Draw, arbitrary_mlp, state_for};
 use proptest::prelude::*;
 
@@ -14,8 +14,42 @@ fn certified(mlp: &Mlp, isa: Isa) -> Engine {
     Engine::new(mlp, isa).unwrap().with_precision(Precision::Certified)
 }
 
-fn available() -> Vec<Isa> {
-    Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+/// An engine for each instruction set with each one for its integers, as far as this processor has them.
+fn combinations(mlp: &Mlp) -> Vec<Engine> {
+    let engines = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(|isa| certified(mlp, isa));
+    engines.flat_map(|engine| Isa::ALL.map(|integers| engine_with(mlp, engine.isa(), integers))).flatten().collect()
+}
+
+fn engine_with(mlp: &Mlp, isa: Isa, integers: Isa) -> Option<Engine> {
+    match certified(mlp, isa).with_integers(integers) {
+        Ok(engine) => Some(engine),
+        Err(EngineError::IntegersUnavailable(lacking)) if lacking == integers => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn paths(engine: &Engine) -> String {
+    format!("{} with integers on {}", engine.isa(), engine.integer_isa())
+}
+
+#[test]
+fn integers_are_forced_apart_from_the_rest() {
+    let mlp = Draw(1).mlp(&[8, 40, 3]);
+    let found: Vec<(Isa, Isa)> = combinations(&mlp).iter().map(|engine| (engine.isa(), engine.integer_isa())).collect();
+    for isa in Isa::ALL {
+        if !isa.is_available() {
+            eprintln!("skipped {isa}: this processor lacks it");
+            continue;
+        }
+        for integers in Isa::ALL {
+            // AVX-512 for integers is more than AVX-512F.
+            let must = integers.is_available() && integers != Isa::Avx512;
+            assert!(!must || found.contains(&(isa, integers)), "{isa} with integers on {integers}: {found:?}");
+            if !found.contains(&(isa, integers)) {
+                eprintln!("skipped {isa} with integers on {integers}: this processor lacks them");
+            }
+        }
+    }
 }
 
 proptest! {
@@ -30,9 +64,8 @@ proptest! {
         let exact = exact.decide(&mut exact_scratch, &state, &mask).unwrap();
         prop_assert!(!exact.certified && exact.bound == 0.0);
         let mut all = Vec::new();
-        for isa in available() {
-            let engine = certified(&mlp, isa);
-            let mut scratch = engine.scratch();
+        for engine in combinations(&mlp) {
+            let (isa, mut scratch) = (paths(&engine), engine.scratch());
             let found = engine.decide(&mut scratch, &state, &mask).unwrap();
             prop_assert_eq!(found.action, exact.action, "{}", isa);
             for (ours, theirs) in found.q_values.iter().zip(exact.q_values) {
@@ -97,9 +130,8 @@ fn ties_and_near_ties_are_left_to_the_canonical_kernel() {
     let check = |difference: f32, is_certified: bool| {
         let exact = Engine::new(&near_tie(difference), Isa::Scalar).unwrap();
         let action = exact.decide(&mut exact.scratch(), &[0.5; 20], &[true; 2]).unwrap().action;
-        for isa in available() {
-            let engine = certified(&near_tie(difference), isa);
-            let mut scratch = engine.scratch();
+        for engine in combinations(&near_tie(difference)) {
+            let (isa, mut scratch) = (paths(&engine), engine.scratch());
             let decision = engine.decide(&mut scratch, &[0.5; 20], &[true; 2]).unwrap();
             assert_eq!((decision.action, decision.certified), (action, is_certified), "{difference} on {isa}");
             let alone = engine.decide(&mut scratch, &[0.5; 20], &[true, false]).unwrap();

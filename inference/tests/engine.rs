@@ -157,15 +157,27 @@ fn what_cannot_be_decided_is_refused_by_name() {
         let error = engine.decide(&mut scratch, state, mask).unwrap_err();
         assert_eq!(error.to_string(), expected);
     };
-    check(&[0.0], &[true; 3], "the state has 1 values, the model wants 2");
-    check(&[0.0; 3], &[true; 3], "the state has 3 values, the model wants 2");
-    check(&[], &[true; 3], "the state has 0 values, the model wants 2");
-    check(&[0.0; 2], &[true; 2], "the mask has 2 entries, the model has 3 actions");
+    check(&[0.0], &[true; 3], "the state has 1 values, the model wants 2; make states by its feature specification");
+    check(&[0.0; 3], &[true; 3], "the state has 3 values, the model wants 2; make states by its feature specification");
+    check(&[], &[true; 3], "the state has 0 values, the model wants 2; make states by its feature specification");
+    check(&[0.0; 2], &[true; 2], "the mask has 2 entries, the model has 3 actions; give an entry for each");
     check(&[0.0; 2], &[false; 3], "the mask allows no action; one must be allowed");
-    check(&[0.0, f32::NAN], &[true; 3], "value 1 of the state is NaN, which is not finite");
-    check(&[f32::INFINITY, 0.0], &[true; 3], "value 0 of the state is inf, which is not finite");
-    check(&[0.0, -0.25], &[true; 3], "value 1 of the state is -0.25, outside 0 to 1");
-    check(&[0.0, 1.5], &[true; 3], "value 1 of the state is 1.5, outside 0 to 1");
+    check(&[0.0, f32::NAN], &[true; 3], "value 1 of the state is NaN, which is not finite; mend what made the state");
+    check(
+        &[f32::INFINITY, 0.0],
+        &[true; 3],
+        "value 0 of the state is inf, which is not finite; mend what made the state",
+    );
+    check(
+        &[0.0, -0.25],
+        &[true; 3],
+        "value 1 of the state is -0.25, outside 0 to 1; scale it as the feature specification says",
+    );
+    check(
+        &[0.0, 1.5],
+        &[true; 3],
+        "value 1 of the state is 1.5, outside 0 to 1; scale it as the feature specification says",
+    );
 }
 
 #[test]

@@ -239,7 +239,10 @@ mod tests {
         let broken = [StateRecord { state: vec![2.0, 0.0], mask: vec![true; 2] }];
         let parity = compare(&mut native(), &mut native(), &broken).unwrap();
         assert!(!parity.agrees() && parity.refused == 1);
-        assert_eq!(parity.first_refusal.as_deref(), Some("value 0 of the state is 2, outside 0 to 1"));
+        assert_eq!(
+            parity.first_refusal.as_deref(),
+            Some("value 0 of the state is 2, outside 0 to 1; scale it as the feature specification says")
+        );
         assert!(!compare(&mut native(), &mut native(), &[]).unwrap().agrees());
     }
 }

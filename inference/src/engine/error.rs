@@ -19,6 +19,9 @@ pub enum EngineError {
     /// The processor lacks the instruction set that was asked for.
     #[error("this processor lacks {0}; leave the choice to Isa::best")]
     IsaUnavailable(Isa),
+    /// The processor lacks what integers need of the instruction set that was asked for: of AVX-512, VNNI and BW.
+    #[error("this processor has no integers on {0}; leave out with_integers")]
+    IntegersUnavailable(Isa),
     /// ONNX Runtime cannot be loaded, or refuses the graph.
     #[error("ONNX Runtime: {reason}")]
     OnnxRuntime {
@@ -32,7 +35,7 @@ pub enum EngineError {
 #[non_exhaustive]
 pub enum DecideError {
     /// The state has another width than the model.
-    #[error("the state has {found} values, the model wants {expected}")]
+    #[error("the state has {found} values, the model wants {expected}; make states by its feature specification")]
     StateWidth {
         /// Values in the state.
         found: usize,
@@ -40,7 +43,7 @@ pub enum DecideError {
         expected: usize,
     },
     /// The mask has another width than the model has actions.
-    #[error("the mask has {found} entries, the model has {expected} actions")]
+    #[error("the mask has {found} entries, the model has {expected} actions; give an entry for each")]
     MaskWidth {
         /// Entries of the mask.
         found: usize,
@@ -51,7 +54,7 @@ pub enum DecideError {
     #[error("the mask allows no action; one must be allowed")]
     EmptyMask,
     /// A value of the state is infinite or not a number.
-    #[error("value {index} of the state is {value}, which is not finite")]
+    #[error("value {index} of the state is {value}, which is not finite; mend what made the state")]
     NonFiniteState {
         /// Position in the state.
         index: usize,
@@ -59,7 +62,9 @@ pub enum DecideError {
         value: f32,
     },
     /// A value of the state is outside the range that the model was built for.
-    #[error("value {index} of the state is {value}, outside {low} to {high}")]
+    #[error(
+        "value {index} of the state is {value}, outside {low} to {high}; scale it as the feature specification says"
+    )]
     StateOutOfRange {
         /// Position in the state.
         index: usize,
@@ -92,7 +97,9 @@ pub enum DecideError {
     #[error("the scratch is too small for this model; make one with Engine::scratch")]
     ScratchTooSmall,
     /// The columns of a batch do not divide into the same number of rows.
-    #[error("{states} state values and {masks} mask entries are no batch of states of {width} and masks of {actions}")]
+    #[error(
+        "{states} state values and {masks} mask entries are no batch of states of {width} and masks of {actions}; give whole rows"
+    )]
     BatchShape {
         /// Values in all states.
         states: usize,

@@ -132,6 +132,17 @@ impl Engine {
         Engine { evaluator, kernel, state_range: Self::STATE_RANGE, precision: Precision::Exact }
     }
 
+    /// The same engine with the 16-bit integers of certified decisions on another instruction set than its f32 kernels, for tests and
+    /// measurements: by default they are on the same one, and on AVX2 where a processor has AVX-512 without VNNI and BW.
+    ///
+    /// # Errors
+    /// A processor without what the integers need of `isa`.
+    pub fn with_integers(mut self, isa: Isa) -> Result<Self, EngineError> {
+        self.kernel = self.kernel.with_integers(isa).ok_or(EngineError::IntegersUnavailable(isa))?;
+        let precision = self.precision;
+        Ok(self.with_precision(precision))
+    }
+
     /// The same engine, deciding with this precision; a new engine is exact. Certified decisions are prepared here, which takes
     /// some 10 ms for 64-256-256-6.
     ///
@@ -191,6 +202,11 @@ impl Engine {
     /// The instruction set of the kernels in use; beside ONNX Runtime they check states.
     pub fn isa(&self) -> Isa {
         self.kernel.isa()
+    }
+
+    /// The instruction set of the integers of certified decisions.
+    pub fn integer_isa(&self) -> Isa {
+        self.kernel.integer_isa()
     }
 
     /// Working memory for this engine, and for every one that is not wider.

@@ -258,7 +258,9 @@ impl From<ReleaseError> for Fault {
             ReleaseError::Artifact(ArtifactError::Manifest { .. }) => Code::ReleaseManifest,
             ReleaseError::Artifact(ArtifactError::HashMismatch { .. }) => Code::ReleaseHash,
             ReleaseError::Model(_) | ReleaseError::Engine(EngineError::Model(_)) => Code::ReleaseModel,
-            ReleaseError::Engine(EngineError::IsaUnavailable(_)) => Code::IsaUnavailable,
+            ReleaseError::Engine(EngineError::IsaUnavailable(_) | EngineError::IntegersUnavailable(_)) => {
+                Code::IsaUnavailable
+            }
             ReleaseError::Binding { .. } => Code::ReleaseBinding,
             ReleaseError::Golden(_) => Code::ReleaseGolden,
             ReleaseError::Engine(EngineError::OnnxRuntime { .. }) => Code::EngineUnavailable,

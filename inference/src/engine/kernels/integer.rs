@@ -57,7 +57,7 @@ impl Kernel {
             Isa::Avx2 => unsafe { x86_integer::layer_avx2(layer, inputs, split, out) },
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
-            // SAFETY: `integer_isa` looked for VNNI and BW.
+            // SAFETY: `has_integers` looked for VNNI and BW before this kernel was made.
             Isa::Avx512 => unsafe { x86_integer::layer_vnni(layer, inputs, split, out) },
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 => scalar(layer, inputs, split, out),

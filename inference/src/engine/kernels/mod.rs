@@ -46,11 +46,16 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel for `isa`, if this processor has it.
+    /// The kernel for `isa`, if this processor has it, with the integers that come with it.
     pub(super) fn new(isa: Isa) -> Option<Self> {
         // The integers of a processor with AVX-512F alone are done on AVX2, which comes with it.
-        let integer = if isa == Isa::Avx512 && !has_integer_avx512() { Isa::Avx2 } else { isa };
+        let integer = if isa == Isa::Avx512 && !has_integers(Isa::Avx512) { Isa::Avx2 } else { isa };
         isa.is_available().then_some(Kernel { isa, integer })
+    }
+
+    /// The same kernel with its integer layers on another instruction set, if this processor has that.
+    pub(super) fn with_integers(self, integer: Isa) -> Option<Self> {
+        has_integers(integer).then_some(Kernel { integer, ..self })
     }
 
     pub(super) fn isa(self) -> Isa {
@@ -58,7 +63,7 @@ impl Kernel {
     }
 
     /// What the integer layers run on; AVX-512 stands for VNNI and BW here.
-    fn integer_isa(self) -> Isa {
+    pub(super) fn integer_isa(self) -> Isa {
         self.integer
     }
 
@@ -86,9 +91,11 @@ impl Kernel {
     }
 }
 
-fn has_integer_avx512() -> bool {
+/// Whether this processor has what the integer layers need of an instruction set.
+fn has_integers(isa: Isa) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    if isa == Isa::Avx512 && !(is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni")) {
+        return false;
+    }
+    isa.is_available()
 }

@@ -30,6 +30,7 @@ def main(program: str, model: str) -> None:
         told = json.loads(server.stdout.readline())
         address = told["endpoints"]["http"]
         refused = infer(address, told, model)
+        describe(address, told, refused)
         scrape(address, told["model_version"], refused)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -87,6 +88,32 @@ def infer(address: str, told: dict, model: str) -> int:
         assert "row 3: value 5 of the state is NaN" in error.message(), error
     client.close()
     return 1
+
+
+def describe(address: str, told: dict, refused: int) -> None:
+    """How the model is served, and what was asked of it by `infer`."""
+    name, version = told["model_name"], told["model_version"]
+    client = triton.InferenceServerClient(address)
+    metadata, config = client.get_model_metadata(name), client.get_model_config(name)
+    assert config == client.get_model_config(name, version)
+    described, configured = metadata["inputs"] + metadata["outputs"], config["input"] + config["output"]
+    for tensor, same in zip(described, configured, strict=True):
+        assert (tensor["name"], tensor["shape"]) == (same["name"], [-1, *same["dims"]]), config
+        assert same["data_type"] == f"TYPE_{tensor['datatype']}", config
+    [model] = client.get_inference_statistics()["model_stats"]
+    assert [model] == client.get_inference_statistics(name, version)["model_stats"]
+    assert (model["version"], model["inference_count"]) == (version, 6 * ROWS), model
+    counts = [model["inference_stats"][what]["count"] for what in ("success", "compute_infer", "fail")]
+    assert counts == [6, 6, refused], model
+    [listed] = client.get_model_repository_index()
+    assert (listed["name"], listed["version"], listed["state"]) == (name, version, "READY"), listed
+    for change in (client.load_model, client.unload_model):
+        try:
+            change(name)
+            raise AssertionError("the model was changed")
+        except InferenceServerException as error:
+            assert "bellwether.policy.v1.Admin" in error.message(), error
+    client.close()
 
 
 def scrape(address: str, version: str, refused: int) -> None:

@@ -14,12 +14,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import grpc
 import numpy
 import onnxruntime
 import tritonclient.grpc as triton
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 ROWS = 64
@@ -34,7 +36,9 @@ def main(program: str, model: str) -> None:
         try:
             told = json.loads(server.stdout.readline())
             for address in (told["endpoints"]["grpc"], f"unix:{socket}"):
+                before = statistics(address, told)
                 infer(address, told, model)
+                describe(address, told, before)
             reflect(told["endpoints"]["grpc"])
         finally:
             server.send_signal(signal.SIGTERM)
@@ -92,6 +96,51 @@ def infer(address: str, told: dict, model: str) -> None:
         raise AssertionError("not a number was scored")
     except InferenceServerException as error:
         assert "row 3: value 5 of the state is NaN" in error.message(), error
+    client.close()
+
+
+def statistics(address: str, told: dict):
+    client = triton.InferenceServerClient(address, channel_args=[("grpc.default_authority", "localhost")])
+    [model] = client.get_inference_statistics(told["model_name"]).model_stats
+    assert [model] == list(client.get_inference_statistics().model_stats)
+    client.close()
+    return model
+
+
+def describe(address: str, told: dict, before) -> None:
+    """How the model is served, and what `infer` has asked of it since `before`."""
+    name, version = told["model_name"], told["model_version"]
+    client = triton.InferenceServerClient(address, channel_args=[("grpc.default_authority", "localhost")])
+    metadata, config = client.get_model_metadata(name), client.get_model_config(name, version).config
+    assert (config.name, config.platform) == (name, metadata.platform)
+    assert config.max_batch_size >= ROWS
+    described, configured = (*metadata.inputs, *metadata.outputs), (*config.input, *config.output)
+    for tensor, same in zip(described, configured, strict=True):
+        assert (tensor.name, list(tensor.shape)) == (same.name, [-1, *same.dims]), config
+        assert model_config_pb2.DataType.Name(same.data_type) == f"TYPE_{tensor.datatype}", config
+
+    model = statistics(address, told)
+    assert (model.name, model.version) == (name, version)
+    # Two questions, twenty at the same time, one with a deadline; and one that was refused.
+    requests = 23
+    assert model.inference_count - before.inference_count == requests * ROWS, model
+    assert model.execution_count == model.inference_count, model
+    stats, past = model.inference_stats, before.inference_stats
+    for what in ("success", "compute_input", "compute_infer", "compute_output"):
+        assert getattr(stats, what).count - getattr(past, what).count == requests, model
+    assert stats.fail.count - past.fail.count == 1, model
+    spent = stats.compute_input.ns + stats.compute_infer.ns + stats.compute_output.ns
+    assert past.compute_infer.ns < stats.compute_infer.ns < spent == stats.success.ns and stats.queue.ns == 0, model
+    assert abs(model.last_inference / 1000 - time.time()) < 600, model
+
+    [listed] = client.get_model_repository_index().models
+    assert (listed.name, listed.version, listed.state) == (name, version, "READY"), listed
+    for change in (client.load_model, client.unload_model):
+        try:
+            change(name)
+            raise AssertionError("the model was changed")
+        except InferenceServerException as error:
+            assert "bellwether.policy.v1.Admin" in error.message(), error
     client.close()
 
 

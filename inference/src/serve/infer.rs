@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::answer::{self, Refused, Terms, prepare, shortened};
 use super::shared::Shared;
-use crate::policy::{ModelId, Role};
+use crate::policy::{Held, ModelId, Role};
 
 /// Name of the input with the states.
 pub(super) const STATE: &str = "state";
@@ -72,7 +72,7 @@ impl Wanted {
                 return Err(Refused::Malformed(format!("there is no output {name:?}; there are q_values and action")));
             };
             if wanted.contains(&known) {
-                return Err(Refused::Malformed(format!("output {known} is asked for twice")));
+                return Err(Refused::Malformed(format!("output {known} is asked for twice; ask once")));
             }
             wanted.push(known);
         }
@@ -89,16 +89,18 @@ impl Batch {
             match input.name {
                 STATE if states.is_none() => states = Some(floats(shared, &input, width)?),
                 ACTION_MASK if masks.is_none() => masks = Some(booleans(shared, &input, actions)?),
-                STATE | ACTION_MASK => return Err(malformed(&input, "is given twice")),
+                STATE | ACTION_MASK => return Err(malformed(&input, "is given twice; give it once")),
                 _ => return Err(malformed(&input, "is not known; there are state and action_mask")),
             }
         }
         let Some((rows, states)) = states else {
-            return Err(Refused::Malformed("input state is missing".to_owned()));
+            return Err(Refused::Malformed("input state is missing; give it, FP32, a row per question".to_owned()));
         };
         let masks = match masks {
             Some((found, _)) if found != rows => {
-                return Err(Refused::Malformed(format!("state has {rows} rows, action_mask has {found}")));
+                return Err(Refused::Malformed(format!(
+                    "state has {rows} rows, action_mask has {found}; give a row of it for each state"
+                )));
             }
             Some((_, masks)) => masks,
             None => Vec::new(),
@@ -107,24 +109,26 @@ impl Batch {
     }
 }
 
-/// Asks the model that decides for the episode, or the champion, about every row; one bad row refuses them all.
-pub(super) fn infer(shared: &Shared, terms: Terms<'_>, mut batch: Batch) -> Result<Inferred, Refused> {
-    let (width, actions) = (shared.policy.width(), shared.policy.actions().len());
+/// Asks the model that decides for the episode, or the champion, about every row; one bad row refuses them all. Says which model
+/// that is in either case.
+pub(super) fn infer(shared: &Shared, terms: Terms<'_>, mut batch: Batch) -> (ModelId, Result<Inferred, Refused>) {
     shared.with_decider(|decider| {
-        decider.hold(terms.episode, |held| {
-            let cost = prepare(held, terms)?;
-            let (mut q_values, mut chosen) = (Vec::with_capacity(batch.rows * actions), Vec::with_capacity(batch.rows));
-            for (row, state) in batch.states.chunks_exact_mut(width).enumerate() {
-                let mask = batch.masks.get(row * actions..(row + 1) * actions).unwrap_or_default();
-                let answer =
-                    answer::decide(shared, held, cost, terms, state, mask).map_err(|refused| refused.in_row(row))?;
-                q_values.extend_from_slice(answer.decision.q_values);
-                // The number of actions is bounded by the model format.
-                chosen.push(answer.decision.action as i64);
-            }
-            Ok(Inferred { model: held.id(), role: held.role(), q_values, actions: chosen })
-        })
+        decider.hold(terms.episode, |held| (held.id(), decide_rows(shared, held, terms, &mut batch)))
     })
+}
+
+fn decide_rows(shared: &Shared, held: &mut Held<'_>, terms: Terms<'_>, batch: &mut Batch) -> Result<Inferred, Refused> {
+    let (width, actions) = (shared.policy.width(), shared.policy.actions().len());
+    let cost = prepare(held, terms)?;
+    let (mut q_values, mut chosen) = (Vec::with_capacity(batch.rows * actions), Vec::with_capacity(batch.rows));
+    for (row, state) in batch.states.chunks_exact_mut(width).enumerate() {
+        let mask = batch.masks.get(row * actions..(row + 1) * actions).unwrap_or_default();
+        let answer = answer::decide(shared, held, cost, terms, state, mask).map_err(|refused| refused.in_row(row))?;
+        q_values.extend_from_slice(answer.decision.q_values);
+        // The number of actions is bounded by the model format.
+        chosen.push(answer.decision.action as i64);
+    }
+    Ok(Inferred { model: held.id(), role: held.role(), q_values, actions: chosen })
 }
 
 fn malformed(input: &Input<'_>, what: &str) -> Refused {

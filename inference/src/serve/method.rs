@@ -40,7 +40,7 @@ const fn stream(service: Service, path: &'static str) -> Row {
 }
 
 /// All calls, those that are asked most first. The last one stands for all that are not known.
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 29] = [
     unary(Service::Policy, "/bellwether.policy.v1.PolicyService/Decide"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ModelInfer"),
     unary(Service::Policy, "/bellwether.policy.v1.PolicyService/DecideBatch"),
@@ -50,6 +50,11 @@ const ROWS: [Row; 24] = [
     unary(Service::Inference, "/inference.GRPCInferenceService/ModelReady"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ServerMetadata"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ModelMetadata"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/ModelConfig"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/ModelStatistics"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/RepositoryIndex"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/RepositoryModelLoad"),
+    unary(Service::Inference, "/inference.GRPCInferenceService/RepositoryModelUnload"),
     unary(Service::Health, "/grpc.health.v1.Health/Check"),
     stream(Service::Health, "/grpc.health.v1.Health/Watch"),
     stream(Service::Reflection, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),

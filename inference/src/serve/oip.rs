@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bellwether_artifact::Sha256;
 use tonic::{Request, Response, Status};
@@ -15,11 +16,16 @@ use super::proto::inference::model_infer_request::InferInputTensor;
 use super::proto::inference::model_infer_response::InferOutputTensor;
 use super::proto::inference::model_metadata_response::TensorMetadata;
 use super::proto::inference::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-    ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse,
-    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    InferParameter, InferTensorContents, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
+use super::repository::{self, Models};
 use super::shared::{Phase, Shared};
+use super::statistics::Spent;
 use super::trace::AnsweredBy;
 use crate::policy::Role;
 
@@ -35,6 +41,9 @@ const IGNORED: [&str; 5] =
 
 /// Parameter of an input that the client of `KServe` sends over gRPC as it does over HTTP: here the bytes say their size.
 const BINARY_SIZE: &str = "binary_data_size";
+
+/// What is here beyond the protocol, by the names that clients look for.
+const EXTENSIONS: [&str; 2] = ["model_configuration", "statistics"];
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Inferences {
@@ -60,7 +69,7 @@ impl GrpcInferenceService for Inferences {
         Ok(Response::new(ServerMetadataResponse {
             name: "bellwether".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: Vec::new(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
         }))
     }
 
@@ -99,18 +108,76 @@ impl GrpcInferenceService for Inferences {
         for output in &request.outputs {
             if let Some(name) = output.parameters.keys().min() {
                 let name = shortened(name);
-                return Err(Status::invalid_argument(format!("parameter {name:?} of an output is not known")));
+                return Err(Status::invalid_argument(format!(
+                    "parameter {name:?} of an output is not known; leave it out"
+                )));
             }
         }
+        let (statistics, began) = (&self.shared.statistics, Instant::now());
         let batch = Batch::gather(&self.shared, inputs(&request)?)?;
-        let inferred = infer(&self.shared, terms, batch)?;
+        let (rows, gathered) = (batch.rows, Instant::now());
+        let (model, inferred) = infer(&self.shared, terms, batch);
+        let inferred = inferred.inspect_err(|refused| statistics.refused(model.version, refused, began.elapsed()))?;
+        let decided = Instant::now();
         let raw = !request.raw_input_contents.is_empty();
         let answered_by = self.shared.traces.is_some().then(|| AnsweredBy(inferred.model.version.to_string()));
         let mut response = Response::new(answered(request, inferred, &wanted, raw));
+        let (input, infer) = (gathered - began, decided - gathered);
+        statistics.answered(model.version, Spent { rows, input, infer, output: decided.elapsed() });
         if let Some(answered_by) = answered_by {
             response.extensions_mut().insert(answered_by);
         }
         Ok(response)
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        self.check_name(&name)?;
+        Models::of(&self.shared).named(&name, &version)?;
+        Ok(Response::new(ModelConfigResponse { config: Some(repository::config(&self.shared)) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        if !name.is_empty() {
+            self.check_name(&name)?;
+        }
+        let Shared { model_name, statistics, .. } = &*self.shared;
+        let versions = Models::of(&self.shared).named(model_name, &version)?;
+        let model_stats = versions.into_iter().map(|id| statistics.tell(model_name, id.version)).collect();
+        Ok(Response::new(ModelStatisticsResponse { model_stats }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        let RepositoryIndexRequest { repository_name, ready } = request.into_inner();
+        if !repository_name.is_empty() {
+            let name = shortened(&repository_name);
+            return Err(Status::not_found(format!("there is no repository {name:?}; ask without a name")));
+        }
+        Ok(Response::new(Models::of(&self.shared).index(&self.shared, ready)))
+    }
+
+    async fn repository_model_load(
+        &self,
+        _: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        Err(repository::changed_elsewhere())
+    }
+
+    async fn repository_model_unload(
+        &self,
+        _: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        Err(repository::changed_elsewhere())
     }
 }
 
@@ -176,7 +243,7 @@ fn inputs(request: &ModelInferRequest) -> Result<Vec<Input<'_>>, Refused> {
         let InferInputTensor { name, datatype, shape, parameters, contents } = tensor;
         let wrong = |what: &str| Refused::Malformed(format!("input {:?} {what}", shortened(name)));
         if let Some(parameter) = parameters.keys().filter(|name| *name != BINARY_SIZE).min() {
-            return Err(wrong(&format!("has parameter {:?}, which is not known", shortened(parameter))));
+            return Err(wrong(&format!("has parameter {:?}, which is not known; leave it out", shortened(parameter))));
         }
         let data = match (raw.get(index), contents) {
             (Some(_), Some(_)) => return Err(wrong("has contents beside raw_input_contents; give one of them")),

@@ -10,6 +10,7 @@ use super::decision_log::DecisionLog;
 use super::http_api;
 use super::method::Method;
 use super::requests::{GRPC_CODES, RequestCounts};
+use super::statistics::Statistics;
 use super::tls::Tls;
 use super::trace::Traces;
 use super::{Secrets, ServeConfig};
@@ -55,6 +56,8 @@ pub struct Shared {
     pub requests: RequestCounts,
     /// Requests of HTTP that have ended.
     pub http_requests: RequestCounts,
+    /// What was asked of each model through the Open Inference Protocol.
+    pub(super) statistics: Statistics,
     /// Where decisions are logged.
     pub(super) decision_log: Option<DecisionLog>,
     /// Where spans of requests are made.
@@ -150,6 +153,7 @@ impl Shared {
             episodes: Gauge::new(config.limits.episodes),
             requests: RequestCounts::new("grpc", Method::ALL.map(Method::path), &GRPC_CODES),
             http_requests: http_api::counts(),
+            statistics: Statistics::default(),
             decision_log,
             traces,
             phase: watch::Sender::new(Phase::Serving),

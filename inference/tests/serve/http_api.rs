@@ -109,6 +109,37 @@ fn what_is_served_is_described() {
 }
 
 #[test]
+fn configuration_statistics_and_index_are_those_of_grpc() {
+    let (server, address) = http(|_| ());
+    let champion = server.shared().policy.status().champion.version.to_string();
+    let question = question(&[vec![0.5; WIDTH], vec![0.25; WIDTH]]).to_string();
+    assert_eq!(post(address, INFER, "", question.as_bytes()).status, 200);
+    for path in ["/v2/models/policy/config", "/v2/models/policy/versions/1/config"] {
+        let config = get(address, path).json();
+        assert_eq!((&config["name"], &config["input"][0]["dims"]), (&json!("policy"), &json!([WIDTH])));
+        assert_eq!(config["output"][1], json!({"name": "action", "data_type": "TYPE_INT64", "dims": []}));
+    }
+    for path in ["/v2/models/stats", "/v2/models/policy/stats", "/v2/models/policy/versions/1/stats"] {
+        let told = get(address, path).json();
+        let [model] = &told["model_stats"].as_array().unwrap()[..] else { panic!("{told}") };
+        assert_eq!((&model["version"], &model["inference_count"]), (&json!(champion), &json!(2)));
+        assert_eq!(model["inference_stats"]["success"]["count"], json!(1));
+        assert!(model["inference_stats"]["compute_infer"]["ns"].as_u64().unwrap() > 0);
+    }
+    for body in ["", "{\"ready\": true}"] {
+        let index = post(address, "/v2/repository/index", "", body.as_bytes()).json();
+        assert_eq!(index, json!([{"name": "policy", "version": champion, "state": "READY", "reason": ""}]));
+    }
+    assert_eq!(post(address, "/v2/repository/index", "", b"{\"redy\": true}").status, 400);
+    for change in ["load", "unload"] {
+        let refused = post(address, &format!("/v2/repository/models/policy/{change}"), "", b"{}");
+        assert_eq!(refused.status, 501);
+        assert!(refused.error().contains("bellwether.policy.v1.Admin"));
+    }
+    assert_eq!(get(address, "/v2/models/policy/versions/7/config").status, 404);
+}
+
+#[test]
 fn answers_are_those_of_the_engine_in_json_and_in_bytes() {
     let (server, address) = http(|_| ());
     let states: Vec<Vec<f32>> = (0..40).map(|seed| state_for(&network(1), seed)).collect();

@@ -10,8 +10,10 @@ use bellwether_inference::serve::proto::inference::model_infer_request::{
     InferInputTensor, InferRequestedOutputTensor,
 };
 use bellwether_inference::serve::proto::inference::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-    ModelReadyRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+    DataType, InferParameter, InferTensorContents, ModelConfigRequest, ModelInferRequest, ModelInferResponse,
+    ModelMetadataRequest, ModelReadyRequest, ModelStatistics, ModelStatisticsRequest, RepositoryIndexRequest,
+    RepositoryModelLoadRequest, RepositoryModelUnloadRequest, ServerLiveRequest, ServerMetadataRequest,
+    ServerReadyRequest,
 };
 use tonic::Code;
 use tonic::transport::Channel;
@@ -255,4 +257,110 @@ async fn server_and_model_say_what_they_are() {
     assert_eq!(outputs, [("q_values", &[-1, 5][..]), ("action", &[-1][..])]);
     assert_eq!(client.model_metadata(of("other", "")).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(client.model_metadata(of("policy", "7")).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_model_says_how_it_is_served() {
+    let server = start(|config| config.limits.batch = 99);
+    let mut client = client(&server).await;
+    let of = |name: &str, version: &str| ModelConfigRequest { name: name.to_owned(), version: version.to_owned() };
+    for version in ["", "1"] {
+        let config = client.model_config(of("policy", version)).await.unwrap().into_inner().config.unwrap();
+        assert_eq!((config.name.as_str(), config.max_batch_size), ("policy", 99));
+        let inputs: Vec<_> =
+            config.input.iter().map(|i| (i.name.as_str(), i.data_type(), &i.dims[..], i.optional)).collect();
+        let (state, mask) =
+            (("state", DataType::TypeFp32, &[12][..], false), ("action_mask", DataType::TypeBool, &[5][..], true));
+        assert_eq!(inputs, [state, mask]);
+        let outputs: Vec<_> = config.output.iter().map(|o| (o.name.as_str(), o.data_type(), &o.dims[..])).collect();
+        assert_eq!(outputs, [("q_values", DataType::TypeFp32, &[5][..]), ("action", DataType::TypeInt64, &[][..])]);
+    }
+    for asked in [of("other", ""), of("policy", "7")] {
+        assert_eq!(client.model_config(asked).await.unwrap_err().code(), Code::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn statistics_count_each_models_rows_requests_and_refusals() {
+    let server = start(|_| ());
+    let mut client = client(&server).await;
+    let policy = &server.shared().policy;
+    policy.try_out(release(2), Some(2), 1.0).unwrap();
+    let status = policy.status();
+    let (champion, canary) = (status.champion.version.to_string(), status.canary.unwrap().0.version.to_string());
+    let with_episode = || ModelInferRequest {
+        parameters: HashMap::from([("episode".to_owned(), parameter(ParameterChoice::Int64Param(3)))]),
+        ..asked(vec![state_tensor(states())])
+    };
+    for _ in 0..2 {
+        client.model_infer(asked(vec![state_tensor(states())])).await.unwrap();
+    }
+    client.model_infer(with_episode()).await.unwrap();
+    let mut not_a_number = states();
+    not_a_number[4] = f32::NAN;
+    client.model_infer(asked(vec![state_tensor(not_a_number)])).await.unwrap_err();
+    let elsewhere = ModelInferRequest { model_version: "9".to_owned(), ..asked(vec![state_tensor(states())]) };
+    client.model_infer(elsewhere).await.unwrap_err();
+
+    let counts = |told: &ModelStatistics| {
+        let stats = told.inference_stats.unwrap();
+        let [success, fail, infer] = [stats.success, stats.fail, stats.compute_infer].map(Option::unwrap);
+        assert!(success.ns >= infer.ns && (success.count == 0) == (infer.ns == 0));
+        assert_eq!((told.last_inference > 0, told.execution_count), (success.count > 0, told.inference_count));
+        (told.version.clone(), told.inference_count, success.count, fail.count)
+    };
+    let of = |name: &str, version: &str| ModelStatisticsRequest { name: name.to_owned(), version: version.to_owned() };
+    let rows = ROWS as u64;
+    let (first, second) = ((champion.clone(), 2 * rows, 2, 1), (canary.clone(), rows, 1, 0));
+    for (request, expected) in [
+        (of("", ""), vec![first.clone(), second.clone()]),
+        (of("policy", ""), vec![first.clone(), second.clone()]),
+        (of("policy", "1"), vec![first]),
+        (of("policy", &canary), vec![second]),
+    ] {
+        let told = client.model_statistics(request).await.unwrap().into_inner().model_stats;
+        assert_eq!(told.iter().map(counts).collect::<Vec<_>>(), expected);
+    }
+    let decided: Vec<u64> = policy.metrics().models.iter().map(|(_, tally)| tally.total()).collect();
+    assert_eq!(decided, [2 * rows, rows], "the same as the metrics");
+    for asked in [of("other", ""), of("policy", "7")] {
+        assert_eq!(client.model_statistics(asked).await.unwrap_err().code(), Code::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn the_index_lists_what_is_served_and_kept_and_changes_are_refused() {
+    let server = start(|_| ());
+    let mut client = client(&server).await;
+    let policy = &server.shared().policy;
+    let ask = |ready| RepositoryIndexRequest { repository_name: String::new(), ready };
+    policy.swap(release(2), Some(2)).unwrap();
+    policy.try_out(release(3), Some(3), 0.25).unwrap();
+    let status = policy.status();
+    let [champion, canary, previous] =
+        [status.champion, status.canary.unwrap().0, status.previous.unwrap()].map(|id| id.version.to_string());
+    let listed = client.repository_index(ask(false)).await.unwrap().into_inner().models;
+    let listed: Vec<_> =
+        listed.iter().map(|m| (m.name.as_str(), m.version.as_str(), m.state.as_str(), m.reason.as_str())).collect();
+    let expected = [
+        ("policy", champion.as_str(), "READY", ""),
+        ("policy", canary.as_str(), "READY", "on trial in a share of 0.25 of the episodes"),
+        ("policy", previous.as_str(), "UNAVAILABLE", "kept to be rolled back to"),
+    ];
+    assert_eq!(listed, expected);
+    assert_eq!(client.repository_index(ask(true)).await.unwrap().into_inner().models.len(), 2);
+    let named = RepositoryIndexRequest { repository_name: "elsewhere".to_owned(), ready: false };
+    assert_eq!(client.repository_index(named).await.unwrap_err().code(), Code::NotFound);
+
+    let model_name = || "policy".to_owned();
+    let load = RepositoryModelLoadRequest { repository_name: String::new(), model_name: model_name() };
+    let unload = RepositoryModelUnloadRequest { repository_name: String::new(), model_name: model_name() };
+    let refused = [
+        client.repository_model_load(load).await.unwrap_err(),
+        client.repository_model_unload(unload).await.unwrap_err(),
+    ];
+    for status in refused {
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(status.message().contains("bellwether.policy.v1.Admin"), "{status}");
+    }
 }

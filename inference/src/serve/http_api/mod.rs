@@ -3,6 +3,7 @@
 //! What is asked is answered by the service that answers gRPC; here it is only read and written in another form.
 
 mod connection;
+mod described;
 mod elements;
 mod inference_json;
 mod route;
@@ -29,9 +30,11 @@ use super::metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics};
 use super::oip::Inferences;
 use super::proto::inference as oip;
 use super::proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use super::repository;
 use super::requests::RequestCounts;
 use super::shared::{Shared, Slot};
 use super::trace::{AnsweredBy, RequestSpan};
+use described::Asked;
 use inference_json::{Malformed, Question};
 use route::{Route, Target};
 
@@ -105,7 +108,10 @@ impl Http {
         let Target { route, model, version } = Target::of(head.uri.path());
         self.admit(route, &head.headers)?;
         if route == Route::Unknown {
-            return Err(Refused::new(StatusCode::NOT_FOUND, "there is nothing at this path"));
+            return Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this path; the manual lists those that there are",
+            ));
         }
         if head.method != route.method() {
             let text = format!("{} is asked for with {}", route.name(), route.method());
@@ -137,11 +143,33 @@ impl Http {
             Route::Model => {
                 let asked = oip::ModelMetadataRequest { name, version };
                 let model = service.model_metadata(tonic::Request::new(asked)).await?.into_inner();
-                Ok(said(true, &described(&model)))
+                Ok(said(true, &described::metadata(&model)))
             }
             Route::Infer => self.infer(&service, name, version, &head.headers, body).await,
+            Route::Config => {
+                let asked = oip::ModelConfigRequest { name, version };
+                let config = service.model_config(tonic::Request::new(asked)).await?.into_inner().config;
+                Ok(said(true, &described::config(&config.unwrap_or_default())))
+            }
+            Route::Stats => {
+                let asked = oip::ModelStatisticsRequest { name, version };
+                let told = service.model_statistics(tonic::Request::new(asked)).await?.into_inner();
+                Ok(said(true, &described::statistics(&told)))
+            }
+            Route::Index => {
+                let _slot = self.slot()?;
+                let body = self.body(body).await?;
+                let Asked { ready } = Asked::read(&body)?;
+                let asked = oip::RepositoryIndexRequest { repository_name: String::new(), ready };
+                let index = service.repository_index(tonic::Request::new(asked)).await?.into_inner();
+                Ok(said(true, &described::index(&index)))
+            }
+            Route::Change => Err(repository::changed_elsewhere().into()),
             Route::Metrics => Ok(with_type(Full::from(self.metrics.render()), METRICS_TYPE)),
-            Route::Unknown => Err(Refused::new(StatusCode::NOT_FOUND, "there is nothing at this path")),
+            Route::Unknown => Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this path; the manual lists those that there are",
+            )),
         }
     }
 
@@ -151,7 +179,7 @@ impl Http {
         let open = match route {
             Route::Live | Route::Ready | Route::ModelReady => config.auth.open_health,
             Route::Metrics => config.auth.open_metrics,
-            Route::Server | Route::Model | Route::Infer | Route::Unknown => false,
+            _ => false,
         };
         let borne = secrets.data.as_ref().is_none_or(|token| token.is_borne_by(headers.get(AUTHORIZATION)));
         if open || borne {
@@ -176,10 +204,7 @@ impl Http {
             return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
         let json_length = json_length(headers)?;
-        let times = &self.shared.config.times;
-        let body = timeout(times.request(), self.read(body))
-            .await
-            .map_err(|_| Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time; ask again"))??;
+        let body = self.body(body).await?;
         ask(service, name, version, json_length, &body).await
     }
 
@@ -191,6 +216,13 @@ impl Http {
                 text: format!("{limit} requests are being answered; try again"),
             }
         })
+    }
+
+    /// A body that comes in time and is not too large.
+    async fn body(&self, body: Incoming) -> Result<Bytes, Refused> {
+        timeout(self.shared.config.times.request(), self.read(body))
+            .await
+            .map_err(|_| Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time; ask again"))?
     }
 
     async fn read(&self, body: Incoming) -> Result<Bytes, Refused> {
@@ -206,9 +238,10 @@ impl Http {
         match Limited::new(body, limit).collect().await {
             Ok(read) => Ok(read.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(error) => {
-                Err(Refused { status: StatusCode::BAD_REQUEST, text: format!("the body was cut off: {error}") })
-            }
+            Err(error) => Err(Refused {
+                status: StatusCode::BAD_REQUEST,
+                text: format!("the body was cut off: {error}; send it whole"),
+            }),
         }
     }
 }
@@ -253,7 +286,7 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Refused> {
     match value.to_str().ok().and_then(|text| text.parse().ok()) {
         Some(length) => Ok(Some(length)),
         None => {
-            let text = "Inference-Header-Content-Length is no number of bytes";
+            let text = "Inference-Header-Content-Length is no number of bytes; give the length of the JSON";
             Err(Refused::new(StatusCode::BAD_REQUEST, text))
         }
     }
@@ -272,16 +305,6 @@ fn with_type(body: Full<Bytes>, media: &'static str) -> Answer {
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     answer
-}
-
-fn described(model: &oip::ModelMetadataResponse) -> Value {
-    let oip::ModelMetadataResponse { name, versions, platform, inputs, outputs } = model;
-    let tensors = |tensors: &[oip::model_metadata_response::TensorMetadata]| -> Vec<Value> {
-        let described = |tensor: &oip::model_metadata_response::TensorMetadata| json!({"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape});
-        tensors.iter().map(described).collect()
-    };
-    let (inputs, outputs) = (tensors(inputs), tensors(outputs));
-    json!({"name": name, "versions": versions, "platform": platform, "inputs": inputs, "outputs": outputs})
 }
 
 impl Refused {

@@ -17,6 +17,14 @@ pub(super) enum Route {
     ModelReady,
     /// Inference.
     Infer,
+    /// How a model is served.
+    Config,
+    /// What was asked of one model or of all.
+    Stats,
+    /// Which models there are.
+    Index,
+    /// Changes the models, which is refused.
+    Change,
     /// Metrics for Prometheus.
     Metrics,
     /// Nothing that is here.
@@ -35,13 +43,17 @@ pub(super) struct Target<'a> {
 
 impl Route {
     /// All of them, by the number that counters know them by.
-    pub(super) const ALL: [Route; 8] = [
+    pub(super) const ALL: [Route; 12] = [
         Route::Live,
         Route::Ready,
         Route::Server,
         Route::Model,
         Route::ModelReady,
         Route::Infer,
+        Route::Config,
+        Route::Stats,
+        Route::Index,
+        Route::Change,
         Route::Metrics,
         Route::Unknown,
     ];
@@ -55,6 +67,10 @@ impl Route {
             Route::Model => "/v2/models/:model",
             Route::ModelReady => "/v2/models/:model/ready",
             Route::Infer => "/v2/models/:model/infer",
+            Route::Config => "/v2/models/:model/config",
+            Route::Stats => "/v2/models/:model/stats",
+            Route::Index => "/v2/repository/index",
+            Route::Change => "/v2/repository/models/:model/:change",
             Route::Metrics => "/metrics",
             Route::Unknown => "unknown",
         }
@@ -62,7 +78,10 @@ impl Route {
 
     /// How it is asked for.
     pub(super) fn method(self) -> Method {
-        if self == Route::Infer { Method::POST } else { Method::GET }
+        match self {
+            Route::Infer | Route::Index | Route::Change => Method::POST,
+            _ => Method::GET,
+        }
     }
 }
 
@@ -76,6 +95,11 @@ impl<'a> Target<'a> {
             ["v2", "health", "live"] => return plain(Route::Live),
             ["v2", "health", "ready"] => return plain(Route::Ready),
             ["metrics"] => return plain(Route::Metrics),
+            ["v2", "models", "stats"] => return plain(Route::Stats),
+            ["v2", "repository", "index"] => return plain(Route::Index),
+            ["v2", "repository", "models", model, "load" | "unload"] => {
+                return Target { route: Route::Change, model, version: "" };
+            }
             ["v2", "models", model, "versions", version, rest @ ..] => (*model, *version, rest),
             ["v2", "models", model, rest @ ..] => (*model, "", rest),
             _ => return plain(Route::Unknown),
@@ -84,6 +108,8 @@ impl<'a> Target<'a> {
             [] => Route::Model,
             ["ready"] => Route::ModelReady,
             ["infer"] => Route::Infer,
+            ["config"] => Route::Config,
+            ["stats"] => Route::Stats,
             _ => return plain(Route::Unknown),
         };
         Target { route, model, version }
@@ -106,6 +132,15 @@ mod tests {
         check("/v2/models/policy", Route::Model, "policy", "");
         check("/v2/models/policy/ready", Route::ModelReady, "policy", "");
         check("/v2/models/policy/infer", Route::Infer, "policy", "");
+        check("/v2/models/policy/config", Route::Config, "policy", "");
+        check("/v2/models/policy/versions/4/config", Route::Config, "policy", "4");
+        check("/v2/models/policy/stats", Route::Stats, "policy", "");
+        check("/v2/models/policy/versions/4/stats", Route::Stats, "policy", "4");
+        check("/v2/models/stats", Route::Stats, "", "");
+        check("/v2/repository/index", Route::Index, "", "");
+        check("/v2/repository/models/policy/load", Route::Change, "policy", "");
+        check("/v2/repository/models/policy/unload", Route::Change, "policy", "");
+        check("/v2/repository/models/policy/sell", Route::Unknown, "", "");
         check("/v2/models/policy/versions/4", Route::Model, "policy", "4");
         check("/v2/models/policy/versions/4/ready", Route::ModelReady, "policy", "4");
         check("/v2/models/policy/versions/4/infer", Route::Infer, "policy", "4");

@@ -284,6 +284,7 @@ async fn attack(server: &Server) {
         let code = head.headers.get("grpc-status").or(trailers.as_ref().and_then(|told| told.get("grpc-status")));
         assert_eq!(code.and_then(|code| code.to_str().ok()), Some("3"), "{path}");
     }
+    attack_with_json(server).await;
     // One that goes on asking and takes nothing.
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut call = crate::limits::half_a_request();
@@ -295,6 +296,36 @@ async fn attack(server: &Server) {
     serves(server).await;
 }
 
+/// The same over HTTP: what JSON asks for tens of times its length to hold.
+async fn attack_with_json(server: &Server) {
+    let many = |before: &str, each: &str, after: &str| {
+        let repeated = vec![each; 1_000_000 / (each.len() + 1)].join(",");
+        format!("{before}{repeated}{after}")
+    };
+    let tensor = r#"{"name": "state", "datatype": "FP32", "shape": [1, 12]"#;
+    for (body, refused) in [
+        (many(r#"{"inputs": ["#, r#"{"name":"","datatype":"","shape":[]}"#, "]}"), "a list of more than 16"),
+        (many(r#"{"inputs": [], "outputs": ["#, r#"{"name":""}"#, "]}"), "a list of more than 16"),
+        (many(&format!(r#"{{"inputs": [{tensor}, "shape": ["#), "1", "]}]}"), "duplicate field `shape`"),
+        (many(r#"{"inputs": [{"name": "state", "datatype": "FP32", "shape": ["#, "1", "]}]}"), "a list of more than 8"),
+        (many(r#"{"inputs": [], "parameters": {"a": ["#, "[]", "]}}"), "parameter a is a list"),
+        (
+            many(&format!(r#"{{"inputs": [{tensor}, "data": ["#), "0", "]}]}"),
+            "element 12: more than the 12 of the shape",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(server.endpoints().http.unwrap()).await.unwrap();
+        let head = format!(
+            "POST /v2/models/policy/infer HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}",
+            body.len()
+        );
+        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(refused), "{refused}: {answer}");
+    }
+}
+
 /// A line of what the system says of this process, in MiB.
 fn memory(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -304,7 +335,10 @@ fn memory(line: &str) -> u64 {
 
 #[tokio::test]
 async fn attacks_take_no_memory_that_grows() {
-    let server = start(|config| config.times.write_ms = 50);
+    let server = start(|config| {
+        config.times.write_ms = 50;
+        config.http = Some(([127, 0, 0, 1], 0).into());
+    });
     attack(&server).await;
     at_rest(&server).await;
     let (first, before) = (memory("VmHWM:"), memory("VmRSS:"));

@@ -62,9 +62,10 @@ impl<'de> DeserializeSeed<'de> for Elements<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
         let Elements { datatype, shape } = self;
-        let mut read = Read { datatype, shape, bytes: Vec::new(), form: None };
+        let expected = shape.iter().product::<usize>();
+        let mut read = Read { datatype, shape, expected, bytes: Vec::new(), form: None };
         deserializer.deserialize_seq(Level { read: &mut read, depth: 0 })?;
-        let (count, expected) = (read.bytes.len() / datatype.width(), shape.iter().product::<usize>());
+        let count = read.bytes.len() / datatype.width();
         if count != expected {
             return Err(D::Error::custom(format!("{count} elements where the shape has {expected}")));
         }
@@ -76,6 +77,8 @@ impl<'de> DeserializeSeed<'de> for Elements<'_> {
 struct Read<'a> {
     datatype: Datatype,
     shape: &'a [usize],
+    /// Elements of the shape.
+    expected: usize,
     bytes: Vec<u8>,
     /// At which depth elements stand, once one was seen.
     form: Option<usize>,
@@ -93,6 +96,9 @@ impl Read<'_> {
             Some(form) if form == depth => {}
             None if depth == 1 || depth == self.shape.len() => self.form = Some(depth),
             _ => return Err(E::custom(self.at("lists within lists must be as deep as the shape, or not be there"))),
+        }
+        if self.bytes.len() / self.datatype.width() == self.expected {
+            return Err(E::custom(self.at(format_args!("more than the {} of the shape", self.expected))));
         }
         self.bytes.extend_from_slice(bytes);
         Ok(())
@@ -254,6 +260,8 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error:?} should contain {expected:?}");
         };
         check(Datatype::Fp32, &[2, 2], "[1, 2, 3]", "3 elements where the shape has 4");
+        check(Datatype::Fp32, &[2], "[1, 2, 3, what", "element 2: more than the 2 of the shape");
+        check(Datatype::Fp32, &[1, 2], "[[1, 2, 3]]", "element 2: more than the 2 of the shape");
         check(Datatype::Fp32, &[2, 2], "[[1, 2], [3]]", "element 3: a list of 1 where the shape has 2");
         check(Datatype::Fp32, &[2, 2], "[[1, 2]]", "element 2: a list of 1 where the shape has 2");
         check(Datatype::Fp32, &[2, 2], "[1, [2]]", "element 1: lists within lists");

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::elements::{Datatype, Elements, Flat};
+use super::few::{Few, Parameters};
 use crate::serve::proto::inference::infer_parameter::ParameterChoice;
 use crate::serve::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::serve::proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
@@ -41,11 +42,11 @@ struct Form {
 /// Why a body is no question.
 #[derive(Debug, Error)]
 pub(super) enum Malformed {
-    /// The body is not what the protocol says.
+    /// The body is not what the protocol says, or has too much of something.
     #[error("{0}; send a body as the Open Inference Protocol, version 2, says")]
     Json(String),
     /// The header names more JSON than there is.
-    #[error("the header says {json} bytes of JSON, the body has {body} bytes")]
+    #[error("the header says {json} bytes of JSON, the body has {body} bytes; give the length of the JSON")]
     JsonLength {
         /// What the header says.
         json: usize,
@@ -71,7 +72,7 @@ pub(super) enum Malformed {
         expected: &'static str,
     },
     /// Bytes of tensors are left over.
-    #[error("{found} bytes behind the JSON belong to no input")]
+    #[error("{found} bytes behind the JSON belong to no input; give each its binary_data_size")]
     LeftOver {
         /// How many.
         found: usize,
@@ -87,11 +88,11 @@ struct Asked<'a> {
     #[serde(default, rename = "model_name")]
     _model_name: Option<String>,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Parameters,
     #[serde(borrow)]
-    inputs: Vec<Input<'a>>,
+    inputs: Few<Input<'a>, MAX_TENSORS>,
     #[serde(default)]
-    outputs: Vec<Output>,
+    outputs: Few<Output, MAX_TENSORS>,
 }
 
 #[derive(Deserialize)]
@@ -99,9 +100,9 @@ struct Asked<'a> {
 struct Input<'a> {
     name: String,
     datatype: String,
-    shape: Vec<i64>,
+    shape: Few<i64, MAX_DIMENSIONS>,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Parameters,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -111,7 +112,7 @@ struct Input<'a> {
 struct Output {
     name: String,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Parameters,
 }
 
 #[derive(Serialize)]
@@ -136,28 +137,25 @@ struct Told<'a> {
     data: Option<Flat<'a>>,
 }
 
-/// Most inputs of a question, far more than any model has.
-const MAX_INPUTS: usize = 16;
+/// Most inputs of a question and most outputs, far more than any model has.
+const MAX_TENSORS: usize = 16;
 
 /// Most dimensions of a tensor.
 const MAX_DIMENSIONS: usize = 8;
 
 impl Question {
-    /// Reads a body, of which `json_length` bytes are JSON, or all.
-    pub(super) fn read(body: &Bytes, json_length: Option<usize>) -> Result<Question, Malformed> {
+    /// Reads a body, of which `json_length` bytes are JSON, or all, with at most `most` elements in a tensor. What there is too much
+    /// of is refused where it is met, so that no list takes much more memory than its limit.
+    pub(super) fn read(body: &Bytes, json_length: Option<usize>, most: usize) -> Result<Question, Malformed> {
         let length = json_length.unwrap_or(body.len());
         let json = body.get(..length).ok_or(Malformed::JsonLength { json: length, body: body.len() })?;
         let mut behind = body.slice(length..);
-        let Asked { id, mut parameters, inputs, outputs, .. } =
+        let Asked { id, parameters: Parameters(mut parameters), inputs, outputs, .. } =
             serde_json::from_slice(json).map_err(|error| Malformed::Json(error.to_string()))?;
-        if inputs.len() > MAX_INPUTS {
-            let reason = format!("one of {}; give at most {MAX_INPUTS}", inputs.len());
-            return Err(Malformed::Input { name: short(&inputs[MAX_INPUTS].name), reason });
-        }
         let mut form = Form { all: flag(&mut parameters, "binary_data_output")?.unwrap_or(false), ..Form::default() };
         let mut message = ModelInferRequest { id, parameters: choices(parameters)?, ..ModelInferRequest::default() };
-        for input in inputs {
-            let Input { name, datatype, shape, mut parameters, data } = input;
+        for input in inputs.0 {
+            let Input { name, datatype, shape: Few(shape), parameters: Parameters(mut parameters), data } = input;
             let refused = |reason: String| Malformed::Input { name: short(&name), reason };
             let size = size(&mut parameters, "binary_data_size")?;
             let bytes = match (data, size) {
@@ -167,7 +165,7 @@ impl Question {
                     return Err(refused(format!("{} of its {size} bytes follow the JSON", behind.len())));
                 }
                 (None, Some(size)) => behind.split_to(size),
-                (Some(data), None) => elements(&datatype, &shape, data).map_err(refused)?,
+                (Some(data), None) => elements(&datatype, &shape, data, most).map_err(refused)?,
             };
             message.raw_input_contents.push(bytes);
             let parameters = choices(parameters)?;
@@ -176,7 +174,7 @@ impl Question {
         if !behind.is_empty() {
             return Err(Malformed::LeftOver { found: behind.len() });
         }
-        for Output { name, mut parameters } in outputs {
+        for Output { name, parameters: Parameters(mut parameters) } in outputs.0 {
             if let Some(binary) = flag(&mut parameters, "binary_data")? {
                 form.named.insert(name.clone(), binary);
             }
@@ -220,18 +218,18 @@ impl Question {
     }
 }
 
-fn elements(datatype: &str, shape: &[i64], data: &RawValue) -> Result<Bytes, String> {
+fn elements(datatype: &str, shape: &[i64], data: &RawValue, most: usize) -> Result<Bytes, String> {
     let Some(datatype) = Datatype::of(datatype) else {
         return Err(format!("is of {}; FP32, INT64 and BOOL are read", short(datatype)));
     };
-    if shape.len() > MAX_DIMENSIONS {
-        return Err(format!("has {} dimensions; {MAX_DIMENSIONS} are read", shape.len()));
-    }
     let sizes: Option<Vec<usize>> = shape.iter().map(|size| usize::try_from(*size).ok()).collect();
     let product = sizes.as_ref().and_then(|sizes| sizes.iter().try_fold(1_usize, |all, size| all.checked_mul(*size)));
-    let (Some(shape), Some(_)) = (sizes, product) else {
-        return Err(format!("has the shape {shape:?}, which no tensor has"));
+    let (Some(shape), Some(product)) = (sizes, product) else {
+        return Err(format!("has the shape {shape:?}, which no tensor has; give the rows and their width"));
     };
+    if product > most {
+        return Err(format!("has {product} elements, and at most {most} are read; send smaller batches"));
+    }
     let mut json = serde_json::Deserializer::from_str(data.get());
     let read = Elements { datatype, shape: &shape }.deserialize(&mut json);
     Ok(read.map_err(|error| unplaced(&error))?.into())
@@ -302,7 +300,7 @@ fn values(parameters: &HashMap<String, InferParameter>) -> Map<String, Value> {
 }
 
 /// What a client wrote, in a length that an error can repeat.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
@@ -315,7 +313,7 @@ mod tests {
 
     fn read(json: &str, behind: &[u8], announced: bool) -> Result<Question, String> {
         let body = [json.as_bytes(), behind].concat().into();
-        Question::read(&body, announced.then_some(json.len())).map_err(|error| error.to_string())
+        Question::read(&body, announced.then_some(json.len()), 64).map_err(|error| error.to_string())
     }
 
     proptest! {
@@ -380,7 +378,7 @@ mod tests {
         check(
             &input(r#", "data": [1, 2], "parameters": {"a": [1]}"#),
             b"",
-            "parameter a is [1], expected a number, text",
+            "parameter a is a list, expected a number, text",
         );
         check(r#"{"inputs": [], "parameters": {"binary_data_output": 1}}"#, b"", "expected true or false");
         let shaped = |shape: &str| {
@@ -388,11 +386,20 @@ mod tests {
         };
         check(&shaped("[-1]"), b"", "has the shape [-1], which no tensor has");
         check(&shaped("[9223372036854775807, 9]"), b"", "which no tensor has");
-        check(&shaped("[1, 1, 1, 1, 1, 1, 1, 1, 1]"), b"", "has 9 dimensions; 8 are read");
+        check(&shaped("[1, 1, 1, 1, 1, 1, 1, 1, 1]"), b"", "a list of more than 8; give at most 8 at line 1 column");
+        check(&shaped("[5, 13]"), b"", "has 65 elements, and at most 64 are read");
+        check(&input(r#", "data": [1, 2, 3"#), b"", "expected `,` or `]`");
+        check(&input(r#", "data": [1, 2, 3, "x"]"#), b"", "element 2: more than the 2 of the shape");
+        let one = r#"{"name": "a"}"#;
+        check(&format!(r#"{{"inputs": [], "outputs": [{}]}}"#, [one; 17].join(",")), b"", "a list of more than 16");
+        let tensor = r#"{"name": "a", "datatype": "FP32", "shape": []}"#;
+        check(&format!(r#"{{"inputs": [{}]}}"#, [tensor; 17].join(",")), b"", "a list of more than 16");
+        let many: Vec<String> = (0..65).map(|number| format!(r#""{number}": 1"#)).collect();
+        check(&format!(r#"{{"inputs": [], "parameters": {{{}}}}}"#, many.join(",")), b"", "more than 64 parameters");
         let typed = r#"{"inputs": [{"name": "s", "datatype": "FP16", "shape": [1], "data": [1]}]}"#;
         check(typed, b"", "is of FP16; FP32, INT64 and BOOL are read");
         let body = Bytes::from_static(b"{}");
-        assert!(matches!(Question::read(&body, Some(3)), Err(Malformed::JsonLength { json: 3, body: 2 })));
+        assert!(matches!(Question::read(&body, Some(3), 64), Err(Malformed::JsonLength { json: 3, body: 2 })));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod connection;
 mod described;
 mod elements;
+mod few;
 mod inference_json;
 mod route;
 
@@ -254,7 +255,9 @@ async fn ask(
     json_length: Option<usize>,
     body: &Bytes,
 ) -> Result<Answer, Refused> {
-    let mut question = Question::read(body, json_length)?;
+    let Shared { policy, config, .. } = &*service.shared;
+    let most = config.limits.batch.saturating_mul(policy.width().max(policy.actions().len()));
+    let mut question = Question::read(body, json_length, most)?;
     let message = std::mem::take(&mut question.message);
     let message = oip::ModelInferRequest { model_name: name, model_version: version, ..message };
     let mut answer = service.model_infer(tonic::Request::new(message)).await?;

@@ -12,27 +12,24 @@ struct Destination;
 enum Line {
     Stderr(io::Stderr),
     #[cfg(feature = "serve")]
-    File(std::sync::MutexGuard<'static, LogFile>),
+    File(&'static ServiceLog),
 }
 
 /// The file, once one is named.
 #[cfg(feature = "serve")]
-static FILE: std::sync::OnceLock<std::sync::Mutex<LogFile>> = std::sync::OnceLock::new();
+static FILE: std::sync::OnceLock<std::sync::Arc<ServiceLog>> = std::sync::OnceLock::new();
 
 #[cfg(feature = "serve")]
-use bellwether_inference::serve::{LogFile, ServiceLogConfig};
+use bellwether_inference::serve::{ServiceLog, ServiceLogConfig};
 
 /// Logs to a file from now on.
 #[cfg(feature = "serve")]
-pub(crate) fn to_file(config: &ServiceLogConfig) -> anyhow::Result<()> {
+pub(crate) fn to_file(config: &ServiceLogConfig) -> anyhow::Result<std::sync::Arc<ServiceLog>> {
     use anyhow::Context as _;
 
-    #[expect(clippy::disallowed_methods, reason = "a log tells the time; nothing computed depends on it")]
-    let now = std::time::SystemTime::now();
-    let file = LogFile::open(&config.path, config.rotation, now).context("there is nowhere to log to")?;
+    let file = std::sync::Arc::new(ServiceLog::open(config).context("there is nowhere to log to")?);
     // A second call would find the first file, which it then goes on with.
-    let _ = FILE.set(std::sync::Mutex::new(file));
-    Ok(())
+    Ok(FILE.get_or_init(|| file).clone())
 }
 
 impl MakeWriter<'_> for Destination {
@@ -41,7 +38,7 @@ impl MakeWriter<'_> for Destination {
     fn make_writer(&self) -> Line {
         #[cfg(feature = "serve")]
         if let Some(file) = FILE.get() {
-            return Line::File(file.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            return Line::File(file);
         }
         Line::Stderr(io::stderr())
     }
@@ -52,7 +49,13 @@ impl io::Write for Line {
         match self {
             Line::Stderr(stderr) => stderr.write(bytes),
             #[cfg(feature = "serve")]
-            Line::File(file) => file.write(bytes),
+            Line::File(file) => {
+                // Where it fails, that was said and counted there; an error would be said by the subscriber again, for each line.
+                if let Some(complaint) = file.append(bytes) {
+                    super::output::complain(&complaint);
+                }
+                Ok(bytes.len())
+            }
         }
     }
 
@@ -60,7 +63,7 @@ impl io::Write for Line {
         match self {
             Line::Stderr(stderr) => stderr.flush(),
             #[cfg(feature = "serve")]
-            Line::File(file) => file.flush(),
+            Line::File(_) => Ok(()),
         }
     }
 }

@@ -104,9 +104,7 @@ impl Arguments {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether serve");
         let config = self.configuration().map_err(Failure::usage)?;
         config.validate().map_err(Failure::usage)?;
-        if let Some(log) = &config.log {
-            log::to_file(log)?;
-        }
+        let log = config.log.as_ref().map(log::to_file).transpose()?;
         let options = self.watch_options(config.threads)?;
         let (policy, name, source) = self.first_model(&options)?;
         let champion = policy.status().champion;
@@ -114,6 +112,9 @@ impl Arguments {
         let stop = Stop::prepare()?;
         let watcher = Watcher::start(policy.clone(), source, options)?;
         let server = Server::start(config, policy, &name, Some(watcher))?;
+        if let Some(log) = log {
+            server.tell_of(log);
+        }
         let listening = Listening {
             endpoints: Addresses::of(server.endpoints()),
             model_name: &name,

@@ -180,6 +180,11 @@ impl LogFile {
         self.stuck.take()
     }
 
+    /// Whether the file could not be put aside at the last write that it should have been.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
     /// How many files were put aside since this one was opened.
     pub fn rotations(&self) -> u64 {
         self.rotations
@@ -222,19 +227,6 @@ impl LogFile {
         let mut aside = put_aside(&self.path)?;
         let surplus = aside.len().saturating_sub(self.rotation.keep);
         aside.drain(..surplus).try_for_each(fs::remove_file)
-    }
-}
-
-impl Write for LogFile {
-    /// Appends `lines` as one, at the time of the wall clock.
-    #[expect(clippy::disallowed_methods, reason = "a log tells the time; nothing computed depends on it")]
-    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        self.append(lines, SystemTime::now())?;
-        Ok(lines.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }
 
@@ -397,7 +389,8 @@ mod tests {
         file.write_all(b"whole\ncut o").unwrap();
         file.set_permissions(fs::Permissions::from_mode(0o644)).unwrap();
         let mut log = LogFile::open(&path, Rotation::default(), at(0)).unwrap();
-        log.write_all(b"next\n").unwrap();
+        let now = log.born;
+        log.append(b"next\n", now).unwrap();
         assert_eq!(kept(&path), "whole\ncut o\nnext\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }

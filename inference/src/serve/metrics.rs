@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::decision_log::DecisionLogCounts;
 use super::process::Process;
 use super::requests::RequestCounts;
+use super::service_log::ServiceLogCounts;
 use super::shared::{Gauge, Shared};
 use crate::Policy;
 use crate::policy::{Latency, ModelId, Role, Tally};
@@ -283,6 +284,13 @@ impl Source for Service {
             let help =
                 "Decisions that were to be logged: written, dropped since the queue was full, refused by the disk";
             page.counters("bellwether_decision_log", help, fates.map(|(fate, count)| ([("fate", fate)], count)))?;
+        }
+        if let Some(log) = shared.service_log.get() {
+            let ServiceLogCounts { written, failed, stuck } = log.counts();
+            let fates = [("written", written), ("failed", failed)].map(|(fate, count)| ([("fate", fate)], count));
+            page.counters("bellwether_service_log", "Lines of the service log: written, refused by the disk", fates)?;
+            let help = "1 while the file of the service log cannot be put aside, and grows";
+            page.gauge("bellwether_service_log_stuck", help, f64::from(u8::from(stuck)))?;
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ mod repository;
 mod requests;
 mod routes;
 mod secrets;
+mod service_log;
 mod session;
 mod shared;
 mod statistics;
@@ -48,6 +49,7 @@ pub use decision_log::{DecisionLog, DecisionLogConfig, DecisionLogCounts, Decisi
 pub use error::ServeError;
 pub use log_file::{LogFile, LogFileError, Rotation, ServiceLogConfig, put_aside};
 pub use requests::RequestCounts;
+pub use service_log::{ServiceLog, ServiceLogCounts};
 pub use shared::{Gauge, Phase, Shared};
 pub use trace::TraceConfig;
 
@@ -183,6 +185,11 @@ impl Server {
     /// What it counts, for a scrape.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Tells of this log in the metrics from now on; of the first one where it is called again.
+    pub fn tell_of(&self, log: Arc<ServiceLog>) {
+        let _ = self.shared.service_log.set(log);
     }
 
     /// Says that it leaves, takes no more connections, tells clients to go, and waits for what they have begun, as long as

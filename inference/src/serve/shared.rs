@@ -1,8 +1,8 @@
 //! What all threads of a server have in common.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -13,7 +13,7 @@ use super::requests::{GRPC_CODES, RequestCounts};
 use super::statistics::Statistics;
 use super::tls::Tls;
 use super::trace::Traces;
-use super::{Secrets, ServeConfig};
+use super::{Secrets, ServeConfig, ServiceLog};
 use crate::policy::{Decider, Policy};
 use crate::watch::Watcher;
 
@@ -58,6 +58,8 @@ pub struct Shared {
     pub http_requests: RequestCounts,
     /// What was asked of each model through the Open Inference Protocol.
     pub(super) statistics: Statistics,
+    /// Where the service logs, once that is told.
+    pub(super) service_log: OnceLock<Arc<ServiceLog>>,
     /// Where decisions are logged.
     pub(super) decision_log: Option<DecisionLog>,
     /// Where spans of requests are made.
@@ -154,6 +156,7 @@ impl Shared {
             requests: RequestCounts::new("grpc", Method::ALL.map(Method::path), &GRPC_CODES),
             http_requests: http_api::counts(),
             statistics: Statistics::default(),
+            service_log: OnceLock::new(),
             decision_log,
             traces,
             phase: watch::Sender::new(Phase::Serving),

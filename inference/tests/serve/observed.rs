@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellwether_inference::serve::proto::policy::DecideRequest;
-use bellwether_inference::serve::{DecisionLogConfig, DecisionLogError, LogFileError, ServeConfig, ServeError, Server};
+use bellwether_inference::serve::{
+    DecisionLogConfig, DecisionLogError, LogFileError, Rotation, ServeConfig, ServeError, Server, ServiceLog,
+    ServiceLogConfig,
+};
 use prometheus_parse::{Scrape, Value};
 use tonic::Code;
 
@@ -125,7 +129,12 @@ fn dashboards_alerts_and_the_manual_name_metrics_that_exist() {
     let log = DecisionLogConfig::new(folder.path().join("decisions.jsonl"));
     let config = ServeConfig { decisions: Some(log), ..config() };
     let server = Server::start(config, policy, "policy", Some(watcher)).unwrap();
+    let path = folder.path().join("service.jsonl");
+    let service_log = ServiceLog::open(&ServiceLogConfig { path, rotation: Rotation::default() }).unwrap();
+    assert_eq!(service_log.append(b"a line\n"), None);
+    server.tell_of(Arc::new(service_log));
     let text = server.metrics().render();
+    assert!(text.contains("bellwether_service_log_total{fate=\"written\"} 1\n"), "{text}");
     let told = text.lines().filter_map(|line| {
         let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
         Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })

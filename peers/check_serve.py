@@ -1,5 +1,5 @@
 """Asks `bellwether serve` with the published clients of other people: tritonclient, ONNX Runtime for what the answers
-must be, and grpcio-reflection.
+must be, and grpcio-reflection. Runs the example for clients in Python as well.
 
     python check_serve.py BELLWETHER MODEL
 
@@ -25,6 +25,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 ROWS = 64
+EXAMPLE = pathlib.Path(__file__).parents[1] / "inference/examples/python/decide.py"
 
 
 def main(program: str, model: str) -> None:
@@ -39,6 +40,7 @@ def main(program: str, model: str) -> None:
                 before = statistics(address, told)
                 infer(address, told, model)
                 describe(address, told, before)
+                example(address, told, folder)
             reflect(told["endpoints"]["grpc"])
         finally:
             server.send_signal(signal.SIGTERM)
@@ -142,6 +144,28 @@ def describe(address: str, told: dict, before) -> None:
         except InferenceServerException as error:
             assert "bellwether.policy.v1.Admin" in error.message(), error
     client.close()
+
+
+def example(address: str, told: dict, folder: str) -> None:
+    """The example for clients says what a client says, and comes to an end where it is refused."""
+    name = told["model_name"]
+    options = [("grpc.default_authority", "localhost")]
+    with triton.InferenceServerClient(address, channel_args=options) as client:
+        width = client.get_model_metadata(name).inputs[0].shape[1]
+        states = numpy.random.default_rng(8).random((ROWS, width), dtype=numpy.float32)
+        state = triton.InferInput("state", states.shape, "FP32").set_data_from_numpy(states)
+        expected = client.infer(name, [state])
+    path = pathlib.Path(folder) / "states.npy"
+    numpy.save(path, states)
+    command = [sys.executable, str(EXAMPLE), address, name, str(path), "--episode", "a"]
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    actions = ("continue", "raise_isolation", "release", "terminate", "quarantine")
+    assert [line["action"] for line in found] == [actions[number] for number in expected.as_numpy("action")]
+    assert (numpy.float32([line["q_values"] for line in found]) == expected.as_numpy("q_values")).all()
+    assert {line["model_version"] for line in found} == {told["model_version"]}
+    refused = subprocess.run([*command, "--target-fpr", "0.123"], capture_output=True, text=True, timeout=60)
+    assert refused.returncode != 0 and "was not calibrated for" in refused.stderr, refused
 
 
 def reflect(address: str) -> None:

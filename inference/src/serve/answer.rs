@@ -30,7 +30,9 @@ pub(super) enum Refused {
     #[error(transparent)]
     Decide(#[from] DecideError),
     /// The model was not calibrated for the rate that is to be served.
-    #[error("the model was not calibrated for a false-positive rate of {target}; it knows {known}")]
+    #[error(
+        "the model was not calibrated for a false-positive rate of {target}; it knows {known}: ask for a rate that it knows, or for none"
+    )]
     OperatingPoint {
         /// What was asked.
         target: f64,
@@ -46,7 +48,9 @@ pub(super) enum Refused {
         cause: DecideError,
     },
     /// Another model would decide.
-    #[error("model {asked} is not the one that decides here; {served} is")]
+    #[error(
+        "model {asked} is not the one that decides here; {served} is: leave the version out, or ask a server of that model"
+    )]
     NotServed {
         /// What was asked.
         asked: String,
@@ -57,7 +61,7 @@ pub(super) enum Refused {
     #[error("{0}")]
     Malformed(String),
     /// More is asked at once than the server answers.
-    #[error("{what}: {found} is more than the {limit} that are answered at once")]
+    #[error("{what}: {found} is more than the {limit} that are answered at once: send smaller ones")]
     TooMany {
         /// What there is too much of.
         what: &'static str,

@@ -142,7 +142,11 @@ impl Bounds {
                 return Err(Refused::TooMany { what: part.name(), found, limit });
             }
         }
-        walked.ok_or_else(|| Refused::Malformed("the message is no protobuf of this protocol".to_owned()))
+        walked.ok_or_else(|| {
+            Refused::Malformed(
+                "the message is no protobuf of this protocol: make it with the .proto files of this version".to_owned(),
+            )
+        })
     }
 }
 
@@ -248,18 +252,24 @@ mod tests {
         }
         let batch = |rows| DecideBatchRequest { requests: vec![DecideRequest::default(); rows] };
         check(&batch(3), None);
-        check(&batch(4), Some("questions in a batch: 4 is more than the 3 that are answered at once"));
+        check(
+            &batch(4),
+            Some("questions in a batch: 4 is more than the 3 that are answered at once: send smaller ones"),
+        );
         let events = |count| SessionRequest {
             message: Some(Said::Events(Events { episode_id: "a".to_owned(), events: vec![Event::default(); count] })),
         };
         check(&events(5), None);
-        check(&events(6), Some("events in a message: 6 is more than the 5 that are answered at once"));
+        check(
+            &events(6),
+            Some("events in a message: 6 is more than the 5 that are answered at once: send smaller ones"),
+        );
         let inputs = |count| ModelInferRequest {
             inputs: vec![InferInputTensor::default(); count],
             ..ModelInferRequest::default()
         };
         check(&inputs(16), None);
-        check(&inputs(17), Some("inputs: 17 is more than the 16 that are answered at once"));
+        check(&inputs(17), Some("inputs: 17 is more than the 16 that are answered at once: send smaller ones"));
         // Said in two pieces, which a decoder joins.
         let twice = [events(3).encode_to_vec(), events(3).encode_to_vec()].concat();
         assert!(matches!(BOUNDS.check::<SessionRequest>(&twice), Err(Refused::TooMany { found: 6, limit: 5, .. })));

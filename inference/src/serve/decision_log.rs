@@ -95,7 +95,7 @@ pub enum DecisionLogError {
     #[error(transparent)]
     File(#[from] LogFileError),
     /// The system gave no thread.
-    #[error("cannot start the thread of the decision log")]
+    #[error("cannot start the thread of the decision log: let the service have more threads or memory")]
     Thread(#[source] io::Error),
 }
 

@@ -28,7 +28,7 @@ pub enum ServeError {
         reason: String,
     },
     /// A listener was not opened.
-    #[error("cannot listen on {endpoint}: {cause}")]
+    #[error("cannot listen on {endpoint}: {cause}; choose an address of this machine that is free")]
     Listen {
         /// Address or path.
         endpoint: String,
@@ -39,6 +39,6 @@ pub enum ServeError {
     #[error(transparent)]
     DecisionLog(#[from] DecisionLogError),
     /// The system gives no thread or no event loop.
-    #[error("cannot start a thread that answers: {0}")]
+    #[error("cannot start a thread that answers: {0}; let the service have more threads or memory")]
     Thread(io::Error),
 }

@@ -62,7 +62,7 @@ fn sample(folder: &Path, job: &str) -> Option<()> {
     let mut program = compiled()?.to_vec();
     let at = program.windows(92).position(|part| part.iter().all(|byte| *byte == b'@')).unwrap();
     program[at..at + 92].fill(b' ');
-    let parameters = format!("{job} 1234 1 127.1.2.3 40001 40002 40003");
+    let parameters = format!("{job} 1234 1 127.1.2.3 8080 4000 443");
     program[at..at + parameters.len()].copy_from_slice(parameters.as_bytes());
     let path = folder.join("sample");
     std::fs::write(&path, program).unwrap();
@@ -104,8 +104,17 @@ fn check(folder: &Path, report: &Value) {
         played += 1;
     }
     assert_eq!(played, report["decisions"].as_array().unwrap().len());
-    let kept: Value = serde_json::from_slice(&std::fs::read(path("report")).unwrap()).unwrap();
-    assert_eq!(kept, *report);
+    let read = |key: &str| -> Value { serde_json::from_slice(&std::fs::read(path(key)).unwrap()).unwrap() };
+    assert_eq!(read("report"), *report);
+    let cape = read("cape");
+    let processes = cape["behavior"]["processes"].as_array().unwrap();
+    let calls: usize = processes.iter().map(|process| process["calls"].as_array().unwrap().len()).sum();
+    assert_eq!(calls as u64, events, "every event stands in the report");
+    assert!(processes.iter().all(|process| process["module_path"] != ""), "every process is known: {processes:#?}");
+    assert_eq!(cape["bellwether_windows"].as_array().unwrap().len(), played);
+    assert!(std::fs::read_to_string(path("ocsf")).unwrap().lines().count() > 0);
+    let page = std::fs::read_to_string(path("page")).unwrap();
+    assert!(page.contains("/home/") && page.contains("Processes"), "{page}");
     assert!(runs.iter().all(|run| run["dead"].is_string()), "it is shown that nothing lives: {runs:?}");
 }
 
@@ -125,6 +134,18 @@ fn a_harmless_program_is_released_by_both_stages() {
     let report = ran.expect(0).json();
     check(folder.path(), &report);
     assert_eq!((report["verdict"].as_str(), report["stage"].as_u64()), (Some("release"), Some(2)));
+}
+
+#[test]
+fn a_program_talks_to_its_peer() {
+    let test = "a_program_talks_to_its_peer";
+    let Some((ran, folder)) = detonate(test, "upload_report", &["--json", "--label", "benign", "--one-stage"]) else {
+        return;
+    };
+    let report = ran.json();
+    check(folder.path(), &report);
+    let run = &report["outcome"][0];
+    assert_eq!((run["ended"].as_str(), run["contacts"].as_u64() > Some(0)), (Some("exit 0"), true), "{report}");
 }
 
 #[test]

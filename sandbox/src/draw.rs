@@ -19,6 +19,7 @@ const WORDS: &str = "account agenda alpine annual anchor apple april atlas autum
 const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
 /// One stream of draws, a function of its seed alone.
+#[derive(Debug)]
 pub(crate) struct Draw {
     stream: ChaCha8Rng,
     words: Vec<&'static str>,

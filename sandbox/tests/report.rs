@@ -101,7 +101,11 @@ fn record(verdict: Option<Action>) -> EpisodeRecord {
                 sha256: Some(Sha256::of(b"content")),
             })
             .collect(),
+        further_processes: 3,
         further_changes: 2,
+        skipped_ms: 4,
+        lacking: vec![hostile(4)],
+        faults: vec![hostile(5)],
     };
     EpisodeRecord {
         episode_id: EpisodeId(format!("episode{}", hostile(0))),
@@ -212,6 +216,7 @@ fn every_call_stands_in_the_cape_report_with_its_process() {
     assert!(ttps.contains("T1486") && ttps.contains("T1548.001") && ttps.contains("T1055.008"), "{ttps:?}");
     assert_eq!(cape["bellwether_windows"].as_array().unwrap().len(), 8);
     assert_eq!(cape["bellwether"]["left_out"]["dropped"], 4);
+    assert_eq!(cape["bellwether"]["left_out"]["processes"], 6);
     let (cape, ..) = reports(&folder.path().join("released"), Some(Action::Release));
     assert_eq!((&cape["malscore"], &cape["malstatus"]), (&0.0.into(), &"Clean".into()));
     let (cape, ..) = reports(&folder.path().join("none"), None);
@@ -353,6 +358,7 @@ fn a_published_reader_takes_the_reports() {
     let run = |code: &str, paths: &[&Path]| std::process::Command::new(&python).args(["-c", code]).args(paths).output();
     let needed = "import capa.features.extractors.cape.models, jsonschema, ocsf_json_schema";
     if !run(needed, &[]).is_ok_and(|done| done.status.success()) {
+        assert!(std::env::var_os("BELLWETHER_TEST_PYTHON").is_none(), "{python} lacks a package: {needed}");
         eprintln!(
             "skipped a_published_reader_takes_the_reports: BELLWETHER_TEST_PYTHON names no Python with the packages \
              flare-capa, jsonschema and ocsf-json-schema"

@@ -1,15 +1,16 @@
 //! `bellwether detonate`: one sample through the sandbox, decided on while it runs.
 
+use std::cell::RefCell;
 use std::ffi::{CString, OsString};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use bellwether_artifact::audit::AuditLog;
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_artifact::{Visible, durable};
 use bellwether_env_adapter::{Action, EpisodeId, Label, RewardConfig};
@@ -20,9 +21,11 @@ use bellwether_sandbox::episode::{
     self, Decision, Episode, Happening, Listener, Monotonic, Patient, PolicyJudge, Schedule, Setup, Trail, Transition,
     window_of,
 };
+use bellwether_sandbox::report::{self, Circumstances};
 use bellwether_sandbox::stage::{Came, Feedback, LocalStage, Specimen};
 use bellwether_sandbox::vault::{Case, Removal, Sample, Vault};
 
+use super::audit::Witness;
 use super::detonation::Report;
 use super::{Failure, Output, model, output, played};
 
@@ -63,7 +66,8 @@ pub(crate) struct Arguments {
     /// What the file is, where that is known: the rewards in the steps rest on it.
     #[arg(long, value_enum)]
     label: Option<Known>,
-    /// Put markers into the home without which programs of the corpus refuse to run; others could tell by them where they are.
+    /// Put markers into the home without which programs of the corpus refuse to run, and answer the ports of their peer; others
+    /// could tell by them where they are.
     #[arg(long)]
     marked_home: bool,
     /// Folder of the vault into which `quarantine` moves the file. Without one the file is left where it is, and that is said.
@@ -72,12 +76,8 @@ pub(crate) struct Arguments {
     /// The file of the vault's secrets.
     #[arg(long, value_name = "FILE", requires = "vault")]
     vault_key: Option<PathBuf>,
-    /// Audit log in which every step, action and what came of it is entered.
-    #[arg(long, value_name = "FILE", requires = "audit_key")]
-    audit: Option<PathBuf>,
-    /// The file of the audit log's secrets.
-    #[arg(long, value_name = "FILE", requires = "audit")]
-    audit_key: Option<PathBuf>,
+    #[command(flatten)]
+    witness: Witness,
 }
 
 /// What a file is known to be.
@@ -103,20 +103,23 @@ impl Arguments {
             (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
             _ => None,
         };
-        let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
-        if let (Some(log), Some(key)) = (&self.audit, &self.audit_key) {
-            let log = AuditLog::open(log, Secrets::read(key, Purpose::Audit)?)?;
+        let began_ms = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(Beginnings(Arc::clone(&began_ms)))];
+        if let Some(log) = self.witness.open()? {
             listeners.push(Box::new(Trail::new(log, unix_ms)));
         }
         if !output.is_json() {
             listeners.push(Box::new(Lines));
         }
+        let sealed = RefCell::new(None);
         let mut seal = |decision: &bellwether_sandbox::stage::DecisionId| {
             let vault = vault.as_ref().ok_or("no vault was given: see --vault; the file is where it was")?;
             let case =
                 Case { decision_id: decision.0.clone(), episode_id: setup.episode.0.clone(), time_ms: unix_ms() };
             let receipt = vault.quarantine(&sample, &case).map_err(|error| error.to_string())?;
-            Ok(format!("in the vault as {}; {}", receipt.id, original(&receipt.removal)))
+            let what = format!("in the vault as {}; {}", receipt.id, original(&receipt.removal));
+            sealed.replace(Some((receipt.removal, receipt.id.to_string())));
+            Ok(what)
         };
         let report = episode::run(
             &setup,
@@ -128,8 +131,15 @@ impl Arguments {
                 clock: &Monotonic,
             },
         )?;
-        let path = setup.folder.join("report.json");
-        let report = Report::new(&report, sample.identity().sha256, &path);
+        let circumstances = Circumstances {
+            sample: sample.identity().clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            began_ms: [0, 1].map(|stage| began_ms[stage].load(Ordering::Relaxed)),
+            quarantine: sealed.into_inner(),
+        };
+        let reports = report::write_episode(&setup.folder, &report, circumstances);
+        let path = setup.folder.join("episode.json");
+        let report = Report::new(&report, sample.identity().sha256, &path).with(reports);
         durable::write(&path, |out| serde_json::to_writer_pretty(out, &report).map_err(io::Error::from))?;
         output.report(&report, || report.describe())?;
         report.verdict_met()
@@ -198,6 +208,18 @@ fn original(removal: &Removal) -> String {
         }
         Removal::Gone => "the file was gone already".to_owned(),
         Removal::Kept { why } => format!("the file is still there: {why}"),
+    }
+}
+
+/// Notes when each stage begins.
+struct Beginnings(Arc<[AtomicU64; 2]>);
+
+impl Listener for Beginnings {
+    fn transition(&mut self, transition: &Transition) -> Result<(), String> {
+        if let Happening::Started { stage } = transition.happening {
+            self.0[usize::from(stage.clamp(1, 2)) - 1].store(unix_ms(), Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use bellwether_artifact::{Sha256, Visible};
-use bellwether_sandbox::episode::{self, Partial};
-use bellwether_sandbox::stage::{Came, Fault, Outcome};
+use bellwether_sandbox::episode;
+use bellwether_sandbox::report::{ReportError, Reports};
+use bellwether_sandbox::stage::{Came, Outcome};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Failure;
 
-/// What `detonate` reports as JSON, and what lies in the folder of an episode as `report.json`.
+/// What `detonate` reports as JSON, and what lies in the folder of an episode as `episode.json`.
 #[derive(Serialize, JsonSchema)]
 #[schemars(title = "DetonationReport")]
 pub(crate) struct Report {
@@ -39,8 +40,31 @@ pub(crate) struct Report {
     telemetry: Option<PathBuf>,
     /// Its steps, Parquet; null where they could not be written.
     steps: Option<PathBuf>,
+    /// The episode in CAPE's shape, with every call; null where it could not be written.
+    cape: Option<PathBuf>,
+    /// Its events in OCSF 1.7, a line each; null where they could not be written.
+    ocsf: Option<PathBuf>,
+    /// A page for people; null where it could not be written.
+    page: Option<PathBuf>,
+    /// Why those three could not be written; null where they were.
+    unreported: Option<String>,
+    /// Behaviours that were seen, as techniques of ATT&CK.
+    techniques: Vec<Technique>,
     /// This report.
     report: PathBuf,
+}
+
+/// A behaviour that was seen.
+#[derive(Serialize, JsonSchema)]
+struct Technique {
+    /// Its id, such as `T1486`.
+    id: &'static str,
+    /// Its name.
+    name: &'static str,
+    /// The behaviour.
+    behaviour: &'static str,
+    /// How often it was seen.
+    count: u64,
 }
 
 /// One decision.
@@ -116,14 +140,20 @@ struct Run {
     windows: u32,
     /// Milliseconds.
     run_ms: u64,
+    /// Milliseconds that it waited for and that passed at once.
+    skipped_ms: u64,
     /// Files that the sample created, and that are gone with the sandbox.
     created: u64,
     /// Files of the home that it changed.
     changed: u64,
     /// Files of the home that it deleted.
     deleted: u64,
+    /// Conversations over the decoy network.
+    contacts: u64,
     /// What shows that nothing of it lives; null where that is not shown.
     dead: Option<&'static str>,
+    /// What this host could not give to the sample, and why.
+    lacking: Vec<String>,
     /// What went wrong.
     faults: Vec<String>,
 }
@@ -141,11 +171,34 @@ impl Report {
             outcome: report.outcomes.iter().map(Run::from).collect(),
             quarantine: report.quarantine.clone(),
             safe_rule: report.safe_rule,
-            partial: report.partial.iter().map(why_partial).collect(),
+            partial: report.partial.iter().map(ToString::to_string).collect(),
             telemetry: files.map(|files| files.telemetry.clone()),
             steps: files.map(|files| files.steps.clone()),
+            cape: None,
+            ocsf: None,
+            page: None,
+            unreported: None,
+            techniques: Vec::new(),
             report: path.to_path_buf(),
         }
+    }
+
+    /// With the reports that were written for others. That they could not be written is said, and makes no verdict uncertain.
+    pub(crate) fn with(mut self, reports: Result<Reports, ReportError>) -> Report {
+        match reports {
+            Ok(reports) => {
+                let techniques = reports.seen.iter().map(|seen| Technique {
+                    id: seen.technique.id,
+                    name: seen.technique.name,
+                    behaviour: seen.behaviour,
+                    count: seen.count,
+                });
+                self.techniques = techniques.collect();
+                (self.cape, self.ocsf, self.page) = (Some(reports.cape), Some(reports.ocsf), Some(reports.page));
+            }
+            Err(error) => self.unreported = Some(chain(&error)),
+        }
+        self
     }
 
     /// For people, after the lines that they have seen.
@@ -158,13 +211,23 @@ impl Report {
                 "stage {}   {}, {} events in {:.2} s, {} denied; files: {} created, {} changed, {} deleted, all gone with the sandbox",
                 run.stage, run.ended, run.events, run.run_ms as f64 / 1e3, run.denied, run.created, run.changed, run.deleted
             ));
+            lines.extend(run.lacking.iter().map(|what| format!("          without {}", Visible::new(what))));
             lines.extend(run.faults.iter().map(|fault| format!("          {}", Visible::new(fault))));
         }
         if self.safe_rule > 0 {
             lines.push(format!("policy    away: the safe rule made {} decisions", self.safe_rule));
         }
         lines.extend(self.partial.iter().map(|why| format!("partial   {}", Visible::new(why))));
-        lines.push(format!("report    {}", self.report.display()));
+        lines.extend(
+            self.techniques.iter().map(|seen| format!("seen      {} {}: {} times", seen.id, seen.name, seen.count)),
+        );
+        match (&self.page, &self.unreported) {
+            (Some(page), _) => lines.push(format!("report    {}", page.display())),
+            (None, why) => {
+                let why = why.as_deref().unwrap_or_default();
+                lines.push(format!("report    {}; no page: {}", self.report.display(), Visible::new(why)));
+            }
+        }
         lines.join("\n")
     }
 
@@ -240,36 +303,20 @@ impl From<&Outcome> for Run {
             denied: outcome.denied,
             windows: outcome.windows,
             run_ms: outcome.run_ms,
+            skipped_ms: outcome.skipped_ms,
             created: count(|changes| changes.created.len()),
             changed: count(|changes| changes.changed.len()),
             deleted: count(|changes| changes.deleted.len()),
+            contacts: outcome.traffic.as_ref().map_or(0, |traffic| traffic.contacts.len() as u64 + traffic.left_out),
             dead: outcome.dead.map(|proof| proof.text()),
-            faults: outcome.faults.iter().map(fault).collect(),
+            lacking: outcome.lacking.clone(),
+            faults: outcome.faults.iter().map(ToString::to_string).collect(),
         }
     }
 }
 
-fn fault(fault: &Fault) -> String {
-    match fault {
-        Fault::NotStarted { why } => format!("the sample did not start: {why}"),
-        Fault::Tracer { why } => format!("the tracer failed, and the sample was killed: {why}"),
-        Fault::Recorder => "events could not be kept, and the sample was killed".to_owned(),
-        Fault::Action { action, why } => {
-            format!("{} did not take hold, and the sample was killed: {why}", action.name())
-        }
-        Fault::Answer { .. } => "an answer made no sense, and the sample was killed".to_owned(),
-        Fault::Alive { why } => format!("it is not shown that nothing of the sample lives: {why}"),
-    }
-}
-
-fn why_partial(partial: &Partial) -> String {
-    match partial {
-        Partial::Unstarted { stage, attempts, why } => {
-            format!("stage {stage} could not run the file in {attempts} attempts: {why}")
-        }
-        Partial::Stage { stage } => format!("the run at stage {stage} went wrong"),
-        Partial::Feedback { commands } => format!("nobody told what came of {commands} actions"),
-        Partial::Unsealed { why } => format!("the file could not be put into the vault: {why}"),
-        Partial::Record { why } => format!("not all is recorded: {why}"),
-    }
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

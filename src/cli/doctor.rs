@@ -7,6 +7,7 @@ use bellwether_env_adapter::Action;
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::Isa;
+use bellwether_sandbox::abilities::Abilities;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -54,6 +55,8 @@ pub(crate) struct Report {
     action_set: u32,
     /// What optional parts of the project need, and whether it is here.
     parts: Vec<Part>,
+    /// What this host offers to the sandbox, each tried.
+    sandbox: Abilities,
 }
 
 /// Something that an optional part of the project needs.
@@ -87,6 +90,7 @@ impl Arguments {
             feature_spec: FeatureSpec::v1(WindowConfig::default()).hash_hex(),
             action_set: Action::SET_VERSION,
             parts: parts(),
+            sandbox: Abilities::of_this_host(),
         };
         output.report(&report, || describe(&report))?;
         Ok(())
@@ -167,7 +171,21 @@ fn describe(report: &Report) -> String {
             format!("{:<17} missing: needed for {}; get it with `{}`", part.name, part.needed_for, part.install)
         }
     }));
+    lines.extend(describe_sandbox(&report.sandbox));
     lines.join("\n")
+}
+
+fn describe_sandbox(abilities: &Abilities) -> Vec<String> {
+    let mut lines = vec!["sandbox".to_owned()];
+    lines.extend(abilities.abilities.iter().map(|ability| {
+        let missing = if ability.here { "" } else { "missing: " };
+        let needed = if ability.here { String::new() } else { format!("; needed for {}", ability.needed_for) };
+        format!("  {:<15} {missing}{}{needed}", ability.name, ability.found)
+    }));
+    lines.extend(
+        abilities.kill_latency_us.map(|time| format!("  {:<15} {time} us to none of 16 tasks alive", "kill latency")),
+    );
+    lines
 }
 
 const GIB: f64 = (1_u64 << 30) as f64;

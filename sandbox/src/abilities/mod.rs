@@ -165,24 +165,31 @@ fn overlay() -> Ability {
     }
 }
 
-fn network_device() -> Ability {
-    let device = Path::new("/dev/net/tun");
+/// Whether a sample can have a decoy network here.
+///
+/// # Errors
+/// Why not, and what helps.
+pub fn decoy_network() -> Result<(), String> {
     let tried = branch(libc::CLONE_NEWUSER | libc::CLONE_NEWNET, || match interface::tun(c"decoy0") {
         Ok(_) => 0,
         Err(error) => error.raw_os_error().unwrap_or(255),
     });
-    let code = tried.map_or(255, |child| code_of(&child));
-    let refusal = std::io::Error::from_raw_os_error(code);
+    match tried.map_or(255, |child| code_of(&child)) {
+        0 => Ok(()),
+        code if Path::new("/dev/net/tun").exists() => Err(format!(
+            "{}; as an ordinary user it takes `chmod 666 /dev/net/tun`",
+            std::io::Error::from_raw_os_error(code)
+        )),
+        _ => Err("there is no /dev/net/tun; try `modprobe tun`".to_owned()),
+    }
+}
+
+fn network_device() -> Ability {
+    let tried = decoy_network();
     Ability {
         name: "TUN",
-        here: code == 0,
-        found: if code == 0 {
-            "a device can be made in a network namespace of its own".to_owned()
-        } else if device.exists() {
-            format!("{refusal}; as an ordinary user it takes `chmod 666 /dev/net/tun`")
-        } else {
-            "there is no /dev/net/tun; try `modprobe tun`".to_owned()
-        },
+        here: tried.is_ok(),
+        found: tried.map_or_else(|why| why, |()| "a device can be made in a network namespace of its own".to_owned()),
         needed_for: "the decoy network; without it a sample has the loopback interface alone",
     }
 }

@@ -3,6 +3,7 @@
 //! [`Cage::start`] builds all of it and starts the first process of the sample, which waits at a gate until a tracer has hold
 //! of it. Nothing of a cage lies on a disk: when its processes are gone and its descriptors closed, it is gone.
 
+mod activity;
 mod cgroup;
 mod changes;
 mod enclosure;
@@ -18,6 +19,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+pub use activity::Activity;
 pub(crate) use cgroup::Hierarchies;
 pub use cgroup::{CgroupHandle, Holds, Pressure};
 pub use changes::{Bounds, Changes, Found, Kind, LeftOut, MOST_DEPTH};

@@ -5,6 +5,7 @@
 
 pub(crate) mod bell;
 pub(crate) mod branch;
+pub(crate) mod clock;
 pub(crate) mod entry;
 pub(crate) mod interface;
 pub(crate) mod probe;

@@ -148,8 +148,18 @@ const RAX: usize = std::mem::offset_of!(libc::user_regs_struct, rax);
 
 /// Makes the call about which the filter asks fail with `errno`, without running it.
 pub(crate) fn refuse(pid: u32, errno: i32) -> io::Result<()> {
+    answer(pid, -i64::from(errno))
+}
+
+/// Makes the call about which the filter asks return `value`, without running it.
+pub(crate) fn answer(pid: u32, value: i64) -> io::Result<()> {
     request(libc::PTRACE_POKEUSER, pid, ORIG_RAX, usize::MAX)?;
-    request(libc::PTRACE_POKEUSER, pid, RAX, -(errno as isize) as usize).map(drop)
+    set_result(pid, value)
+}
+
+/// Sets what a call that has returned is seen to return. A call that was to be begun again is not.
+pub(crate) fn set_result(pid: u32, value: i64) -> io::Result<()> {
+    request(libc::PTRACE_POKEUSER, pid, RAX, value as usize).map(drop)
 }
 
 /// Waits for a task that this thread traces, or one of its children, to change; `None` when there is none left.

@@ -3,6 +3,7 @@
 //! It does nothing itself and looks at no clock, so a list of happenings, read back from the audit trail, plays an episode again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bellwether_env_adapter::{Action, EpisodeId};
 use serde::{Deserialize, Serialize};
@@ -171,6 +172,20 @@ pub enum Partial {
         /// Why.
         why: String,
     },
+}
+
+impl fmt::Display for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Partial::Unstarted { stage, attempts, why } => {
+                write!(f, "stage {stage} could not run the file in {attempts} attempts: {why}")
+            }
+            Partial::Stage { stage } => write!(f, "the run at stage {stage} went wrong"),
+            Partial::Feedback { commands } => write!(f, "nobody told what came of {commands} actions"),
+            Partial::Unsealed { why } => write!(f, "the file could not be put into the vault: {why}"),
+            Partial::Record { why } => write!(f, "not all is recorded: {why}"),
+        }
+    }
 }
 
 /// One episode.

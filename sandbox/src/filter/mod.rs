@@ -21,13 +21,17 @@ const ARCH: u32 = 0xc000_003e;
 // Offsets in `seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
-/// The low half of the second argument, on a little-endian machine.
+/// The low halves of the first, second, third and fourth argument, on a little-endian machine; the high half follows each.
+const FIRST: u32 = 16;
 const SECOND: u32 = 24;
+const THIRD: u32 = 32;
+const FOURTH: u32 = 40;
 
 // Instructions of classic BPF.
 const LOAD: u16 = 0x20;
 const IF_EQUAL: u16 = 0x15;
 const IF_AT_LEAST: u16 = 0x35;
+const AND: u16 = 0x54;
 const GO: u16 = 0x05;
 const RETURN: u16 = 0x06;
 
@@ -50,6 +54,16 @@ impl Default for Program {
 impl Program {
     /// The program of every sample.
     pub fn new() -> Program {
+        Program::made(false)
+    }
+
+    /// The same for samples whose waiting is skipped: calls that wait for a time and calls that ask what time it is stop the caller,
+    /// too ([`Options::skip_waits`](crate::tracer::Options::skip_waits)).
+    pub fn with_time() -> Program {
+        Program::made(true)
+    }
+
+    fn made(time: bool) -> Program {
         let mut steps = vec![
             step(LOAD, ARCHITECTURE),
             branch(IF_EQUAL, ARCH, 1, 0),
@@ -59,7 +73,7 @@ impl Program {
             branch(IF_AT_LEAST, rules::X32 as u32, 0, 1),
             step(RETURN, ASK),
         ];
-        steps.extend(tree(&ranges()));
+        steps.extend(tree(&ranges(time)));
         Program(steps)
     }
 
@@ -73,6 +87,9 @@ impl Program {
 /// and the arguments alone: a filter of the sample's own may ask it too, with any message.
 const ASK: u32 = libc::SECCOMP_RET_TRACE;
 
+/// The answer for a call that is not made and says that it succeeded.
+const DONE: u32 = libc::SECCOMP_RET_ERRNO;
+
 /// What the program does with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -80,11 +97,22 @@ enum Answer {
     Return(u32),
     /// Looks at the request of an `ioctl`.
     Requests,
+    /// Pretends to have set the limit on core files, which `setrlimit` names first.
+    FirstLimit,
+    /// The same for `prlimit64`, which names it second and only asks where the third argument is null.
+    SecondLimit,
+    /// Looks whether a `futex` waits until a time.
+    Futex,
 }
 
-fn answer(number: u32) -> Answer {
-    if number == rules::IOCTL {
-        return Answer::Requests;
+fn answer(number: u32, time: bool) -> Answer {
+    match number {
+        rules::IOCTL => return Answer::Requests,
+        rules::SETRLIMIT => return Answer::FirstLimit,
+        rules::PRLIMIT64 => return Answer::SecondLimit,
+        rules::FUTEX if time => return Answer::Futex,
+        number if time && rules::TIMES.contains(&number) => return Answer::Return(ASK),
+        _ => {}
     }
     Answer::Return(match rule(u64::from(number)) {
         Rule::Allow => libc::SECCOMP_RET_ALLOW,
@@ -94,10 +122,10 @@ fn answer(number: u32) -> Answer {
 }
 
 /// Numbers from which on an answer holds, in order.
-fn ranges() -> Vec<(u32, Answer)> {
+fn ranges(time: bool) -> Vec<(u32, Answer)> {
     let mut ranges: Vec<(u32, Answer)> = Vec::new();
     for number in 0..=1024 {
-        let answer = answer(number);
+        let answer = answer(number, time);
         if ranges.last().is_none_or(|(_, last)| *last != answer) {
             ranges.push((number, answer));
         }
@@ -135,6 +163,40 @@ fn leaf(answer: Answer) -> Vec<sock_filter> {
             steps.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
             steps
         }
+        Answer::FirstLimit => vec![
+            step(LOAD, FIRST),
+            branch(IF_EQUAL, libc::RLIMIT_CORE, 0, 1),
+            step(RETURN, DONE),
+            step(RETURN, libc::SECCOMP_RET_ALLOW),
+        ],
+        Answer::SecondLimit => vec![
+            step(LOAD, SECOND),
+            branch(IF_EQUAL, libc::RLIMIT_CORE, 0, 4),
+            step(LOAD, THIRD),
+            branch(IF_EQUAL, 0, 0, 3),
+            step(LOAD, THIRD + 4),
+            branch(IF_EQUAL, 0, 0, 1),
+            step(RETURN, libc::SECCOMP_RET_ALLOW),
+            step(RETURN, DONE),
+        ],
+        Answer::Futex => {
+            let mut steps = vec![step(LOAD, SECOND), step(AND, rules::FUTEX_COMMAND)];
+            let waits = rules::FUTEX_WAITS;
+            for (at, command) in waits.into_iter().enumerate() {
+                // Over the others, and the answer for those that wait for nothing.
+                steps.push(branch(IF_EQUAL, command, (waits.len() - at) as u8, 0));
+            }
+            steps.extend([
+                step(RETURN, libc::SECCOMP_RET_ALLOW),
+                step(LOAD, FOURTH),
+                branch(IF_EQUAL, 0, 0, 3),
+                step(LOAD, FOURTH + 4),
+                branch(IF_EQUAL, 0, 0, 1),
+                step(RETURN, libc::SECCOMP_RET_ALLOW),
+                step(RETURN, ASK),
+            ]);
+            steps
+        }
     }
 }
 
@@ -166,6 +228,7 @@ mod tests {
             at += 1;
             let skip = |yes| usize::from(if yes { jt } else { jf });
             match code {
+                AND => value &= k,
                 LOAD => value = u32::from_le_bytes(data[k as usize..k as usize + 4].try_into().unwrap()),
                 IF_EQUAL => at += skip(value == k),
                 IF_AT_LEAST => at += skip(value >= k),
@@ -177,7 +240,17 @@ mod tests {
         panic!("the program does not end")
     }
 
-    fn expected(number: u32, args: [u64; 6]) -> u32 {
+    fn expected(number: u32, args: [u64; 6], time: bool) -> u32 {
+        let cores = u64::from(libc::RLIMIT_CORE);
+        let waits = rules::FUTEX_WAITS.contains(&(args[1] as u32 & rules::FUTEX_COMMAND)) && args[3] != 0;
+        match i64::from(number) {
+            libc::SYS_setrlimit if args[0] & 0xffff_ffff == cores => return DONE,
+            libc::SYS_prlimit64 if args[1] & 0xffff_ffff == cores && args[2] != 0 => return DONE,
+            libc::SYS_setrlimit | libc::SYS_prlimit64 => return libc::SECCOMP_RET_ALLOW,
+            libc::SYS_futex if time => return if waits { ASK } else { libc::SECCOMP_RET_ALLOW },
+            _ if time && rules::TIMES.contains(&number) => return ASK,
+            _ => {}
+        }
         if number == rules::IOCTL {
             let refused = rules::REFUSED_REQUESTS.contains(&(args[1] as u32));
             return if refused { ASK } else { libc::SECCOMP_RET_ALLOW };
@@ -191,12 +264,13 @@ mod tests {
 
     #[test]
     fn every_number_gets_the_answer_of_its_rule_within_a_few_steps() {
-        let program = Program::new();
-        assert!(program.instructions().len() < 1024, "{program:?}");
-        for number in (0..2048).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0002, u32::MAX]) {
-            let (answer, taken) = run(&program, ARCH, number, [0; 6]);
-            assert_eq!(answer, expected(number, [0; 6]), "{number}");
-            assert!(taken <= 24, "{number} takes {taken} steps");
+        for (program, time) in [(Program::new(), false), (Program::with_time(), true)] {
+            assert!(program.instructions().len() < 1024, "{program:?}");
+            for number in (0..2048).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0002, u32::MAX]) {
+                let (answer, taken) = run(&program, ARCH, number, [0; 6]);
+                assert_eq!(answer, expected(number, [0; 6], time), "{number}");
+                assert!(taken <= 28, "{number} takes {taken} steps");
+            }
         }
     }
 
@@ -215,15 +289,19 @@ mod tests {
 
         #[test]
         fn any_call_gets_the_answer_of_its_rule(
-            number in prop_oneof![any::<u32>(), 0u32..600, Just(rules::IOCTL)],
-            args in any::<[u64; 6]>(),
+            number in prop_oneof![
+                any::<u32>(), 0u32..600, Just(rules::IOCTL), Just(rules::FUTEX), Just(rules::SETRLIMIT), Just(rules::PRLIMIT64)
+            ],
+            args in prop::array::uniform6(prop_oneof![any::<u64>(), 0_u64..16, (0_u64..16).prop_map(|high| high << 32)]),
+            time in any::<bool>(),
             request in prop::option::of(prop::sample::select(rules::REFUSED_REQUESTS.to_vec())),
         ) {
             let mut args = args;
             if let Some(request) = request {
                 args[1] = (args[1] & !0xffff_ffff) | u64::from(request);
             }
-            prop_assert_eq!(run(&Program::new(), ARCH, number, args).0, expected(number, args));
+            let program = if time { Program::with_time() } else { Program::new() };
+            prop_assert_eq!(run(&program, ARCH, number, args).0, expected(number, args, time));
         }
     }
 }

@@ -70,6 +70,21 @@ pub(super) static REFUSED_REQUESTS: [u32; 3] = [0x5412, 0x541c, 0xaa00];
 /// The number of `ioctl`.
 pub(super) const IOCTL: u32 = 16;
 
+/// Calls that set limits. That on core files stays as it is: at one byte, and only there, the kernel starts no program of the host
+/// to take the core in, whatever its `core_pattern` says.
+pub(super) const SETRLIMIT: u32 = 160;
+pub(super) const PRLIMIT64: u32 = 302;
+
+/// The number of `futex`, the bits of its second argument that say what it does, and what of that can wait until a time.
+pub(super) const FUTEX: u32 = 202;
+pub(super) const FUTEX_COMMAND: u32 = 0x7f;
+pub(super) const FUTEX_WAITS: [u32; 5] = [0, 6, 9, 11, 13];
+
+/// Calls that wait for a time, set a timer or ask what time it is, besides `futex`: `poll`, `select`, `nanosleep`, `alarm`,
+/// `setitimer`, `gettimeofday`, `rt_sigtimedwait`, `time`, `timer_settime`, `clock_gettime`, `clock_nanosleep`, `epoll_wait`, `pselect6`,
+/// `ppoll`, `epoll_pwait`, `timerfd_settime`, `epoll_pwait2`.
+pub(super) const TIMES: [u32; 17] = [7, 23, 35, 37, 38, 96, 128, 201, 223, 228, 230, 232, 270, 271, 281, 286, 441];
+
 /// Call numbers from here on are those of x32, which shares its architecture with x86-64.
 pub(super) const X32: u64 = 0x4000_0000;
 

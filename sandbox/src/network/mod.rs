@@ -42,7 +42,7 @@ pub enum Network {
 }
 
 /// Most ports that a plan can have answered.
-pub const MOST_PORTS: usize = 6;
+pub const MOST_PORTS: usize = 16;
 
 /// Conversations and names that are noted; more are counted.
 const MOST_NOTED: usize = 4_096;
@@ -51,7 +51,7 @@ const MOST_NOTED: usize = 4_096;
 const NOTED_BYTES: usize = 1_024;
 
 /// What went over the decoy network so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
     /// Conversations, in the order in which they began.
     pub contacts: Vec<Contact>,
@@ -62,7 +62,7 @@ pub struct Traffic {
 }
 
 /// One TCP connection, or all UDP packets to one address and port.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Contact {
     /// How they talked.
     pub protocol: Protocol,
@@ -77,7 +77,7 @@ pub struct Contact {
 }
 
 /// A name and the address that was made up for it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Lookup {
     /// The name; bytes that are no UTF-8 stand as U+FFFD.
     pub name: String,
@@ -86,7 +86,7 @@ pub struct Lookup {
 }
 
 /// Protocols that are noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// A connection.

@@ -104,11 +104,14 @@ impl Cape {
             "episode_id": record.episode_id,
             "outcome": record.outcome,
             "partial": record.partial,
+            "faults": record.stages.iter().flat_map(|stage| &stage.faults).collect::<Vec<_>>(),
+            "lacking": record.stages.iter().flat_map(|stage| &stage.lacking).collect::<Vec<_>>(),
             "left_out": {
                 "files": self.files.further, "read_files": self.read.further, "write_files": self.written.further,
                 "delete_files": self.deleted.further, "executed_commands": self.commands.further,
                 "hosts": self.further_peers,
                 "dropped": record.stages.iter().map(|stage| stage.further_changes).sum::<u64>(),
+                "processes": record.stages.iter().map(|stage| stage.further_processes).sum::<u64>(),
             },
         });
         json::field(out, "bellwether", &ours, false)?;

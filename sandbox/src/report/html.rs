@@ -149,9 +149,18 @@ fn facts(stage: &StageRecord, out: &mut impl Write) -> io::Result<()> {
         stage.duration_ms,
         stage.events,
         stage.windows.len(),
-        stage.processes.len(),
+        stage.processes.len() as u64 + stage.further_processes,
         stage.changes.len() as u64 + stage.further_changes
-    )
+    )?;
+    if stage.skipped_ms > 0 {
+        writeln!(out, "<p>{} ms that it waited for passed at once.</p>", stage.skipped_ms)?;
+    }
+    for (what, texts) in [("Without", &stage.lacking), ("Went wrong:", &stage.faults)] {
+        for text in texts {
+            writeln!(out, "<p class=\"bad\">{what} {}</p>", Text(text))?;
+        }
+    }
+    Ok(())
 }
 
 /// The windows along time: a bar for the isolation level, a mark where something was done.
@@ -291,7 +300,7 @@ fn processes(stage: &StageRecord, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     writeln!(out, "</pre>")?;
-    rest(stage.processes.len(), 0, "processes", out)
+    rest(stage.processes.len(), stage.further_processes, "processes", out)
 }
 
 fn changes(stage: &StageRecord, out: &mut impl Write) -> io::Result<()> {

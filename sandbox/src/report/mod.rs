@@ -7,9 +7,11 @@
 mod attack;
 mod cape;
 mod clock;
+mod gather;
 mod html;
 mod json;
 mod ocsf;
+mod processes;
 mod record;
 mod spool;
 mod terminal;
@@ -21,9 +23,10 @@ use std::path::{Path, PathBuf};
 
 use bellwether_artifact::ArtifactError;
 use bellwether_artifact::durable::{self, DurableFile};
-use bellwether_env_adapter::EventBuf;
+use bellwether_env_adapter::{Event, EventBuf};
 
 pub use attack::{Seen, Tactic, Technique, behaviours};
+pub use gather::{Circumstances, write_episode};
 pub use record::{
     Change, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, StageRecord, WindowRecord,
 };
@@ -56,6 +59,9 @@ pub enum ReportError {
     /// The events could not be read.
     #[error("the events of the episode cannot be read")]
     Events(#[source] Box<dyn Error + Send + Sync>),
+    /// The episode could not be recorded.
+    #[error("the episode left no telemetry to report on: its own report says why")]
+    NoTelemetry,
 }
 
 /// Writes all reports of an episode into a folder, which is made where it is missing. The events come in the order of stage and
@@ -69,6 +75,19 @@ pub fn write<E: Into<Box<dyn Error + Send + Sync>>>(
     record: &EpisodeRecord,
     events: impl IntoIterator<Item = Result<EventBuf, E>>,
 ) -> Result<Reports, ReportError> {
+    write_from(folder, record, |each| {
+        events
+            .into_iter()
+            .try_for_each(|event| each(&event.map_err(|error| ReportError::Events(error.into()))?.as_event()))
+    })
+}
+
+/// Writes all reports; `feed` hands every event on.
+fn write_from(
+    folder: &Path,
+    record: &EpisodeRecord,
+    feed: impl FnOnce(&mut dyn FnMut(&Event<'_>) -> Result<(), ReportError>) -> Result<(), ReportError>,
+) -> Result<Reports, ReportError> {
     durable::create_folder(folder)?;
     let path = |name: &str| folder.join(name);
     let (cape_path, ocsf_path, page_path) = (path("report.json"), path("ocsf.jsonl"), path("report.html"));
@@ -81,14 +100,13 @@ pub fn write<E: Into<Box<dyn Error + Send + Sync>>>(
     let mut cape = cape::Cape::default();
     let mut finder = attack::Finder::default();
     let mut count = 0;
-    for event in events {
-        let event = event.map_err(|error| ReportError::Events(error.into()))?;
-        let event = event.as_event();
-        let facts = finder.observe(&event);
-        cape.event(record, &event, &facts).map_err(failed(&cape_path))?;
-        ocsf.event(&event, &facts).map_err(failed(&ocsf_path))?;
+    feed(&mut |event| {
+        let facts = finder.observe(event);
+        cape.event(record, event, &facts).map_err(failed(&cape_path))?;
+        ocsf.event(event, &facts).map_err(failed(&ocsf_path))?;
         count += 1;
-    }
+        Ok(())
+    })?;
     let seen = finder.seen();
     let ocsf_events = ocsf.finish(&seen).map_err(failed(&ocsf_path))?;
     let mut cape_file = DurableFile::create(&cape_path)?;

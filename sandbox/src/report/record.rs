@@ -44,10 +44,18 @@ pub struct StageRecord {
     pub windows: Vec<WindowRecord>,
     /// The processes, in the order of their beginnings.
     pub processes: Vec<ProcessRecord>,
+    /// Processes that did not fit into the list.
+    pub further_processes: u64,
     /// What became of the files; gone with the sandbox.
     pub changes: Vec<FileChange>,
     /// Changes that did not fit into the list.
     pub further_changes: u64,
+    /// Time that the sample waited for and that passed at once, in milliseconds.
+    pub skipped_ms: u64,
+    /// What the host could not give to the sample, and why.
+    pub lacking: Vec<String>,
+    /// What went wrong.
+    pub faults: Vec<String>,
 }
 
 /// A window and what was decided at its close.

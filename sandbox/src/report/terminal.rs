@@ -22,7 +22,8 @@ fn write_summary(record: &EpisodeRecord, seen: &[Seen], out: &mut String) -> std
     writeln!(out, "{}: {verdict}", Visible::new(path.as_os_str().as_encoded_bytes()))?;
     writeln!(out, "  episode {}, SHA-256 {}", Visible::new(&record.episode_id.0), record.sample.sha256)?;
     for stage in &record.stages {
-        let (events, windows, processes) = (stage.events, stage.windows.len(), stage.processes.len());
+        let (events, windows) = (stage.events, stage.windows.len());
+        let processes = stage.processes.len() as u64 + stage.further_processes;
         writeln!(
             out,
             "  stage {}: {events} events in {windows} windows of {processes} processes, {} ms",

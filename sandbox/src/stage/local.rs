@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,23 @@ use bellwether_env_adapter::sensor::Decoys;
 
 use super::watch::{Hands, Seen, Watch};
 use super::{Came, Course, Fault, Feedback, Order, Outcome, Proof, Specimen, Stage, StageError};
-use crate::cage::{Bounds, Cage, CgroupHandle, Enclosure, Gate, Held, Home, Identity, Placed, Plan, Program};
+use crate::abilities;
+use crate::cage::{Activity, Bounds, Cage, CgroupHandle, Enclosure, Gate, Held, Home, Identity, Placed, Plan, Program};
 use crate::filter;
 use crate::isolation::{self, WriteDenial};
+use crate::network::Network;
 use crate::tracer::{Options, Summary, Tracer};
 
 /// How long the end of everything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the kernel may take to set mounts read-only.
 const SEAL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Ports of the peer that programs of the corpus talk to: each is given three of these.
+const CORPUS_PORTS: [u16; 13] = [80, 443, 2525, 3000, 4000, 5000, 5222, 6667, 8000, 8080, 8443, 9000, 9200];
+
+/// Whether this host gives a decoy network, and why not. It is tried once.
+static DECOY_NETWORK: LazyLock<Result<(), String>> = LazyLock::new(abilities::decoy_network);
 
 /// Runs samples on this machine, in this process. Each run has a thread of its own for its tracer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +46,34 @@ fn identity(stage: u8) -> Identity {
 struct Outside {
     enclosure: Arc<Enclosure>,
     cgroup: Arc<CgroupHandle>,
+}
+
+/// A user at work in the home of a sample, shared with whoever ends that.
+type Shared = Arc<Mutex<User>>;
+
+struct User {
+    activity: Activity,
+    /// Nothing can be written any more.
+    away: bool,
+}
+
+/// Lets the user work until the sample has ended, which ends the channel.
+fn work(user: &Shared, enclosure: &Enclosure, ended: &mpsc::Receiver<()>) {
+    loop {
+        let pause = lock(user).activity.pause();
+        if ended.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return;
+        }
+        let mut user = lock(user);
+        if !user.away {
+            user.activity.act(enclosure);
+        }
+    }
+}
+
+fn lock(user: &Shared) -> MutexGuard<'_, User> {
+    // Each act leaves the model of a file as it was or as it is.
+    user.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Hands for Outside {
@@ -60,7 +96,12 @@ impl Stage for LocalStage {
         let home = Home::draw(order.seed, &identity);
         let home = if order.sample.marked_home { home.marked(&identity) } else { home };
         let decoys = home.decoys;
-        let plan = plan(order, identity, home.files)?;
+        let host_name = identity.host_name.clone();
+        // Stage 2 is looked for by samples that want to see somebody at work.
+        let activity = (order.stage == 2).then(|| Activity::draw(order.seed, &identity));
+        let files = home.files.into_iter().chain(activity.iter().flat_map(Activity::files).cloned()).collect();
+        let user = activity.map(|activity| Arc::new(Mutex::new(User { activity, away: false })));
+        let mut plan = plan(order, identity, files)?;
         let Held { pid, gate, enclosure, cgroup, .. } = Cage::start(&plan)?;
         let began = Instant::now();
         let outside = Outside { enclosure: Arc::new(enclosure), cgroup: Arc::new(cgroup) };
@@ -68,9 +109,17 @@ impl Stage for LocalStage {
         // What the tracer's thread waits for are its own children, and it has none but the traced.
         let (summary, seen) = thread::scope(|scope| {
             let (course, outside, decoys) = (&mut *course, &outside, Decoys::new(decoys));
+            let (_running, ended) = mpsc::channel();
+            if let Some(user) = &user {
+                let working = thread::Builder::new().name("user at work".to_owned());
+                working
+                    .spawn_scoped(scope, move || work(user, &outside.enclosure, &ended))
+                    .map_err(|cause| StageError::System { what: "start the thread of the user at work", cause })?;
+            }
+            let user = user.clone();
             let tracing = thread::Builder::new()
                 .name(format!("tracer-{}", order.stage))
-                .spawn_scoped(scope, move || trace(order, course, outside, decoys, (pid, gate)))
+                .spawn_scoped(scope, move || trace(order, course, (outside, user), decoys, (pid, gate)))
                 .map_err(|cause| StageError::System { what: "start the tracer's thread", cause })?;
             tracing.join().unwrap_or_else(|_| {
                 let fault = Fault::Tracer { why: "its thread panicked".to_owned() };
@@ -79,6 +128,15 @@ impl Stage for LocalStage {
         })?;
         let mut outcome = conclude(order, course, &outside, began, seen);
         outcome.count(summary);
+        outcome.host_name = host_name;
+        outcome.traffic = outside.enclosure.traffic();
+        if let Err(why) = &*DECOY_NETWORK {
+            outcome.lacking.push(format!("the decoy network: {why}"));
+        }
+        for file in user.iter().flat_map(|user| lock(user).activity.files().cloned().collect::<Vec<_>>()) {
+            // What the user did is none of the sample's changes.
+            plan.files.iter_mut().filter(|placed| placed.path == file.path).for_each(|placed| *placed = file.clone());
+        }
         if outcome.dead.is_some() {
             outcome.changes =
                 Some(outside.enclosure.changes(&plan.files, &Bounds { kept_bytes: 0, ..Bounds::default() }));
@@ -91,7 +149,7 @@ impl Stage for LocalStage {
 fn trace(
     order: &Order,
     course: &mut dyn Course,
-    outside: &Outside,
+    (outside, user): (&Outside, Option<Shared>),
     decoys: Decoys,
     (pid, gate): (u32, Gate),
 ) -> Result<(Summary, Seen), StageError> {
@@ -103,10 +161,16 @@ fn trace(
         decoys: Some(decoys),
         scratch: enclosure.scratch().iter().map(|(path, _)| (*path).to_owned()).collect(),
         seal: Some(Box::new(move || {
+            // Who is about to write keeps the mounts from being closed.
+            let mut user = user.as_ref().map(lock);
+            if let Some(user) = &mut user {
+                user.away = true;
+            }
             isolation::deny_writes(&sealed, SEAL_PATIENCE)
                 .map(|denial| denial == WriteDenial::Done)
                 .map_err(io::Error::other)
         })),
+        skip_waits: skips_waits(order),
         ..Options::default()
     };
     let mut hands = Outside { enclosure: Arc::clone(enclosure), cgroup: Arc::clone(cgroup) };
@@ -174,17 +238,26 @@ fn plan(order: &Order, identity: Identity, mut files: Vec<Placed>) -> Result<Pla
         false => Program::File(memory.try_clone().map_err(failed("hand the sample over"))?),
     };
     let name = CString::new(path.clone()).map_err(|error| failed("name the sample")(error.into()))?;
+    let asks = if skips_waits(order) { filter::Program::with_time() } else { filter::Program::new() };
     files.push(Placed { path, bytes, mode: 0o755, modified_s: None });
     let arguments = std::iter::once(name).chain(arguments.iter().cloned()).collect();
     Ok(Plan {
+        network: if DECOY_NETWORK.is_ok() { Network::Decoy } else { Network::Loopback },
+        ports: if order.sample.marked_home { CORPUS_PORTS.to_vec() } else { Vec::new() },
+        seed: order.seed,
         environment: identity.environment(),
         folder: identity.work(),
         identity,
         files,
         limits: order.limits.clone(),
-        filter: filter::Program::new().instructions().to_vec(),
+        filter: asks.instructions().to_vec(),
         ..Plan::new(program, arguments)
     })
+}
+
+/// Whether time passes at once for a sample that waits: stage 2 outlasts those that wait for stage 1 to end.
+fn skips_waits(order: &Order) -> bool {
+    order.stage == 2
 }
 
 /// Where the sample finds itself.

@@ -82,7 +82,7 @@ pub struct Specimen {
     pub name: String,
     /// Arguments after the name.
     pub arguments: Vec<CString>,
-    /// The home carries the markers without which programs of the corpus refuse to run.
+    /// The home carries the markers without which programs of the corpus refuse to run, and the ports of their peer are answered.
     pub marked_home: bool,
 }
 

@@ -1,12 +1,14 @@
 //! How a run at one stage ended.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bellwether_env_adapter::Action;
 use serde::{Deserialize, Serialize};
 
 use super::{Close, Proof};
 use crate::cage::{CageError, Changes};
+use crate::network::Traffic;
 use crate::tracer::{End, Summary, TracerError};
 
 /// What came of one run.
@@ -14,6 +16,8 @@ use crate::tracer::{End, Summary, TracerError};
 pub struct Outcome {
     /// Stage, 1 or 2.
     pub stage: u8,
+    /// Name that the host had in the sample's eyes; empty where nothing ran.
+    pub host_name: String,
     /// The verdict: `release`, `terminate` or `quarantine`; absent where none fell.
     pub verdict: Option<Action>,
     /// What made it fall; absent where none fell.
@@ -38,10 +42,16 @@ pub struct Outcome {
     pub most_tasks: u64,
     /// From the first instruction to the end of the last process, in milliseconds.
     pub run_ms: u64,
+    /// Time that the sample waited for and that passed at once, in milliseconds.
+    pub skipped_ms: u64,
     /// What shows that nothing of the sample lives; absent where that is not shown.
     pub dead: Option<Proof>,
     /// What differs from the files that were placed, gone with the sandbox; absent where something may still live.
     pub changes: Option<Changes>,
+    /// What went over the decoy network; absent where there was none.
+    pub traffic: Option<Traffic>,
+    /// What this host could not give to the sample, and why.
+    pub lacking: Vec<String>,
     /// What went wrong. The record of the run is whole only if this is empty.
     pub faults: Vec<Fault>,
 }
@@ -99,6 +109,21 @@ pub enum Fault {
     },
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::NotStarted { why } => write!(f, "the sample did not start: {why}"),
+            Fault::Tracer { why } => write!(f, "the tracer failed, and the sample was killed: {why}"),
+            Fault::Recorder => f.write_str("events could not be kept, and the sample was killed"),
+            Fault::Action { action, why } => {
+                write!(f, "{} did not take hold, and the sample was killed: {why}", action.name())
+            }
+            Fault::Answer { .. } => f.write_str("an answer made no sense, and the sample was killed"),
+            Fault::Alive { why } => write!(f, "it is not shown that nothing of the sample lives: {why}"),
+        }
+    }
+}
+
 /// Why a sample did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
@@ -143,6 +168,7 @@ impl Outcome {
     pub fn of_nothing(stage: u8) -> Outcome {
         Outcome {
             stage,
+            host_name: String::new(),
             verdict: None,
             verdict_at: None,
             ended: Ended::Unknown,
@@ -155,8 +181,11 @@ impl Outcome {
             windows: 0,
             most_tasks: 0,
             run_ms: 0,
+            skipped_ms: 0,
             dead: None,
             changes: None,
+            traffic: None,
+            lacking: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -171,6 +200,7 @@ impl Outcome {
         self.ends = summary.ends;
         self.denied = summary.denied;
         self.refused = summary.refused.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        self.skipped_ms = summary.skipped_ns / 1_000_000;
         self.most_tasks = summary.most_tasks as u64;
     }
 }

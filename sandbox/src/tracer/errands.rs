@@ -47,6 +47,7 @@ impl Tracer {
             if self.killing {
                 self.kill();
             }
+            self.skip(now);
             let flow = sink.tick(now);
             self.follow(flow, sink);
         }

@@ -14,6 +14,7 @@ mod fields;
 mod processes;
 mod run;
 mod sight;
+mod skip;
 mod sockets;
 mod sweep;
 mod tree;
@@ -121,6 +122,9 @@ pub struct Options {
     pub scratch: Vec<String>,
     /// What closes the rest.
     pub seal: Option<Seal>,
+    /// Where all of a sample does nothing but wait, time passes at once, on every clock that a call tells. The sample's filter has
+    /// to ask about time ([`Program::with_time`](crate::filter::Program::with_time)).
+    pub skip_waits: bool,
 }
 
 impl Default for Options {
@@ -134,6 +138,7 @@ impl Default for Options {
             tick: Duration::from_millis(10),
             scratch: Vec::new(),
             seal: None,
+            skip_waits: false,
         }
     }
 }
@@ -146,6 +151,7 @@ impl fmt::Debug for Options {
             .field("hold", &self.hold)
             .field("tick", &self.tick)
             .field("scratch", &self.scratch)
+            .field("skip_waits", &self.skip_waits)
             .finish_non_exhaustive()
     }
 }
@@ -189,6 +195,8 @@ pub struct Summary {
     pub most_tasks: usize,
     /// Reading and writing of processes that exited.
     pub traffic: Traffic,
+    /// Time that was skipped, in nanoseconds.
+    pub skipped_ns: u64,
 }
 
 /// Why a sample cannot be traced.
@@ -225,6 +233,8 @@ pub struct Tracer {
     last_ns: u64,
     seq: u64,
     level: u8,
+    /// The sample's clock, where its waiting is skipped.
+    skips: Option<skip::Skips>,
     killing: bool,
     /// Tasks stay where they stop.
     parking: bool,
@@ -303,6 +313,7 @@ impl Tracer {
         let bell = Bell::here().map_err(TracerError::Bell)?;
         ptrace::seize(pid).map_err(|cause| TracerError::Seize { pid, cause })?;
         let tracer = Tracer {
+            skips: options.skip_waits.then(skip::Skips::default),
             options,
             tree: Tree::of(pid),
             peers: Peers::default(),

@@ -7,6 +7,7 @@ use bellwether_env_adapter::sensor::{MAX_ARGS_BYTES, clipped};
 
 use super::fields::{Fields, Reading};
 use super::sight::Sight;
+use super::skip::{self, Asked};
 use super::tree::{Birth, Pending, Stop};
 use super::{End, Flow, Sink, Summary, Tracer, TracerError};
 use crate::edge::ptrace::{self, CallStop, Change, Go};
@@ -39,6 +40,7 @@ impl Tracer {
                 Err(error) => return Err(TracerError::Wait(error)),
             }
         }
+        self.summary.skipped_ns = self.skipped_ns();
         Ok(self.summary)
     }
 
@@ -56,6 +58,7 @@ impl Tracer {
             Change::Exited(code) => self.ended(tid, End::Exited(code), sink),
             Change::Killed(signal) => self.ended(tid, End::Killed(signal), sink),
             Change::Stopped { event: libc::PTRACE_EVENT_STOP, signal } if self.tree.get(tid).is_some() => {
+                self.time_stopped(tid, false);
                 let stays = matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
                 self.go(tid, if stays { Go::Listen } else { Go::Freely(0) });
             }
@@ -118,6 +121,13 @@ impl Tracer {
         if let Some(task) = self.tree.get(tid) {
             task.memory.instruction.set(instruction.wrapping_sub(2));
         }
+        let time = self.time_asked(tid, number, &args);
+        if time == Asked::Answered {
+            if let Some(task) = self.tree.get(tid) {
+                task.stop = Stop::Within;
+            }
+            return self.go(tid, Go::Freely(0));
+        }
         let (call, errno) = match rule(number) {
             Rule::Record(call) => {
                 let level = (self.level >= 3 && starts_process(number, &args)).then_some(libc::EPERM);
@@ -147,7 +157,7 @@ impl Tracer {
             task.stop = Stop::Within;
         }
         let Some(call) = call else {
-            return self.go(tid, Go::Freely(0));
+            return self.go(tid, if time == Asked::Waits { Go::ToReturn } else { Go::Freely(0) });
         };
         let begun_ns = self.now_ns();
         self.company.called(tid, begun_ns);
@@ -187,6 +197,7 @@ impl Tracer {
 
     /// A call has returned.
     fn returned(&mut self, tid: u32, sink: &mut impl Sink) {
+        self.time_stopped(tid, true);
         let Some(pending) = self.tree.get(tid).and_then(|task| task.call.take()) else {
             return self.go(tid, Go::Freely(0));
         };
@@ -229,6 +240,10 @@ impl Tracer {
 
     /// A task runs another program.
     fn ran_program(&mut self, tid: u32, sink: &mut impl Sink) {
+        if self.skips.is_some() {
+            // Whose stack cannot be changed any more is being killed.
+            _ = skip::hide_clock_page(tid);
+        }
         let from = ptrace::event_message(tid).ok().and_then(|from| u32::try_from(from).ok()).unwrap_or(tid);
         let place = self.tree.get(tid).map(|task| (task.process, task.parent));
         let old = self.tree.runs_program(tid, from);

@@ -160,8 +160,8 @@ fn ports_of_the_plan_are_answered_on_the_samples_own_addresses() {
     let to: Vec<String> = traffic.contacts.iter().map(|one| one.to.to_string()).collect();
     assert_eq!(to, ["127.0.0.1:4001", "127.0.3.4:4002", "127.0.0.1:80"]);
     let mut plan = crate::runs::shell("true");
-    plan.ports = vec![1; 7];
-    assert!(bellwether_sandbox::cage::Cage::start(&plan).unwrap_err().to_string().contains("give at most 6"));
+    plan.ports = vec![1; 17];
+    assert!(bellwether_sandbox::cage::Cage::start(&plan).unwrap_err().to_string().contains("give at most 16"));
     // A port can be had once.
     plan.ports = vec![4001, 4001];
     let failure = bellwether_sandbox::cage::Cage::start(&plan).unwrap_err().to_string();

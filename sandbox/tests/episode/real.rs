@@ -172,3 +172,71 @@ fn a_sample_that_cannot_run_is_no_verdict() {
     assert_eq!(report.verdict, None);
     assert!(!report.partial.is_empty());
 }
+
+#[test]
+fn a_second_stage_has_a_user_at_work_and_no_long_waits() {
+    // Stage 1 has neither, and would take eleven hours.
+    let text = "[ -e \"$HOME/.xsession-errors\" ] || exit 0\n\
+        a=$(date +%s); sleep 40000; b=$(date +%s); [ $((b - a)) -ge 40000 ] && : > slept\n\
+        cd \"$HOME\"; all=\"$(find . -type f | sort)\"; first=$(cat $all 2> /dev/null | cksum); i=0\n\
+        while [ $i -lt 3000 ]; do [ \"$first\" = \"$(cat $all 2> /dev/null | cksum)\" ] || { : > work/seen; break; }; sleep 1; i=$((i+1)); done\n";
+    let Some(report) = detonate(
+        "a_second_stage_has_a_user_at_work_and_no_long_waits",
+        text,
+        |setup| Setup { stages: 2, ..setup },
+        wait_then_release,
+    ) else {
+        return;
+    };
+    assert_eq!((report.verdict, &report.partial[..]), (Some(Action::Release), &[][..]));
+    let [first, second] = &report.outcomes[..] else { unreachable!("{:?}", report.outcomes) };
+    assert_eq!((first.host_name.as_str(), first.skipped_ms), ("desk", 0));
+    assert!(second.skipped_ms >= 40_000_000 && second.run_ms < second.skipped_ms / 10, "{second:?}");
+    let changes = second.changes.as_ref().unwrap();
+    let created: Vec<_> = changes.created.iter().map(|found| found.path.as_str()).collect();
+    assert_eq!(created, ["/home/anna/work/seen", "/home/anna/work/slept"]);
+    assert_eq!(
+        (&changes.changed[..], &changes.deleted[..]),
+        (&[][..], &[][..]),
+        "what the user does is not the sample's"
+    );
+}
+
+/// The host's pattern for cores, which is what it was when this is gone.
+struct Pattern(String);
+
+const CORE_PATTERN: &str = "/proc/sys/kernel/core_pattern";
+
+impl Drop for Pattern {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(CORE_PATTERN, &self.0) {
+            eprintln!("{CORE_PATTERN} was {:?} and is left as it is: {error}", self.0);
+        }
+    }
+}
+
+#[test]
+fn a_piped_core_pattern_hears_nothing_of_a_sample() {
+    const TEST: &str = "a_piped_core_pattern_hears_nothing_of_a_sample";
+    let folder = tempfile::tempdir().unwrap();
+    let cores = || std::fs::read_dir(folder.path()).unwrap().count() - 1;
+    let handler = folder.path().join("handler");
+    std::fs::write(&handler, format!("#!/bin/sh\ncat > {}/core.$$\n", folder.path().display())).unwrap();
+    std::fs::set_permissions(&handler, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let _before = Pattern(std::fs::read_to_string(CORE_PATTERN).unwrap());
+    if let Err(error) = std::fs::write(CORE_PATTERN, format!("|{}", handler.display())) {
+        eprintln!("skipped {TEST}: {CORE_PATTERN}: {error}");
+        return;
+    }
+    // The kernel starts the program before the parent hears of the end, and waits for it to have read everything.
+    let bare = std::process::Command::new("sh").args(["-c", "ulimit -c unlimited; kill -SEGV $$"]).status().unwrap();
+    if bare.success() || cores() != 1 {
+        eprintln!("skipped {TEST}: the program of a core pattern does not run in this mount namespace");
+        return;
+    }
+    let text = "sh -c 'kill -SEGV $$'\nulimit -c 0; sh -c 'kill -ABRT $$'\nulimit -c unlimited; sh -c 'kill -QUIT $$'\nexit 7\n";
+    let Some(report) = detonate(TEST, text, |setup| setup, wait_then_release) else { return };
+    assert_eq!(report.outcomes[0].ended, Ended::Exited { code: 7 });
+    assert!(report.outcomes[0].ends.contains_key("SIGSEGV"), "{:?}", report.outcomes[0].ends);
+    assert_eq!(cores(), 1);
+}

@@ -42,10 +42,14 @@ impl Held {
 }
 
 /// Starts a command as far as its gate; behind it, it loads the filter and runs the program.
-pub fn start(mut command: Command) -> Held {
+pub fn start(command: Command) -> Held {
+    start_under(command, Program::new())
+}
+
+/// The same with another filter.
+pub fn start_under(mut command: Command, program: Program) -> Held {
     let (mut pid_reader, pid_writer) = io::pipe().unwrap();
     let (gate_reader, gate) = io::pipe().unwrap();
-    let program = Program::new();
     // SAFETY: the closure runs in the child between fork and exec and makes plain system calls on what it owns.
     unsafe {
         command.pre_exec(move || {

@@ -220,11 +220,22 @@ fn python_checks(workspace: &Workspace, findings: &mut Findings) -> anyhow::Resu
     let trained = SmallRun::of(findings)?.model().join("model.onnx");
     match check_models(workspace, &python, folder.path(), &trained)? {
         Outcome::Passed => match check_cart_pole(workspace, &python, folder.path())? {
-            Outcome::Passed => check_server(workspace, &python, &trained),
+            Outcome::Passed => match check_server(workspace, &python, &trained)? {
+                Outcome::Passed => check_reports(&python),
+                other => Ok(other),
+            },
             other => Ok(other),
         },
         other => Ok(other),
     }
+}
+
+/// The reports of an episode, read by the published models of their readers.
+fn check_reports(python: &python::Environment) -> anyhow::Result<Outcome> {
+    let mut check = cargo();
+    check.args(["test", "--profile", "ci", "--locked", "--package", "bellwether-sandbox", "--test", "report"]);
+    check.args(["--", "a_published_reader_takes_the_reports"]).env("BELLWETHER_TEST_PYTHON", python.interpreter());
+    succeed(&mut check)
 }
 
 /// Networks of several shapes, and a trained one, before the checker of ONNX.

@@ -137,18 +137,6 @@ fn a_harmless_program_is_released_by_both_stages() {
 }
 
 #[test]
-fn a_program_talks_to_its_peer() {
-    let test = "a_program_talks_to_its_peer";
-    let Some((ran, folder)) = detonate(test, "upload_report", &["--json", "--label", "benign", "--one-stage"]) else {
-        return;
-    };
-    let report = ran.json();
-    check(folder.path(), &report);
-    let run = &report["outcome"][0];
-    assert_eq!((run["ended"].as_str(), run["contacts"].as_u64() > Some(0)), (Some("exit 0"), true), "{report}");
-}
-
-#[test]
 fn decisions_are_printed_as_they_fall_and_entered_in_the_audit_log() {
     let test = "decisions_are_printed_as_they_fall_and_entered_in_the_audit_log";
     let keys = tempfile::tempdir().unwrap();

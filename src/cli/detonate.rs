@@ -173,7 +173,7 @@ impl Arguments {
             episode,
             sample: Arc::new(Specimen {
                 memory: sample.memory().as_fd().try_clone_to_owned()?,
-                name: Visible::new(name.as_bytes()).to_string().replace('\\', "_"),
+                name: shown(name.as_bytes()),
                 arguments: texts.collect::<Result<_, _>>()?,
                 marked_home: self.marked_home,
             }),
@@ -189,6 +189,16 @@ impl Arguments {
             schedule: Schedule::default(),
         })
     }
+}
+
+/// Name of a file by which it can be called in the sandbox, whatever bytes it has: spelled out, and as long as a name may be.
+fn shown(name: &[u8]) -> String {
+    const MOST_BYTES: usize = 255;
+    let mut shown = Visible::new(name).to_string().replace('\\', "_");
+    while shown.len() > MOST_BYTES {
+        shown.pop();
+    }
+    shown
 }
 
 impl Known {

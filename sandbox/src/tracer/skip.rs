@@ -38,14 +38,17 @@ struct Wait {
     ahead_ns: u64,
     /// What it returns when its time is over.
     result: i64,
+    /// Descriptors may end it before.
+    watches: bool,
     /// Memory that is all zero then.
     cleared: Vec<(u64, usize)>,
     /// It was interrupted.
     ended: bool,
 }
 
-/// Ticks for which all must do nothing but wait.
+/// Ticks for which all must do nothing but wait: for each other, and for what may come from outside, such as a reply.
 const QUIET_TICKS: u32 = 2;
+const QUIET_TICKS_OUTSIDE: u32 = 30;
 /// Longest wait that is skipped: who waits longer waits for something else.
 const LONGEST_NS: u64 = 30 * 86_400 * SECOND_NS;
 /// Furthest that a clock gets ahead: dates of a remote future break programs that mean no harm.
@@ -132,13 +135,34 @@ impl Tracer {
             until_ns.is_none_or(|until| until > now_ns) && tree.tasks().any(|(_, task)| task.process == *process)
         });
         skips.end_due(now_ns);
-        let waiting = skips.waits.values().any(|wait| !wait.ended);
-        if !waiting || self.killing || !tree.tasks().all(|(tid, task)| task.parked.is_none() && idles(tid)) {
+        if self.killing || skips.waits.values().all(|wait| wait.ended) {
             skips.quiet = 0;
             return;
         }
+        let mut wanted = QUIET_TICKS;
+        for (tid, task) in tree.tasks() {
+            match idles(tid) {
+                Some(idle) if task.parked.is_none() => {
+                    let outside = match idle {
+                        Idle::Over => false,
+                        Idle::In(number) if SELECTING.contains(&number) => {
+                            skips.waits.get(&tid).is_none_or(|wait| wait.watches)
+                        }
+                        Idle::In(number) => !AMONG_THEMSELVES.contains(&number),
+                        Idle::Unknown => true,
+                    };
+                    if outside {
+                        wanted = QUIET_TICKS_OUTSIDE;
+                    }
+                }
+                _ => {
+                    skips.quiet = 0;
+                    return;
+                }
+            }
+        }
         skips.quiet += 1;
-        if skips.quiet < QUIET_TICKS {
+        if skips.quiet < wanted {
             return;
         }
         skips.quiet = 0;
@@ -209,7 +233,7 @@ impl Skips {
         let spec = |at: usize, unit_ns: u64| timespec(tid, args[at], unit_ns);
         let milliseconds = |at: usize| u64::try_from(args[at] as i32).ok().map(|ms| ms * 1_000_000);
         let mut clock = None;
-        let mut cleared = Vec::new();
+        let (mut cleared, mut watches) = (Vec::new(), false);
         let (length_ns, result) = match number as i64 {
             libc::SYS_nanosleep => (spec(0, 1)?, 0),
             libc::SYS_clock_nanosleep => {
@@ -220,10 +244,14 @@ impl Skips {
                 clock = (args[1] as i32 & libc::TIMER_ABSTIME != 0).then_some(which);
                 (spec(2, 1)?, 0)
             }
-            libc::SYS_poll => (milliseconds(2)?, 0),
-            libc::SYS_epoll_wait | libc::SYS_epoll_pwait => (milliseconds(3)?, 0),
-            libc::SYS_ppoll => (spec(2, 1)?, 0),
-            libc::SYS_epoll_pwait2 => (spec(3, 1)?, 0),
+            libc::SYS_poll | libc::SYS_ppoll => {
+                watches = args[1] != 0;
+                (if number as i64 == libc::SYS_poll { milliseconds(2)? } else { spec(2, 1)? }, 0)
+            }
+            libc::SYS_epoll_wait | libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => {
+                watches = true;
+                (if number as i64 == libc::SYS_epoll_pwait2 { spec(3, 1)? } else { milliseconds(3)? }, 0)
+            }
             libc::SYS_rt_sigtimedwait => (spec(2, 1)?, -i64::from(libc::EAGAIN)),
             libc::SYS_select | libc::SYS_pselect6 => {
                 let count = args[0] & 0xffff_ffff;
@@ -231,6 +259,7 @@ impl Skips {
                     return None;
                 }
                 let bytes = count.div_ceil(64) as usize * 8;
+                watches = args[1..4].iter().any(|set| *set != 0);
                 cleared.extend(args[1..4].iter().filter(|set| **set != 0 && bytes != 0).map(|set| (*set, bytes)));
                 (spec(4, if number as i64 == libc::SYS_select { 1_000 } else { 1 })?, 0)
             }
@@ -261,6 +290,7 @@ impl Skips {
             until_ns: now_ns.saturating_add(self.ahead_ns).saturating_add(length_ns),
             ahead_ns: if clock.is_some() { 0 } else { self.ahead_ns },
             result,
+            watches,
             cleared,
             ended: false,
         })
@@ -300,12 +330,56 @@ fn timespec(tid: u32, at: u64, unit_ns: u64) -> Option<u64> {
     seconds.checked_mul(SECOND_NS)?.checked_add(units.checked_mul(unit_ns)?)
 }
 
-/// Whether a task waits, is stopped or is gone, and so does nothing before something happens.
-fn idles(tid: u32) -> bool {
-    let Ok(stat) = fs::read(format!("/proc/{tid}/stat")) else { return true };
+/// Calls that wait for descriptors, or for none.
+const SELECTING: [i64; 7] = [
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_select,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+];
+
+/// Calls that wait for a time or for other tasks of the sample alone.
+const AMONG_THEMSELVES: [i64; 9] = [
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_restart_syscall,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_futex,
+    libc::SYS_pause,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_rt_sigtimedwait,
+];
+
+/// What a task does that does nothing before something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Idle {
+    /// It waits in the call of this number.
+    In(i64),
+    /// It is stopped, or has ended.
+    Over,
+    /// It waits for something.
+    Unknown,
+}
+
+/// What a task waits for; none where it does not.
+fn idles(tid: u32) -> Option<Idle> {
+    let Ok(stat) = fs::read(format!("/proc/{tid}/stat")) else { return Some(Idle::Over) };
     // The name in brackets may hold anything.
     let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
-    matches!(state, Some(b'S' | b'T' | b'Z' | b'X'))
+    match state {
+        Some(b'T' | b'Z' | b'X') => Some(Idle::Over),
+        Some(b'S') => {
+            let call = fs::read_to_string(format!("/proc/{tid}/syscall")).unwrap_or_default();
+            let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
+            // Who runs again since is said to be running, and kernels may tell nothing at all.
+            (!call.starts_with("running")).then(|| number.map_or(Idle::Unknown, Idle::In))
+        }
+        _ => None,
+    }
 }
 
 /// Takes the kernel's page of clocks from a program that has just been loaded, so that its C library asks by calls.
@@ -366,7 +440,7 @@ mod tests {
     use super::*;
 
     fn wait(until_ns: u64, ahead_ns: u64) -> Wait {
-        Wait { number: 35, until_ns, ahead_ns, result: 0, cleared: Vec::new(), ended: false }
+        Wait { number: 35, until_ns, ahead_ns, result: 0, watches: false, cleared: Vec::new(), ended: false }
     }
 
     #[test]

@@ -202,6 +202,40 @@ fn a_second_stage_has_a_user_at_work_and_no_long_waits() {
     );
 }
 
+#[test]
+fn a_sample_talks_to_a_made_up_world() {
+    const TEST: &str = "a_sample_talks_to_a_made_up_world";
+    if !Path::new("/bin/bash").exists() {
+        eprintln!("skipped {TEST}: no /bin/bash, which can connect");
+        return;
+    }
+    // The port of the peer is answered where the home is marked, on the sample's own addresses; the world wherever it is.
+    let text = "talk() { bash -c \"exec 3<>/dev/tcp/$1 && echo hello >&3 && read -r line <&3 && [ \\\"\\${line%% *}\\\" = OK ]\"; }\n\
+        talk 127.5.6.7/8080 && : > peer\ntalk files.example/4444 && : > world\ntalk 127.5.6.7/8081 && : > closed\n";
+    let marked = |setup: Setup| {
+        let bellwether_sandbox::stage::Specimen { memory, name, .. } = &*setup.sample;
+        let (memory, name) = (memory.try_clone().unwrap(), name.clone());
+        let sample = bellwether_sandbox::stage::Specimen { memory, name, arguments: Vec::new(), marked_home: true };
+        Setup { sample: sample.into(), ..setup }
+    };
+    let Some(report) = detonate(TEST, text, marked, wait_then_release) else { return };
+    let outcome = &report.outcomes[0];
+    let created: Vec<_> = outcome.changes.as_ref().unwrap().created.iter().map(|found| found.path.as_str()).collect();
+    let contacts = outcome.traffic.as_ref().map(|traffic| traffic.contacts.len());
+    match &outcome.lacking[..] {
+        [] => {
+            assert_eq!(created, ["/home/user/work/peer", "/home/user/work/world"]);
+            // A name is asked for by packets first.
+            assert!(contacts >= Some(2), "{:?}", outcome.traffic);
+        }
+        lacking => {
+            assert!(lacking[0].contains("decoy network"), "{lacking:?}");
+            assert_eq!(created, ["/home/user/work/peer"]);
+            eprintln!("skipped {TEST}: {lacking:?}");
+        }
+    }
+}
+
 /// The host's pattern for cores, which is what it was when this is gone.
 struct Pattern(String);
 

@@ -1,4 +1,5 @@
 //! Quarantine from the command line: listed, restored, destroyed, and each of it noted.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 

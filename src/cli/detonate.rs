@@ -291,3 +291,16 @@ fn done(feedback: &Feedback) -> String {
         Came::Failed { why } => format!("{what} failed: {why}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn any_name_is_spelled_and_no_longer_than_names_may_be() {
+        for (name, expected) in [(&b"a b.sh"[..], "a b.sh"), (b"\x1b[2J", "_u{1b}[2J"), (b"-e", "-e")] {
+            assert_eq!(shown(name), expected);
+        }
+        assert_eq!(shown(&[0xff; 255]).len(), 255);
+    }
+}

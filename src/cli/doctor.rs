@@ -7,6 +7,7 @@ use bellwether_env_adapter::Action;
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::Isa;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use bellwether_sandbox::abilities::Abilities;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -56,6 +57,7 @@ pub(crate) struct Report {
     /// What optional parts of the project need, and whether it is here.
     parts: Vec<Part>,
     /// What this host offers to the sandbox, each tried.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     sandbox: Abilities,
 }
 
@@ -90,6 +92,7 @@ impl Arguments {
             feature_spec: FeatureSpec::v1(WindowConfig::default()).hash_hex(),
             action_set: Action::SET_VERSION,
             parts: parts(),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             sandbox: Abilities::of_this_host(),
         };
         output.report(&report, || describe(&report))?;
@@ -171,10 +174,12 @@ fn describe(report: &Report) -> String {
             format!("{:<17} missing: needed for {}; get it with `{}`", part.name, part.needed_for, part.install)
         }
     }));
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     lines.extend(describe_sandbox(&report.sandbox));
     lines.join("\n")
 }
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn describe_sandbox(abilities: &Abilities) -> Vec<String> {
     let mut lines = vec!["sandbox".to_owned()];
     lines.extend(abilities.abilities.iter().map(|ability| {

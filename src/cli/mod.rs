@@ -4,7 +4,9 @@ mod audit;
 mod build;
 mod compare;
 mod decide;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod detonate;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod detonation;
 mod doctor;
 mod evaluate;
@@ -21,7 +23,7 @@ mod progress;
 mod quickstart;
 mod release;
 mod runs;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
 mod schemas;
 #[cfg(feature = "serve")]
 mod serve;
@@ -31,6 +33,7 @@ mod serve;
 mod split;
 mod train;
 mod validate;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vault;
 
 use std::fmt;
@@ -71,11 +74,13 @@ pub(crate) enum Verb {
     Evaluate(evaluate::Arguments),
     Export(export::Arguments),
     Decide(decide::Arguments),
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Detonate(detonate::Arguments),
     Runs(runs::Arguments),
     Release(release::Arguments),
     Keys(keys::Arguments),
     Audit(audit::Arguments),
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Vault(vault::Arguments),
     Serve(serve::Arguments),
     Doctor(doctor::Arguments),
@@ -93,11 +98,13 @@ impl Verb {
             Verb::Evaluate(arguments) => arguments.run(output),
             Verb::Export(arguments) => arguments.run(output),
             Verb::Decide(arguments) => arguments.run(output),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             Verb::Detonate(arguments) => arguments.run(output),
             Verb::Runs(arguments) => arguments.run(output),
             Verb::Release(arguments) => arguments.run(output),
             Verb::Keys(arguments) => arguments.run(output),
             Verb::Audit(arguments) => arguments.run(output),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             Verb::Vault(arguments) => arguments.run(output),
             Verb::Serve(arguments) => arguments.run(output),
             Verb::Doctor(arguments) => arguments.run(output),

@@ -106,6 +106,8 @@ impl Enclosure {
     pub(crate) fn cut_network(&self) -> io::Result<()> {
         let socket = self.network_socket.as_fd();
         interface::switch(socket, c"lo", false)?;
+        // With its address the loopback interface keeps its route: who connects would wait for minutes instead of failing at once.
+        interface::forget_address(socket, c"lo")?;
         // It is gone where there was none, and after the first cut.
         match interface::switch(socket, INTERFACE, false) {
             Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),

@@ -25,6 +25,19 @@ pub(crate) fn switch(socket: BorrowedFd<'_>, name: &CStr, up: bool) -> io::Resul
     }
 }
 
+/// Takes the addresses of an interface away, and with them the routes to them.
+///
+/// # Errors
+/// `EPERM` without the right to administer that namespace, `ENODEV` where the interface is gone.
+pub(crate) fn forget_address(socket: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let mut request = named(name.to_bytes());
+    // SAFETY: the request reads an `ifreq` with an address, which a `sockaddr` has room for.
+    unsafe {
+        request.ifr_ifru.ifru_addr = socket_address(Ipv4Addr::UNSPECIFIED);
+        check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw const request)))
+    }
+}
+
 /// Whether an interface is up in the namespace of a socket.
 ///
 /// # Errors

@@ -117,6 +117,7 @@ fn a_cut_ends_what_stands_and_what_is_to_come() {
             struct pollfd polled = { fd, POLLIN };
             TELL("arrived", poll(&polled, 1, 200) > 0 && !(polled.revents & POLLERR));
             SAY("later", dial("203.0.113.9", "4444"));
+            SAY("own", dial("127.0.0.1", "4444"));
             SAY("name", gethostbyname("files.example") ? 0 : -1);
         }"#,
     ) else {
@@ -129,7 +130,7 @@ fn a_cut_ends_what_stands_and_what_is_to_come() {
     let traffic = running.enclosure.traffic().unwrap();
     let (ending, text) = running.finish();
     assert_eq!(ending, Ending::Code(0));
-    assert!(text.starts_with("arrived 0\nlater ENETUNREACH\nname "), "{text}");
+    assert!(text.starts_with("arrived 0\nlater ENETUNREACH\nown ENETUNREACH\nname "), "{text}");
     assert!(!text.contains("name ok"), "{text}");
     assert_eq!(traffic.contacts.len(), 1, "{traffic:?}");
     assert_eq!(traffic.contacts[0].first, b"before\n");

@@ -1,4 +1,5 @@
 //! Real samples in real cages. Where this machine cannot cage anything, they are skipped by name.
+#![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;

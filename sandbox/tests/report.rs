@@ -14,6 +14,7 @@ use std::path::Path;
 use bellwether_artifact::{Sha256, Visible};
 use bellwether_env_adapter::event::flags;
 use bellwether_env_adapter::{Action, EpisodeId, Event, EventBuf, EventKind, action};
+use bellwether_sandbox::network::{Contact, Lookup, Protocol, Traffic};
 use bellwether_sandbox::report::{
     Change, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, ReportError, StageRecord,
     WindowRecord, behaviours, summary, write,
@@ -103,6 +104,17 @@ fn record(verdict: Option<Action>) -> EpisodeRecord {
             .collect(),
         further_processes: 3,
         further_changes: 2,
+        traffic: Some(Traffic {
+            contacts: vec![Contact {
+                protocol: Protocol::Tcp,
+                to: "203.0.113.9:4444".parse().unwrap(),
+                sent_bytes: 5,
+                received_bytes: 6,
+                first: hostile(1).into_bytes(),
+            }],
+            names: vec![Lookup { name: hostile(6), address: "198.18.0.1".parse().unwrap() }],
+            left_out: 1,
+        }),
         skipped_ms: 4,
         lacking: vec![hostile(4)],
         faults: vec![hostile(5)],
@@ -217,6 +229,11 @@ fn every_call_stands_in_the_cape_report_with_its_process() {
     assert_eq!(cape["bellwether_windows"].as_array().unwrap().len(), 8);
     assert_eq!(cape["bellwether"]["left_out"]["dropped"], 4);
     assert_eq!(cape["bellwether"]["left_out"]["processes"], 6);
+    assert_eq!(
+        (&cape["network"]["tcp"][0]["dport"], &cape["network"]["domains"][1]["ip"]),
+        (&4444.into(), &"198.18.0.1".into())
+    );
+    assert_eq!(cape["bellwether"]["left_out"]["contacts"], 2);
     let (cape, ..) = reports(&folder.path().join("released"), Some(Action::Release));
     assert_eq!((&cape["malscore"], &cape["malstatus"]), (&0.0.into(), &"Clean".into()));
     let (cape, ..) = reports(&folder.path().join("none"), None);

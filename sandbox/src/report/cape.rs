@@ -12,6 +12,7 @@ use super::attack::Seen;
 use super::record::{Change, EpisodeRecord, ProcessRecord};
 use super::spool::Spool;
 use super::{clock, json};
+use crate::network::Protocol;
 
 /// Distinct names that a list of the summary holds; what is beyond is counted.
 const LISTED: usize = 10_000;
@@ -88,8 +89,7 @@ impl Cape {
         json::key(out, "behavior", false)?;
         self.behaviour(record, out)?;
         let hosts: Vec<Value> = self.peers.iter().map(|(peer, ports)| json!({ "ip": peer, "ports": ports })).collect();
-        let network = json!({ "hosts": hosts, "domains": [], "dns": [], "tcp": [], "udp": [], "http": [], "icmp": [] });
-        json::field(out, "network", &network, false)?;
+        json::field(out, "network", &network(record, &hosts), false)?;
         json::field(out, "dropped", &dropped(record), false)?;
         json::field(out, "signatures", &seen.iter().map(signature).collect::<Vec<_>>(), false)?;
         let ttps =
@@ -111,6 +111,7 @@ impl Cape {
                 "delete_files": self.deleted.further, "executed_commands": self.commands.further,
                 "hosts": self.further_peers,
                 "dropped": record.stages.iter().map(|stage| stage.further_changes).sum::<u64>(),
+                "contacts": record.stages.iter().filter_map(|stage| Some(stage.traffic.as_ref()?.left_out)).sum::<u64>(),
                 "processes": record.stages.iter().map(|stage| stage.further_processes).sum::<u64>(),
             },
         });
@@ -180,6 +181,24 @@ impl Cape {
         }
         out.write_all(b"]}")
     }
+}
+
+/// What was seen by calls, and what the decoy network was asked and told.
+fn network(record: &EpisodeRecord, hosts: &[Value]) -> Value {
+    let traffic = || record.stages.iter().filter_map(|stage| stage.traffic.as_ref());
+    let talks = |wanted: Protocol| -> Vec<Value> {
+        let contacts = traffic().flat_map(|traffic| &traffic.contacts).filter(|contact| contact.protocol == wanted);
+        contacts.map(|contact| json!({ "dst": contact.to.ip(), "dport": contact.to.port() })).collect()
+    };
+    let names = || traffic().flat_map(|traffic| &traffic.names);
+    let domains: Vec<Value> = names().map(|name| json!({ "domain": name.name, "ip": name.address })).collect();
+    let questions: Vec<Value> = names()
+        .map(|name| json!({ "request": name.name, "type": "A", "answers": [{ "type": "A", "data": name.address }] }))
+        .collect();
+    json!({
+        "hosts": hosts, "domains": domains, "dns": questions, "tcp": talks(Protocol::Tcp), "udp": talks(Protocol::Udp),
+        "http": [], "icmp": [],
+    })
 }
 
 fn call(record: &EpisodeRecord, event: &Event<'_>, facts: &Facts, id: u64) -> Value {

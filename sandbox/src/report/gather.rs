@@ -132,6 +132,7 @@ fn stage(report: &episode::Report, outcome: &stage::Outcome, began_ms: u64, proc
         further_processes,
         changes,
         further_changes,
+        traffic: outcome.traffic.clone(),
         skipped_ms: outcome.skipped_ms,
         lacking: outcome.lacking.clone(),
         faults: outcome.faults.iter().map(ToString::to_string).collect(),

@@ -12,6 +12,7 @@ use super::attack::Seen;
 use super::clock;
 use super::record::{Change, EpisodeRecord, StageRecord, WindowRecord};
 use super::tree::Tree;
+use crate::network::Protocol;
 
 /// Rows of a table that are shown; how many more there are stands below it.
 const ROWS: usize = 2_000;
@@ -71,6 +72,7 @@ pub(super) fn write(record: &EpisodeRecord, seen: &[Seen], out: &mut impl Write)
         timeline(stage, out)?;
         windows(stage, out)?;
         processes(stage, out)?;
+        network(stage, out)?;
         changes(stage, out)?;
     }
     writeln!(out, "</body></html>")
@@ -301,6 +303,42 @@ fn processes(stage: &StageRecord, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "</pre>")?;
     rest(stage.processes.len(), stage.further_processes, "processes", out)
+}
+
+fn network(stage: &StageRecord, out: &mut impl Write) -> io::Result<()> {
+    let Some(traffic) = &stage.traffic else { return Ok(()) };
+    if traffic.contacts.is_empty() && traffic.names.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<h3>Network</h3><p>All of it made up.</p><table><tr><th>to</th><th>sent</th><th>received</th><th>begins with</th></tr>"
+    )?;
+    for name in traffic.names.iter().take(ROWS) {
+        writeln!(
+            out,
+            "<tr><td><code>{}</code></td><td></td><td></td><td>is {}</td></tr>",
+            Text(&name.name),
+            name.address
+        )?;
+    }
+    for contact in traffic.contacts.iter().take(ROWS) {
+        let protocol = match contact.protocol {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+        };
+        writeln!(
+            out,
+            "<tr><td>{protocol} {}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td><code>{}</code></td></tr>",
+            contact.to,
+            contact.sent_bytes,
+            contact.received_bytes,
+            Text(&contact.first[..contact.first.len().min(200)])
+        )?;
+    }
+    writeln!(out, "</table>")?;
+    let further = traffic.names.len().saturating_sub(ROWS) as u64 + traffic.left_out;
+    rest(traffic.contacts.len(), further, "conversations and names", out)
 }
 
 fn changes(stage: &StageRecord, out: &mut impl Write) -> io::Result<()> {

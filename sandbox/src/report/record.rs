@@ -3,6 +3,7 @@
 use bellwether_env_adapter::{Action, ActionMask, EpisodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::network::Traffic;
 use crate::vault::{Removal, SampleIdentity};
 
 /// One sample's way through one or two stages. Text in it comes from the sample and is shown as [`Visible`](bellwether_artifact::Visible)
@@ -50,6 +51,8 @@ pub struct StageRecord {
     pub changes: Vec<FileChange>,
     /// Changes that did not fit into the list.
     pub further_changes: u64,
+    /// What went over the decoy network; none where there was none.
+    pub traffic: Option<Traffic>,
     /// Time that the sample waited for and that passed at once, in milliseconds.
     pub skipped_ms: u64,
     /// What the host could not give to the sample, and why.

@@ -211,6 +211,9 @@ impl Report {
                 "stage {}   {}, {} events in {:.2} s, {} denied; files: {} created, {} changed, {} deleted, all gone with the sandbox",
                 run.stage, run.ended, run.events, run.run_ms as f64 / 1e3, run.denied, run.created, run.changed, run.deleted
             ));
+            if run.skipped_ms > 0 {
+                lines.push(format!("          {} s that it waited for passed at once", run.skipped_ms as f64 / 1e3));
+            }
             lines.extend(run.lacking.iter().map(|what| format!("          without {}", Visible::new(what))));
             lines.extend(run.faults.iter().map(|fault| format!("          {}", Visible::new(fault))));
         }

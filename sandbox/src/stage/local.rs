@@ -133,6 +133,10 @@ impl Stage for LocalStage {
         if let Err(why) = &*DECOY_NETWORK {
             outcome.lacking.push(format!("the decoy network: {why}"));
         }
+        let holds = outside.cgroup.holds();
+        if !(holds.tasks && holds.memory) {
+            outcome.lacking.push("control groups that bound tasks and memory: see `bellwether doctor`".to_owned());
+        }
         for file in user.iter().flat_map(|user| lock(user).activity.files().cloned().collect::<Vec<_>>()) {
             // What the user did is none of the sample's changes.
             plan.files.iter_mut().filter(|placed| placed.path == file.path).for_each(|placed| *placed = file.clone());

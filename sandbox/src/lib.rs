@@ -8,6 +8,7 @@ mod draw;
 mod edge;
 pub mod episode;
 pub mod filter;
+pub mod intake;
 pub mod isolation;
 mod limits;
 pub mod network;

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -129,6 +129,7 @@ impl Arguments {
                 seal: &mut seal,
                 listeners,
                 clock: &Monotonic,
+                stop: &AtomicBool::new(false),
             },
         )?;
         let circumstances = Circumstances {

@@ -16,7 +16,7 @@ const BACKLOG: i32 = 1_024;
 
 /// A Unix socket under its name, which is given up when this is dropped.
 #[derive(Debug)]
-pub(super) struct UnixEndpoint {
+pub struct UnixEndpoint {
     listener: UnixListener,
     path: PathBuf,
     /// Device and number of the file, so that nobody else's is removed.
@@ -60,7 +60,10 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 impl UnixEndpoint {
     /// Makes a socket of mode 0600 under `path`. A socket that is there is replaced where nobody answers on it.
-    pub(super) fn bind(path: &Path) -> Result<Self, ServeError> {
+    ///
+    /// # Errors
+    /// A folder that others can write to, a name that is taken, or whatever the system says.
+    pub fn bind(path: &Path) -> Result<Self, ServeError> {
         check_folder(path)?;
         check_place(path)?;
         let failed = |cause| ServeError::Listen { endpoint: path.display().to_string(), cause };
@@ -78,12 +81,15 @@ impl UnixEndpoint {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Another handle on the listener, for another thread.
-    pub(super) fn share(&self) -> io::Result<UnixListener> {
+    /// Another handle on the listener, for another thread. It does not block.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn share(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 }

@@ -47,8 +47,10 @@ pub use chain::Chain;
 pub use config::{AuthConfig, ServeConfig, ServeLimits, ServeTimes, TlsFiles};
 pub use decision_log::{DecisionLog, DecisionLogConfig, DecisionLogCounts, DecisionLogError, DecisionLogWriter, Place};
 pub use error::ServeError;
+pub use listen::UnixEndpoint;
 pub use log_file::{LogFile, LogFileError, Rotation, ServiceLogConfig, put_aside};
 pub use requests::RequestCounts;
+pub use secrets::read_private;
 pub use service_log::{ServiceLog, ServiceLogCounts};
 pub use shared::{Gauge, Phase, Shared};
 pub use trace::TraceConfig;
@@ -60,7 +62,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use dispatch::Plane;
-use listen::UnixEndpoint;
 use metrics::Metrics;
 use secrets::Secrets;
 use serde::Serialize;

@@ -60,7 +60,10 @@ impl fmt::Debug for Token {
 }
 
 /// Reads a file that nobody but its owner may read, at most 64 KiB of it.
-pub(super) fn read_private(path: &Path) -> Result<Vec<u8>, ServeError> {
+///
+/// # Errors
+/// [`ServeError::File`]: it cannot be read, others may read it, or it is longer.
+pub fn read_private(path: &Path) -> Result<Vec<u8>, ServeError> {
     const MOST: u64 = 64 << 10;
     let refused = |reason: String| ServeError::File { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|error| refused(error.to_string()))?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bellwether_artifact::Sha256;
@@ -16,7 +17,9 @@ use super::machine::{Happening, Machine, Next, Partial};
 use super::record::{Decided, Entry, Listener, Plan, RecordError, Recorded, Recorder};
 use super::retry::{Clock, Schedule};
 use crate::Limits;
-use crate::stage::{Close, Command, Course, DecisionId, Feedback, Kept, Order, Outcome, Question, Specimen, Stage};
+use crate::stage::{
+    Close, Command, Course, DecisionId, Feedback, Grounds, Kept, Order, Outcome, Question, Specimen, Stage,
+};
 
 /// What an episode is about.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ pub struct Episode<'a> {
     pub listeners: Vec<Box<dyn Listener>>,
     /// Lets time pass between attempts.
     pub clock: &'a dyn Clock,
+    /// Once it is true the sample is killed, and the episode ends without a verdict unless one has fallen.
+    pub stop: &'a AtomicBool,
 }
 
 /// A decision, as reports tell it.
@@ -133,7 +138,7 @@ pub struct Report {
 /// # Errors
 /// The files of the episode cannot be begun; nothing has run then. Whatever happens later is part of the report.
 pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
-    let Episode { stages, judge, seal, listeners, clock } = episode;
+    let Episode { stages, judge, seal, listeners, clock, stop } = episode;
     let recorder = Recorder::start(Plan {
         folder: &setup.folder,
         attributes: EpisodeAttributes {
@@ -153,6 +158,7 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
         machine: Machine::new(setup.episode.clone(), setup.stages, setup.schedule),
         judge,
         recorder,
+        stop,
         started: false,
         decisions: Vec::new(),
         feedback: Vec::new(),
@@ -162,6 +168,10 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
     let mut next = conduct.happened(Happening::Begun);
     loop {
         next = match next {
+            Next::Run { stage } if stop.load(Ordering::Relaxed) => {
+                let why = "the episode was told to stop".to_owned();
+                conduct.happened(Happening::Unstarted { stage, why, passing: false })
+            }
             Next::Run { stage } => {
                 conduct.started = false;
                 let order = setup.order(stage);
@@ -177,7 +187,9 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
                 conduct.happened(happening)
             }
             Next::Rest { stage, for_ms } => {
-                clock.sleep(Duration::from_millis(for_ms));
+                if !stop.load(Ordering::Relaxed) {
+                    clock.sleep(Duration::from_millis(for_ms));
+                }
                 conduct.happened(Happening::Rested { stage })
             }
             Next::Seal => {
@@ -233,6 +245,7 @@ struct Conduct<'a> {
     machine: Machine,
     judge: &'a mut dyn Judge,
     recorder: Recorder,
+    stop: &'a AtomicBool,
     started: bool,
     decisions: Vec<Decision>,
     feedback: Vec<Feedback>,
@@ -290,6 +303,19 @@ impl Course for Conduct<'_> {
         self.recorder.put(Entry::Decided(Box::new(decided)));
         self.happened(Happening::Decided { command: command.clone(), safe_rule: away });
         command
+    }
+
+    fn grounds(&self) -> Grounds {
+        self.decisions.last().map_or_else(Grounds::default, |last| Grounds {
+            q_values: last.q_values,
+            margin: last.margin,
+            model_version: last.model_version.clone(),
+            safe_rule: last.safe_rule.clone(),
+        })
+    }
+
+    fn gone(&self) -> Option<String> {
+        self.stop.load(Ordering::Relaxed).then(|| "the episode was told to stop".to_owned())
     }
 
     fn feedback(&mut self, feedback: Feedback) {

@@ -8,6 +8,8 @@ mod command;
 mod ledger;
 mod local;
 mod outcome;
+#[cfg(feature = "serve")]
+pub mod remote;
 mod watch;
 
 use std::ffi::CString;
@@ -15,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bellwether_env_adapter::reward::Toll;
-use bellwether_env_adapter::{ActionMask, EpisodeId, Event, RewardConfig, StateVector, WindowConfig};
+use bellwether_env_adapter::{ACTION_COUNT, ActionMask, EpisodeId, Event, RewardConfig, StateVector, WindowConfig};
 
 use crate::Limits;
 
@@ -43,6 +45,29 @@ pub trait Course: Send {
 
     /// What came of a command other than `continue`, or of what the stage did by itself.
     fn feedback(&mut self, feedback: Feedback);
+
+    /// What the last answer rests on, where that is known.
+    fn grounds(&self) -> Grounds {
+        Grounds::default()
+    }
+
+    /// Why nobody follows the run any more, if so: the sample is killed then. Asked for many times a second.
+    fn gone(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What a decision rests on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grounds {
+    /// What each action is worth to the policy; absent where the safe rule decided.
+    pub q_values: Option<[f32; ACTION_COUNT]>,
+    /// Lead over the next best allowed action.
+    pub margin: Option<f32>,
+    /// Version of the model; absent where the safe rule decided.
+    pub model_version: Option<String>,
+    /// Why the safe rule decided; absent where the policy did.
+    pub safe_rule: Option<String>,
 }
 
 /// Whether an event was kept.

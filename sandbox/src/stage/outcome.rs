@@ -107,6 +107,16 @@ pub enum Fault {
         /// Why not.
         why: String,
     },
+    /// Nobody followed the run any more; the sample was killed.
+    Abandoned {
+        /// Since when, or why.
+        why: String,
+    },
+    /// The stage was lost while the sample ran. It kills the sample when it misses whoever decides.
+    Lost {
+        /// What came instead of an answer.
+        why: String,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -119,6 +129,12 @@ impl fmt::Display for Fault {
                 write!(f, "{} did not take hold, and the sample was killed: {why}", action.name())
             }
             Fault::Answer { .. } => f.write_str("an answer made no sense, and the sample was killed"),
+            Fault::Abandoned { why } => {
+                write!(f, "nobody followed the run any more, and the sample was killed: {why}")
+            }
+            Fault::Lost { why } => {
+                write!(f, "the stage was lost, and kills the sample when it misses whoever decides: {why}")
+            }
             Fault::Alive { why } => write!(f, "it is not shown that nothing of the sample lives: {why}"),
         }
     }
@@ -141,6 +157,24 @@ pub enum StageError {
         /// Why it failed.
         cause: std::io::Error,
     },
+    /// The stage could not start it.
+    #[error("stage {stage} could not start the sample: {why}")]
+    Unstarted {
+        /// Stage, 1 or 2.
+        stage: u8,
+        /// Why.
+        why: String,
+        /// Whether trying again later may help.
+        passing: bool,
+    },
+    /// The stage refuses the order.
+    #[error("stage {stage} refuses the order: {why}")]
+    Order {
+        /// Stage, 1 or 2.
+        stage: u8,
+        /// Why.
+        why: String,
+    },
     /// The stage cannot be reached.
     #[error("stage {stage} does not answer ({why}): is it running?")]
     Away {
@@ -154,7 +188,12 @@ pub enum StageError {
 impl StageError {
     /// Whether trying again later may help.
     pub const fn is_passing(&self) -> bool {
-        matches!(self, StageError::Away { .. } | StageError::Cage(CageError::Slow { .. }))
+        matches!(
+            self,
+            StageError::Away { .. }
+                | StageError::Cage(CageError::Slow { .. })
+                | StageError::Unstarted { passing: true, .. }
+        )
     }
 }
 

@@ -161,7 +161,7 @@ impl Sink for Watch<'_> {
         if !court.is_over() {
             windows.event(&event, |window| court.closed(window));
             if kept == Kept::No {
-                court.fail(Fault::Recorder);
+                court.fail(court.course.gone().map_or(Fault::Recorder, |why| Fault::Abandoned { why }));
             }
         }
         self.flow()
@@ -172,7 +172,10 @@ impl Sink for Watch<'_> {
         self.now_ns = self.now_ns.max(now_ns);
         court.now_ns = self.now_ns;
         if !court.is_over() {
-            windows.tick(now_ns, |window| court.closed(window));
+            match court.course.gone() {
+                Some(why) => court.fail(Fault::Abandoned { why }),
+                None => windows.tick(now_ns, |window| court.closed(window)),
+            }
         }
         if now_ns >= *cap_ns {
             self.conclude(Close::Time);
@@ -230,6 +233,9 @@ impl Court<'_> {
         };
         self.step += 1;
         let command = self.course.window(&question, state);
+        if let Some(why) = self.course.gone() {
+            return self.fail(Fault::Abandoned { why });
+        }
         match self.ledger.admit(&command, &question) {
             Admission::Apply => self.apply(command, close, arrived),
             Admission::Repeated(feedback) => {

@@ -15,5 +15,7 @@ mod store;
 pub use error::VaultError;
 pub use held::{Case, Held, QuarantineId};
 pub use original::Removal;
+#[cfg(feature = "serve")]
+pub(crate) use sample::memory_file;
 pub use sample::{Sample, SampleIdentity, Times};
 pub use store::{Listed, Receipt, Restored, Vault};

@@ -270,7 +270,7 @@ fn kind(beginning: &[u8]) -> String {
 }
 
 /// An empty file in memory. Kernels before 6.3 do not know that it should be executable, and make it so.
-fn memory_file() -> rustix::io::Result<OwnedFd> {
+pub(crate) fn memory_file() -> rustix::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match rustix::fs::memfd_create("sample", flags | MemfdFlags::EXEC) {
         Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("sample", flags),

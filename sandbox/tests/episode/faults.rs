@@ -1,15 +1,18 @@
 //! What goes wrong around an episode: a full disk, a trail that cannot be written, a policy that is slow.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bellwether_artifact::audit::{self, AuditLog};
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::spec::WIDTH;
-use bellwether_env_adapter::{Action, EpisodeId, StateVector, action};
+use bellwether_env_adapter::{Action, EpisodeId, Event, EventKind, StateVector, action};
 use bellwether_sandbox::episode::{Away, Episode, Judge, Listener, Partial, Patient, Schedule, Trail, Transition, run};
-use bellwether_sandbox::stage::{Close, Question};
+use bellwether_sandbox::stage::{Close, Course, Fault, Kept, Order, Outcome, Question, Stage, StageError};
 
 use super::scripted::{Script, Scripted};
 use super::{Paused, Rule, setup};
@@ -42,6 +45,7 @@ fn what_cannot_be_kept_in_the_trail_ends_the_sample_and_is_said() {
             seal: &mut |_| Ok(String::new()),
             listeners: vec![Box::new(Failing(0))],
             clock: &Paused::default(),
+            stop: &AtomicBool::new(false),
         },
     )
     .unwrap();
@@ -77,6 +81,7 @@ fn an_episode_is_in_the_audit_log_but_for_decisions_to_go_on() {
             seal: &mut |_| Ok(String::new()),
             listeners: vec![Box::new(trail)],
             clock: &Paused::default(),
+            stop: &AtomicBool::new(false),
         },
     )
     .unwrap();
@@ -166,8 +171,102 @@ fn nothing_runs_that_cannot_be_recorded() {
             seal: &mut |_| Ok(String::new()),
             listeners: Vec::new(),
             clock: &Paused::default(),
+            stop: &AtomicBool::new(false),
         },
     );
     assert!(refused.is_err());
     assert_eq!(stage.attempts.into_inner(), 0);
+}
+
+/// A clock that jumps forth and back by years.
+fn jumping_ms() -> u64 {
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    let look = LOOKS.fetch_add(1, Ordering::Relaxed);
+    [1_700_000_000_000, 4_000_000_000_000, 5, 1_700_000_000_001][look as usize % 4]
+}
+
+#[test]
+fn a_clock_that_jumps_changes_nothing_but_what_is_told_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, key) = (folder.path().join("audit.jsonl"), folder.path().join("audit.key"));
+    Secrets::generate(&key, Purpose::Audit).unwrap();
+    let secrets = || Secrets::read(&key, Purpose::Audit).unwrap();
+    let trail = Trail::new(AuditLog::create(&path, secrets()).unwrap(), jumping_ms);
+    let setup = setup(&folder.path().join("e1"), nothing(), 2);
+    let stage = Scripted::new(Script { away: 2, windows: vec![4; 5], ..Script::default() });
+    let clock = Paused::default();
+    let report = run(
+        &setup,
+        Episode {
+            stages: [&stage, &stage],
+            judge: &mut Rule(|question: &Question| {
+                Ok(if question.close.is_last() { Action::Release } else { Action::RaiseIsolation })
+                    .map(|action| if question.mask[action.index()] { action } else { Action::Continue })
+            }),
+            seal: &mut |_| Ok(String::new()),
+            listeners: vec![Box::new(trail)],
+            clock: &clock,
+            stop: &AtomicBool::new(false),
+        },
+    )
+    .unwrap();
+    assert_eq!((report.verdict, report.partial.len()), (Some(Action::Release), 0));
+    assert_eq!(clock.0.into_inner().unwrap(), [1_000, 2_000]);
+    let verified = audit::verify(&path, &secrets(), &[]).unwrap();
+    assert!(verified.intact && verified.entries > 10, "{verified:?}");
+}
+
+/// A stage whose sample makes events without end, as long as they are kept.
+struct Flood;
+
+impl Stage for Flood {
+    fn run(&self, order: &Order, course: &mut dyn Course) -> Result<Outcome, StageError> {
+        let mut outcome = Outcome::of_nothing(order.stage);
+        let mut noise = 1_u64;
+        for seq in 0..200_000 {
+            // Text that does not compress to nothing.
+            let mut text = String::new();
+            while text.len() < 2_000 {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                text += &format!("{noise:x}");
+            }
+            let event =
+                Event { stage: order.stage, args: Some(&text), ..Event::named(seq, EventKind::Syscall, "write") };
+            outcome.events += 1;
+            if course.event(&event) == Kept::No {
+                outcome.faults.push(Fault::Recorder);
+                break;
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// A small disk under a folder, gone when it is dropped.
+struct Disk<'a>(&'a Path);
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_ends_the_sample_and_keeps_what_had_happened() {
+    let name = "a_disk_that_fills_ends_the_sample_and_keeps_what_had_happened";
+    let folder = tempfile::tempdir().unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=48m", "small"]).arg(folder.path()).output();
+    match mount {
+        Ok(done) if done.status.success() => {}
+        failed => return eprintln!("skipped {name}: no disk can be mounted: {failed:?}"),
+    }
+    let disk = Disk(folder.path());
+    let setup = setup(&folder.path().join("e1"), nothing(), 1);
+    let (report, _, _) = super::play(&setup, [&Flood, &Flood], &mut Rule(|_: &Question| Ok(Action::Continue)));
+    let events = report.outcomes[0].events;
+    assert!((1_000..200_000).contains(&events), "{events} events before the disk was full");
+    let full = |partial: &Partial| matches!(partial, Partial::Record { why } if why.contains("disk was full"));
+    assert!(report.partial.iter().any(full), "{:?}", report.partial);
+    assert_eq!((report.verdict, report.files.unwrap().events), (None, events), "what had happened is kept");
+    drop(disk);
 }

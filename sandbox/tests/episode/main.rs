@@ -6,10 +6,13 @@
 mod faults;
 mod machine;
 mod real;
+#[cfg(feature = "serve")]
+mod remote;
 mod scripted;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,6 +89,7 @@ fn play(setup: &Setup, stages: [&dyn Stage; 2], judge: &mut dyn Judge) -> (Repor
             },
             listeners: vec![Box::new(kept.clone())],
             clock: &clock,
+            stop: &AtomicBool::new(false),
         },
     )
     .unwrap();

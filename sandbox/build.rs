@@ -1,0 +1,38 @@
+//! Turns the protocol of stages into Rust, for the feature `serve` alone.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "serve")]
+    serve::generate()?;
+    Ok(())
+}
+
+#[cfg(feature = "serve")]
+mod serve {
+    use std::error::Error;
+    use std::path::PathBuf;
+
+    use protox::Compiler;
+
+    /// Where the protocol and its imports lie. The messages of telemetry are the adapter's own.
+    const INCLUDES: [&str; 2] = ["proto", "../env-adapter/proto"];
+
+    #[expect(clippy::disallowed_methods, reason = "what a build makes for itself is no artefact")]
+    pub(super) fn generate() -> Result<(), Box<dyn Error>> {
+        for folder in INCLUDES {
+            println!("cargo::rerun-if-changed={folder}");
+        }
+        let mut compiler = Compiler::new(INCLUDES)?;
+        compiler.include_source_info(true).include_imports(true).open_files(["bellwether/sandbox/v1/sandbox.proto"])?;
+        // Reflection answers from these bytes.
+        let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("Cargo sets OUT_DIR")?);
+        std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+        tonic_prost_build::configure()
+            .build_transport(false)
+            .extern_path(".bellwether.telemetry.v1", "::bellwether_env_adapter::proto")
+            .btree_map(".bellwether.sandbox.v1.Outcome")
+            .bytes(".bellwether.sandbox.v1.DetonateRequest.data")
+            .compile_fds(compiler.file_descriptor_set())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,386 @@
+//! Several episodes at once, and a bounded queue before them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use bellwether_env_adapter::EpisodeId;
+
+use super::{Folder, IntakeError, Place, Taken};
+
+/// How many episodes go on at once, and how files are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crew {
+    /// Episodes at once, at least 1.
+    pub episodes: usize,
+    /// Files that were taken and wait for one of them to end; what comes beyond stays in the inbox.
+    pub queue: usize,
+    /// How often the inbox is looked at.
+    pub look: Duration,
+}
+
+/// What ends a loop.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Nothing new is begun; what runs goes on to its end.
+    pub drain: AtomicBool,
+    /// What runs is killed.
+    pub stop: AtomicBool,
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Played {
+    /// Its episode ended, and it goes there.
+    Ended(Place),
+    /// Its episode was cut off: it stays in work, for the next loop.
+    CutOff,
+}
+
+/// Something that a loop tells.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// A file was in work when another loop ended, and is taken up again.
+    Resumed {
+        /// As it was.
+        before: &'a Taken,
+        /// As it is now.
+        now: &'a Taken,
+    },
+    /// A file was taken.
+    Taken(&'a Taken),
+    /// The queue is full: so many files stay in the inbox.
+    Full {
+        /// How many.
+        waiting: usize,
+    },
+    /// What is no file stays in the inbox.
+    Odd(&'a OsString),
+    /// A file went where its verdict sends it.
+    Settled {
+        /// The file.
+        taken: &'a Taken,
+        /// Where it went; nothing for what was gone.
+        to: Option<&'a std::path::Path>,
+    },
+    /// A file could not be moved, or the inbox not be read. It is tried again.
+    Trouble(&'a IntakeError),
+}
+
+/// What a loop counts.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Files that were taken.
+    pub taken: AtomicU64,
+    /// Those that were in work when another loop ended.
+    pub resumed: AtomicU64,
+    /// Episodes that go on.
+    pub running: AtomicU64,
+    /// Files in the queue.
+    pub queued: AtomicU64,
+    /// Files that were left in the inbox at the last look because the queue was full.
+    pub waiting: AtomicU64,
+    /// Looks at which the queue was full.
+    pub full: AtomicU64,
+    /// Episodes that ended, by where their files went.
+    pub released: AtomicU64,
+    /// Convicted, and not in the vault.
+    pub terminated: AtomicU64,
+    /// Convicted, and in the vault.
+    pub quarantined: AtomicU64,
+    /// Without a verdict.
+    pub undecided: AtomicU64,
+    /// Cut off.
+    pub cut_off: AtomicU64,
+}
+
+/// One number of [`Counts`]: its name, what it says, whether it only grows, and its value.
+pub type Count = (&'static str, &'static str, bool, u64);
+
+impl Counts {
+    /// All of them.
+    pub fn all(&self) -> [Count; 11] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [
+            ("taken", "Files that were taken from the inbox.", true, of(&self.taken)),
+            ("resumed", "Files that were in work when another loop ended.", true, of(&self.resumed)),
+            ("running", "Episodes that go on.", false, of(&self.running)),
+            ("queued", "Files that were taken and wait.", false, of(&self.queued)),
+            ("waiting", "Files in the inbox for which there is no room.", false, of(&self.waiting)),
+            ("full", "Looks at the inbox that found the queue full.", true, of(&self.full)),
+            ("released", "Episodes that ended in a release.", true, of(&self.released)),
+            ("terminated", "Episodes that ended in a conviction, with the file kept.", true, of(&self.terminated)),
+            (
+                "quarantined",
+                "Episodes that ended in a conviction, with the file in the vault.",
+                true,
+                of(&self.quarantined),
+            ),
+            ("undecided", "Episodes that ended without a verdict.", true, of(&self.undecided)),
+            ("cut_off", "Episodes that were cut off.", true, of(&self.cut_off)),
+        ]
+    }
+}
+
+/// What a crew works with.
+struct Site<'a> {
+    folder: &'a Folder,
+    signals: &'a Signals,
+    counts: &'a Counts,
+    tell: &'a (dyn Fn(Told<'_>) + Sync),
+}
+
+impl Crew {
+    /// Works until it is told to drain, and then until nothing runs any more. `name` gives an episode its name, `play` plays the
+    /// episode of a file to its end, `tell` hears of what happens.
+    ///
+    /// # Errors
+    /// The folder cannot be read at the start, or there are no threads. Later trouble is told, and tried again.
+    pub fn work(
+        &self,
+        folder: &Folder,
+        signals: &Signals,
+        counts: &Counts,
+        name: &dyn Fn() -> EpisodeId,
+        play: &(dyn Fn(&Taken) -> Played + Sync),
+        tell: &(dyn Fn(Told<'_>) + Sync),
+    ) -> Result<(), IntakeError> {
+        let site = Site { folder, signals, counts, tell };
+        let mut resumed = folder.left()?;
+        resumed.reverse();
+        let (give, files) = mpsc::channel::<Taken>();
+        let files = Mutex::new(files);
+        thread::scope(|scope| {
+            let mut workers = Vec::new();
+            for number in 0..self.episodes.max(1) {
+                let (site, files) = (&site, &files);
+                let worker = thread::Builder::new()
+                    .name(format!("episode-{number}"))
+                    .spawn_scoped(scope, move || site.play_all(files, play));
+                workers.push(worker);
+            }
+            if let Some(cause) = workers.into_iter().find_map(Result::err) {
+                signals.drain.store(true, Ordering::Relaxed);
+                drop(give);
+                let path = folder.episodes();
+                return Err(IntakeError::System { what: "start the threads that play episodes in", path, cause });
+            }
+            let mut odd = BTreeSet::new();
+            while !signals.drain.load(Ordering::Relaxed) {
+                let room = (self.episodes.max(1) + self.queue) as u64;
+                let free = |counts: &Counts| {
+                    counts.queued.load(Ordering::Relaxed) + counts.running.load(Ordering::Relaxed) < room
+                };
+                let looked = site.look(&mut resumed, &mut odd, name, &|| free(counts), &|taken| {
+                    counts.queued.fetch_add(1, Ordering::Relaxed);
+                    // The workers live as long as this end does.
+                    _ = give.send(taken);
+                });
+                if let Err(error) = looked {
+                    tell(Told::Trouble(&error));
+                }
+                thread::sleep(self.look);
+            }
+            drop(give);
+            Ok(())
+        })
+    }
+}
+
+impl Site<'_> {
+    /// Takes what there is room for.
+    fn look(
+        &self,
+        resumed: &mut Vec<Taken>,
+        odd: &mut BTreeSet<OsString>,
+        name: &dyn Fn() -> EpisodeId,
+        free: &dyn Fn() -> bool,
+        give: &dyn Fn(Taken),
+    ) -> Result<(), IntakeError> {
+        let Site { folder, counts, tell, .. } = self;
+        while free()
+            && let Some(before) = resumed.last()
+        {
+            if let Some(now) = folder.again(before, name())? {
+                counts.resumed.fetch_add(1, Ordering::Relaxed);
+                tell(Told::Resumed { before, now: &now });
+                give(now);
+            }
+            resumed.pop();
+        }
+        let (files, strange) = folder.waiting()?;
+        for name in &strange {
+            if odd.insert(name.clone()) {
+                tell(Told::Odd(name));
+            }
+        }
+        odd.retain(|name| strange.contains(name));
+        let mut waiting = files.len();
+        for file in &files {
+            if !free() {
+                break;
+            }
+            waiting -= 1;
+            if let Some(taken) = folder.take(file, name())? {
+                counts.taken.fetch_add(1, Ordering::Relaxed);
+                tell(Told::Taken(&taken));
+                give(taken);
+            }
+        }
+        let waiting_before = counts.waiting.swap(waiting as u64, Ordering::Relaxed);
+        if waiting > 0 {
+            counts.full.fetch_add(1, Ordering::Relaxed);
+            if waiting_before == 0 {
+                tell(Told::Full { waiting });
+            }
+        }
+        Ok(())
+    }
+
+    fn play_all(&self, files: &Mutex<Receiver<Taken>>, play: &(dyn Fn(&Taken) -> Played + Sync)) {
+        let Site { folder, signals, counts, tell } = self;
+        loop {
+            let next = files.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(taken) = next else { return };
+            counts.running.fetch_add(1, Ordering::Relaxed);
+            counts.queued.fetch_sub(1, Ordering::Relaxed);
+            let played = match signals.drain.load(Ordering::Relaxed) {
+                true => Played::Ended(Place::Inbox),
+                false => play(&taken),
+            };
+            let count = match played {
+                Played::Ended(Place::Inbox) => None,
+                Played::Ended(Place::Released) => Some(&counts.released),
+                Played::Ended(Place::Terminated) => Some(&counts.terminated),
+                Played::Ended(Place::Vault) => Some(&counts.quarantined),
+                Played::Ended(Place::Undecided) => Some(&counts.undecided),
+                Played::CutOff => Some(&counts.cut_off),
+            };
+            if let Played::Ended(place) = played {
+                match folder.settle(&taken, place) {
+                    Ok(to) => tell(Told::Settled { taken: &taken, to: to.as_deref() }),
+                    Err(error) => tell(Told::Trouble(&error)),
+                }
+            }
+            if let Some(count) = count {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            counts.running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bellwether_artifact::durable;
+    use std::path::Path;
+    use std::sync::atomic::AtomicUsize;
+
+    fn drop_in(root: &Path, count: usize) {
+        for number in 0..count {
+            durable::write_bytes(root.join("inbox").join(format!("f{number:02}")), b"x").unwrap();
+        }
+    }
+
+    fn count(root: &Path, place: &str) -> usize {
+        std::fs::read_dir(root.join(place)).unwrap().count()
+    }
+
+    fn until(what: &str, holds: impl Fn() -> bool) {
+        for _ in 0..10_000 {
+            if holds() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        panic!("{what} never came about");
+    }
+
+    const CREW: Crew = Crew { episodes: 3, queue: 2, look: Duration::from_millis(2) };
+
+    /// Names that are never given twice.
+    fn named(next: &AtomicUsize) -> EpisodeId {
+        EpisodeId(format!("e{}", next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    #[test]
+    fn a_full_queue_leaves_files_in_the_inbox_and_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        drop_in(root.path(), 12);
+        let (signals, counts, next) = (Signals::default(), Counts::default(), AtomicUsize::new(0));
+        let (go, full, most) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let play = |_: &Taken| {
+                    most.fetch_max(counts.running.load(Ordering::Relaxed) as usize, Ordering::Relaxed);
+                    while !go.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    Played::Ended(Place::Released)
+                };
+                let tell = |told: Told<'_>| {
+                    if let Told::Full { waiting } = told {
+                        full.store(waiting, Ordering::Relaxed);
+                    }
+                };
+                CREW.work(&folder, &signals, &counts, &|| named(&next), &play, &tell).unwrap();
+            });
+            until("a full queue", || full.load(Ordering::Relaxed) > 0);
+            assert_eq!((count(root.path(), "inbox"), count(root.path(), "work")), (7, 5));
+            go.store(true, Ordering::Relaxed);
+            until("the end of the work", || counts.released.load(Ordering::Relaxed) == 12);
+            signals.drain.store(true, Ordering::Relaxed);
+        });
+        assert_eq!((count(root.path(), "released"), count(root.path(), "work")), (12, 0));
+        assert_eq!((full.load(Ordering::Relaxed), most.load(Ordering::Relaxed)), (7, 3));
+    }
+
+    #[test]
+    fn a_drain_ends_what_runs_and_gives_back_what_waits() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        drop_in(root.path(), 5);
+        let (signals, counts, next) = (Signals::default(), Counts::default(), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let play = |_: &Taken| {
+                    until("the drain", || signals.drain.load(Ordering::Relaxed));
+                    Played::Ended(Place::Terminated)
+                };
+                CREW.work(&folder, &signals, &counts, &|| named(&next), &play, &|_| {}).unwrap();
+            });
+            until("three that run", || counts.running.load(Ordering::Relaxed) == 3);
+            until("two that wait", || counts.queued.load(Ordering::Relaxed) == 2);
+            signals.drain.store(true, Ordering::Relaxed);
+        });
+        assert_eq!((count(root.path(), "terminated"), count(root.path(), "inbox")), (3, 2));
+    }
+
+    #[test]
+    fn what_was_cut_off_is_taken_up_again_by_the_next_loop() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Folder::open(root.path()).unwrap());
+        drop_in(root.path(), 4);
+        let next = AtomicUsize::new(0);
+        for (round, played) in [Played::CutOff, Played::Ended(Place::Undecided)].into_iter().enumerate() {
+            let folder = Folder::open(root.path()).unwrap();
+            let (signals, counts) = (Signals::default(), Counts::default());
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    CREW.work(&folder, &signals, &counts, &|| named(&next), &|_| played, &|_| {}).unwrap();
+                });
+                let done = || counts.cut_off.load(Ordering::Relaxed) + counts.undecided.load(Ordering::Relaxed) == 4;
+                until("the end of the work", done);
+                signals.drain.store(true, Ordering::Relaxed);
+            });
+            assert_eq!(counts.resumed.into_inner(), [0, 4][round]);
+        }
+        assert_eq!((count(root.path(), "undecided"), count(root.path(), "work")), (4, 0));
+    }
+}

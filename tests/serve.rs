@@ -79,7 +79,9 @@ fn a_second_signal_ends_it_at_once() {
     };
     tell(&served, "-TERM");
     // Again and again, since the first one may not be seen yet.
+    let begun = std::time::Instant::now();
     let status = loop {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it does not end");
         tell(&served, "-INT");
         if let Some(status) = served.0.try_wait().unwrap() {
             break status;
@@ -94,12 +96,13 @@ fn a_registry_is_served_by_its_name_or_a_number() {
     let folder = tempfile::tempdir().unwrap();
     let promote = ["release", "--registry", "releases", "promote", &model(), "--max-fpr", "1", "--min-tpr", "0"];
     bellwether(folder.path(), &promote).expect(0);
-    for arguments in [&["--grpc", "127.0.0.1:0"][..], &["--grpc", "127.0.0.1:0", "--number", "1"]] {
-        let (served, told) = Served::start(folder.path(), arguments);
+    for arguments in [&[][..], &["--number", "1"], &["--latest"]] {
+        let (served, told) = Served::start(folder.path(), &[&["--grpc", "127.0.0.1:0"], arguments].concat());
         assert_eq!(told["model_number"], 1);
         assert_eq!(served.stop("-TERM"), Some(0));
     }
     bellwether(folder.path(), &["serve", "--name", "nobody"]).complains(1, &["there is no model to serve"]);
+    bellwether(folder.path(), &["serve", "--models", &model(), "--latest"]).complains(64, &["is one model"]);
 }
 
 #[test]
@@ -113,6 +116,10 @@ fn wrong_usage_is_told_before_anything_is_touched() {
         (&["--grpc", "0.0.0.0:0"], "plaintext_beyond_loopback"),
         (&["--admin", "127.0.0.1:0"], "admin"),
         (&["--no-grpc", "--grpc", "127.0.0.1:0"], "cannot be used with"),
+        (&["--latest", "--number", "1"], "cannot be used with"),
+        (&["--set", "watch.poll_ms=0"], "watch.poll_ms"),
+        (&["--set", "watch.shadow={ time_ms = 60000, min_agreement = 2 }"], "watch.shadow.min_agreement"),
+        (&["--set", "watch.window.states=1"], "states"),
         (&["--config", "absent.toml"], "absent.toml"),
         (&["--trusted", "absent.pub"], "absent.pub"),
     ] {

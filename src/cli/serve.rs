@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Serve the model with this number in the place of the one that the name stands on.
     #[arg(long, value_name = "NUMBER")]
     number: Option<u32>,
+    /// Serve the model with the highest number in the registry, and each later one as it is published.
+    #[arg(long, conflicts_with_all = ["name", "number"])]
+    latest: bool,
     /// File or folder of public keys; releases that none of them signed are refused.
     #[arg(long, value_name = "PATH")]
     trusted: Option<PathBuf>,
@@ -105,7 +108,7 @@ impl Arguments {
         let config = self.configuration().map_err(Failure::usage)?;
         config.validate().map_err(Failure::usage)?;
         let log = config.log.as_ref().map(log::to_file).transpose()?;
-        let options = self.watch_options(config.threads)?;
+        let options = self.watch_options(&config)?;
         let (policy, name, source) = self.first_model(&options)?;
         let champion = policy.status().champion;
         // Signals are waited for before anybody can know that the server is there.
@@ -153,12 +156,12 @@ impl Arguments {
         Ok(config)
     }
 
-    fn watch_options(&self, threads: usize) -> Result<WatchOptions, Failure> {
+    fn watch_options(&self, config: &ServeConfig) -> Result<WatchOptions, Failure> {
         let trusted = match &self.trusted {
             None => None,
             Some(path) => Some(TrustedKeys::read(path).map_err(Failure::usage)?),
         };
-        Ok(WatchOptions { trusted, engines: self.engine.engines(threads)?, ..WatchOptions::default() })
+        Ok(WatchOptions { trusted, engines: self.engine.engines(config.threads)?, ..config.watch.options() })
     }
 
     /// The first model, what clients call it, and where the next ones come from.
@@ -178,13 +181,22 @@ impl Arguments {
 
     fn source(&self) -> Result<AnySource, Failure> {
         if release::manifest_path(&self.models).is_file() {
+            if self.latest || self.number.is_some() {
+                let models = self.models.display();
+                let text = "--latest and --number choose among the models of a registry";
+                return Err(Failure::usage(anyhow!("{models} is one model, and {text}: leave them out")));
+            }
             return Ok(AnySource(Box::new(FolderSource::release(&self.models))));
         }
         if !self.models.is_dir() {
             let models = self.models.display();
             return Err(Failure::Failed(anyhow!("{models} is no folder: give a registry or the folder of a model")));
         }
-        let policy = self.number.map_or_else(|| VersionPolicy::Name(self.name.clone()), VersionPolicy::Pinned);
+        let policy = match self.number {
+            Some(number) => VersionPolicy::Pinned(number),
+            None if self.latest => VersionPolicy::Latest,
+            None => VersionPolicy::Name(self.name.clone()),
+        };
         Ok(AnySource(Box::new(RegistrySource::new(ModelRegistry::open(&self.models)?, policy))))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionLogConfig, DecisionLogError, ServeError, ServiceLogConfig, TraceConfig};
+use super::{DecisionLogConfig, DecisionLogError, ServeError, ServiceLogConfig, TraceConfig, WatchConfig};
 
 /// Everything that a server is told before it starts. Every default is safe: loopback alone, no admin, everything bounded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct ServeConfig {
     pub log: Option<ServiceLogConfig>,
     /// Where spans of requests go; nowhere without it.
     pub traces: Option<TraceConfig>,
+    /// How whoever runs the server looks for new models.
+    pub watch: WatchConfig,
 }
 
 /// What clients may use up. What is beyond is refused at once; nothing queues.
@@ -146,6 +148,7 @@ impl Default for ServeConfig {
             decisions: None,
             log: None,
             traces: None,
+            watch: WatchConfig::default(),
         }
     }
 }
@@ -253,6 +256,7 @@ impl ServeConfig {
         if let Some(traces) = &self.traces {
             traces.validate()?;
         }
+        self.watch.validate()?;
         for (key, value) in [("times.leave_ms", times.leave_ms), ("times.drain_ms", times.drain_ms)] {
             if value > DAY_MS {
                 return Err(refused(key, &format!("{value} ms is more than a day")));

@@ -41,6 +41,7 @@ mod stream;
 mod tls;
 mod trace;
 mod unread;
+mod watch_config;
 mod worker;
 
 pub use chain::Chain;
@@ -54,6 +55,7 @@ pub use secrets::read_private;
 pub use service_log::{ServiceLog, ServiceLogCounts};
 pub use shared::{Gauge, Phase, Shared};
 pub use trace::TraceConfig;
+pub use watch_config::{ShadowConfig, WatchConfig, WindowConfig};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

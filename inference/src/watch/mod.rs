@@ -13,6 +13,7 @@
 
 mod counts;
 mod keeper;
+mod options;
 mod reading;
 mod reason;
 mod source;
@@ -25,41 +26,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bellwether_artifact::keys::TrustedKeys;
 use thiserror::Error;
 
-use crate::engine::Isa;
-use crate::model::{Contract, limits};
+use crate::model::Contract;
 use crate::policy::{ModelId, Policy, PolicyError};
-use crate::release::{Engines, LoadedRelease};
+use crate::release::LoadedRelease;
 use keeper::Keeper;
 
 pub use counts::Counts;
+pub use options::{OptionError, WatchOptions};
 pub use reason::{Reason, Refusal};
 pub use source::{FolderSource, Source, SourceError, VersionPolicy, Wanted};
 pub use trial::{ShadowOptions, TrialStatus, WindowOptions};
-
-/// How a source is watched.
-#[derive(Clone, Debug)]
-pub struct WatchOptions {
-    /// Time between two looks at the source.
-    pub poll: Duration,
-    /// How long the files of a release that seems unfinished (cut short, or not yet what the manifest says) must stay as they
-    /// are before it is refused. A release without a manifest or a network is waited for without end.
-    pub settle: Duration,
-    /// Largest network file that is looked at, in bytes.
-    pub max_bytes: usize,
-    /// Keys whose signatures are believed. Where there are some, an unsigned release is refused; `None` takes any release.
-    pub trusted: Option<TrustedKeys>,
-    /// What may evaluate the models.
-    pub engines: Engines,
-    /// Compares a model with the champion before it decides anything; `None` swaps at once.
-    pub shadow: Option<ShadowOptions>,
-    /// Watches a model after a swap and takes it back when it fails; `None` leaves that to the operator.
-    pub window: Option<WindowOptions>,
-    /// Time between two looks at the states that were set aside, while two models are compared.
-    pub step: Duration,
-}
 
 /// A thread that keeps a policy at what a source wants. It ends when this is dropped.
 #[derive(Debug)]
@@ -133,6 +111,9 @@ pub enum WatchError {
     /// The thread that watches is gone.
     #[error("the thread that watches is gone: start the program again")]
     Ended,
+    /// An option says what no watcher can or should do.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// The system starts no thread.
     #[error("cannot start the thread that watches: {0}")]
     Thread(io::Error),
@@ -153,23 +134,6 @@ enum Event {
 #[derive(Debug)]
 struct Board {
     shown: Mutex<(WatchStatus, Counts)>,
-}
-
-impl Default for WatchOptions {
-    /// A look every second, five seconds for a copy to go on, networks of up to [`limits::MAX_BYTES`], any release, no
-    /// comparison before a swap and one of a minute after it.
-    fn default() -> Self {
-        WatchOptions {
-            poll: Duration::from_secs(1),
-            settle: Duration::from_secs(5),
-            max_bytes: limits::MAX_BYTES,
-            trusted: None,
-            engines: Isa::best().into(),
-            shadow: None,
-            window: Some(WindowOptions::default()),
-            step: Duration::from_millis(20),
-        }
-    }
 }
 
 impl fmt::Display for Pending {
@@ -207,8 +171,9 @@ impl Watcher {
     /// Starts to watch. The first look comes at once; nothing waits for it.
     ///
     /// # Errors
-    /// [`WatchError::Thread`].
+    /// [`WatchError::Option`], [`WatchError::Thread`].
     pub fn start(policy: Policy, source: impl Source + 'static, options: WatchOptions) -> Result<Watcher, WatchError> {
+        options.validate()?;
         let (poll, step) = (options.poll, options.step);
         let keeper = Keeper::new(policy.clone(), Box::new(source), options);
         let board = Arc::new(Board { shown: Mutex::new(keeper.show(Instant::now())) });

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bellwether_inference::watch::{Source, SourceError, VersionPolicy, Wanted};
 use bellwether_registry::{ModelRegistry, RegistryError};
@@ -38,8 +39,9 @@ impl RegistrySource {
             (Some(stamp), Some((before, number))) if stamp == *before => Ok(*number),
             (stamp, _) => {
                 let number = ask()?;
-                // Looked at before it was read, so what changed in between is seen at the next look.
-                *known = stamp.map(|stamp| (stamp, number));
+                // Looked at before it was read, so what changed in between is seen at the next look, and kept only where another change
+                // would get another time.
+                *known = stamp.filter(is_old).map(|stamp| (stamp, number));
                 Ok(number)
             }
         };
@@ -80,6 +82,12 @@ impl Source for RegistrySource {
 
 fn unanswered(error: RegistryError) -> SourceError {
     SourceError { text: error.to_string() }
+}
+
+/// Whether the last change is longer ago than the coarsest tick of a file system's clock.
+fn is_old((.., changed): &Stamp) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    u64::try_from(changed.0).is_ok_and(|changed| changed.saturating_add(3) <= now)
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -170,9 +170,10 @@ fn a_candidate_that_agrees_is_swapped_in_after_the_comparison() {
     let status = watcher.check_now();
     let trial = status.shadow.unwrap();
     assert_eq!((trial.model.number, trial.against.number, status.serving.number), (Some(2), Some(1), Some(1)));
-    while watcher.status().serving.number == Some(1) {
+    until(&watcher, |status| {
         decide(&mut decider, 50);
-    }
+        status.serving.number != Some(1)
+    });
     let counts = watcher.counts();
     assert!(counts.shadow_states >= 500 && counts.shadow_disagreements == 0, "{counts:?}");
     assert_eq!(counts.swapped, 1);
@@ -187,9 +188,10 @@ fn a_candidate_that_disagrees_is_refused_with_the_figures() {
     let watcher = releases.watch(&policy, shadow(200));
     releases.add(2, &contrary(&network(1)));
     watcher.check_now();
-    while watcher.status().last_refusal.is_none() {
+    until(&watcher, |status| {
         decide(&mut decider, 50);
-    }
+        status.last_refusal.is_some()
+    });
     let refusal = watcher.status().last_refusal.unwrap();
     assert_eq!((refusal.reason, refusal.number), (Reason::Disagreement, Some(2)));
     assert!(refusal.text.contains("states") && refusal.version.is_some(), "{}", refusal.text);
@@ -242,9 +244,10 @@ fn a_model_that_decides_otherwise_is_taken_back_and_not_brought_again() {
     let version = releases.add(2, &contrary(&network(1)));
     let status = watcher.check_now();
     assert_eq!((status.serving.version, status.window.unwrap().against.number), (version, Some(1)));
-    while watcher.status().serving.number == Some(2) {
+    until(&watcher, |status| {
         decide(&mut decider, 50);
-    }
+        status.serving.number != Some(2)
+    });
     until(&watcher, |status| status.last_refusal.is_some());
     let refusal = watcher.status().last_refusal.unwrap();
     assert_eq!((refusal.reason, refusal.version), (Reason::Disagreement, Some(version)));
@@ -390,9 +393,10 @@ fn a_pinned_champion_stays_until_it_is_unpinned() {
             assert_eq!((status.serving.number, status.pending), (Some(1), Some(Pending::Pinned)));
             policy.unpin();
             watcher.check_now();
-            while watcher.status().serving.number == Some(1) {
+            until(&watcher, |status| {
                 decide(&mut decider, 10);
-            }
+                status.serving.number != Some(1)
+            });
         }
         assert_eq!(watcher.status().serving.number, Some(2));
         assert!(watcher.status().last_refusal.is_none());
@@ -432,9 +436,10 @@ fn a_champion_that_changes_during_a_comparison_starts_it_anew() {
     policy.swap(by_hand, Some(77)).unwrap();
     until(&watcher, |status| status.shadow.is_none());
     assert_eq!(watcher.check_now().shadow.unwrap().against.number, Some(77));
-    while watcher.status().last_refusal.is_none() {
+    until(&watcher, |status| {
         decide(&mut decider, 50);
-    }
+        status.last_refusal.is_some()
+    });
     assert_eq!(policy.status().champion.number, Some(77));
 }
 

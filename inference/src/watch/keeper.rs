@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bellwether_artifact::ModelVersion;
 
-use super::reading::{Folder, Mark};
+use super::reading::{Folder, Mark, Marks};
 use super::reason::Problem;
 use super::trial::{Counted, Found, Judgement, Shadow, Window, is_operators};
 use super::{Counts, Pending, Reason, Refusal, Source, VersionPolicy, Wanted, WatchError, WatchOptions, WatchStatus};
@@ -24,6 +24,7 @@ pub(super) struct Keeper {
     options: WatchOptions,
     /// For asking models about states.
     scratch: Scratch,
+    marks: Marks,
     /// What was dealt with last: nothing is done while it is wanted and its files stay as they are.
     settled: Option<Mark>,
     /// What was served last of what is wanted: it is not brought again because its files were touched or signed anew, so that what an
@@ -63,6 +64,7 @@ impl Keeper {
             policy,
             source,
             options,
+            marks: Marks::default(),
             settled: None,
             brought: None,
             unfinished: None,
@@ -96,7 +98,7 @@ impl Keeper {
             return;
         };
         self.brought.take_if(|(from, _)| *from != wanted);
-        let mark = Mark::of(&wanted);
+        let mark = self.marks.of(&wanted, self.options.max_bytes);
         if self.settled.as_ref() == Some(&mark) {
             return;
         }
@@ -113,7 +115,7 @@ impl Keeper {
             return;
         }
         let opened = self.open(&wanted);
-        if Mark::of(&wanted) != mark {
+        if self.marks.of(&wanted, self.options.max_bytes) != mark {
             // Whatever it was, it is not that any more.
             self.pending = Some(Pending::Incomplete("its files change while they are read".to_owned()));
             return;
@@ -379,7 +381,9 @@ impl Keeper {
                     let Window { mark, .. } = *window;
                     let refusal = problem.of(id.version).refusal(&mark.wanted);
                     let (reason, text) = (refusal.reason, &refusal.text);
-                    tracing::warn!(version = %id.version, back_to = %back.version, %reason, %text, "model rolled back");
+                    // What a restart forgets is told while somebody can still act on it.
+                    let advice = "a restart serves what the source wants: move the name, or take the release out";
+                    tracing::warn!(version = %id.version, back_to = %back.version, %reason, %text, advice, "model rolled back");
                     self.counts.roll_back(reason);
                     self.remember(mark, refusal);
                 }

@@ -77,7 +77,7 @@ impl SourceError {
 /// A folder that is a release, or a folder of them.
 ///
 /// In a folder of releases, each lies in a folder whose name is its number, leading zeros or none; other names are no
-/// releases. A name is a folder, or a link to one of the others.
+/// releases. Two folders of one number are refused where it is wanted. A name is a folder, or a link to one of the others.
 #[derive(Clone, Debug)]
 pub struct FolderSource {
     root: PathBuf,
@@ -106,26 +106,47 @@ impl FolderSource {
 
     /// The highest number with a manifest and a network.
     fn latest(&self) -> Result<Option<Wanted>, SourceError> {
-        let mut latest = None::<Wanted>;
-        for entry in fs::read_dir(&self.root).map_err(|cause| self.unreadable(&cause))? {
-            let folder = entry.map_err(|cause| self.unreadable(&cause))?.path();
-            let number = number_of(&folder);
-            let later = number.is_some() && number > latest.as_ref().and_then(|wanted| wanted.number);
-            if later && manifest_path(&folder).exists() && onnx_path(&folder).exists() {
-                latest = Some(self.child(folder, number));
+        let is_complete = |folder: &Path| manifest_path(folder).exists() && onnx_path(folder).exists();
+        let complete = self.folders()?.into_iter().filter(|folder| is_complete(folder));
+        let mut latest: Vec<(u32, PathBuf)> = Vec::new();
+        for (number, folder) in complete.filter_map(|folder| Some((number_of(&folder)?, folder))) {
+            let highest = latest.first().map(|(highest, _)| *highest);
+            if highest < Some(number) {
+                latest.clear();
+            }
+            if highest <= Some(number) {
+                latest.push((number, folder));
             }
         }
-        Ok(latest)
+        match latest.as_slice() {
+            [] => Ok(None),
+            [(number, folder)] => Ok(Some(self.child(folder.clone(), Some(*number)))),
+            [(number, one), (_, other), ..] => Err(self.doubled(*number, one, other)),
+        }
     }
 
     fn pinned(&self, number: u32) -> Result<Option<Wanted>, SourceError> {
-        for entry in fs::read_dir(&self.root).map_err(|cause| self.unreadable(&cause))? {
-            let folder = entry.map_err(|cause| self.unreadable(&cause))?.path();
-            if number_of(&folder) == Some(number) {
-                return Ok(Some(self.child(folder, Some(number))));
-            }
+        let mut found = self.folders()?.into_iter().filter(|folder| number_of(folder) == Some(number));
+        match (found.next(), found.next()) {
+            (Some(one), Some(other)) => Err(self.doubled(number, &one, &other)),
+            (one, _) => Ok(one.map(|folder| self.child(folder, Some(number)))),
         }
-        Ok(None)
+    }
+
+    /// All that lies in the folder of releases, by name: the system lists it in any order.
+    fn folders(&self) -> Result<Vec<PathBuf>, SourceError> {
+        let listed = fs::read_dir(&self.root).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        let mut folders: Vec<PathBuf> = listed.map_err(|cause| self.unreadable(&cause))?;
+        folders.sort_unstable();
+        Ok(folders)
+    }
+
+    /// Neither is meant more than the other, and which one is found first is chance.
+    fn doubled(&self, number: u32, one: &Path, other: &Path) -> SourceError {
+        let name = |folder: &Path| folder.file_name().unwrap_or_default().display().to_string();
+        let (root, one, other) = (self.root.display(), name(one), name(other));
+        let text = format!("{root} has two releases of number {number}, {one:?} and {other:?}: take one of them out");
+        SourceError { text }
     }
 
     fn named(&self, name: &str) -> Result<Option<Wanted>, SourceError> {
@@ -227,6 +248,22 @@ mod tests {
         check(2, Some(2));
         check(3, Some(3));
         check(4, None);
+    }
+
+    #[test]
+    fn two_folders_of_one_number_are_refused_where_that_number_is_meant() {
+        let root = tempfile::tempdir().unwrap();
+        releases(root.path(), &["2", "000002", "1"]);
+        let ask = |policy: VersionPolicy| FolderSource::releases(root.path(), policy).wanted();
+        for policy in [VersionPolicy::Latest, VersionPolicy::Pinned(2)] {
+            let refused = ask(policy).unwrap_err().to_string();
+            assert!(refused.contains("\"000002\" and \"2\"") && refused.contains("take one"), "{refused}");
+        }
+        assert_eq!(number(root.path(), VersionPolicy::Pinned(1)), Some(1));
+        // A later one is wanted whatever lies before it, and a copy that is not complete yet counts for nothing.
+        releases(root.path(), &["3"]);
+        fs::create_dir(root.path().join("03")).unwrap();
+        assert_eq!(number(root.path(), VersionPolicy::Latest), Some(3));
     }
 
     #[test]

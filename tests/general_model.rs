@@ -116,6 +116,28 @@ fn a_general_model_is_served_where_the_server_has_onnx_runtime() {
     }
 }
 
+#[test]
+fn a_general_model_is_promoted_by_the_engine_that_is_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let at = root.path();
+    publish(&at.join("model"));
+    let release = |arguments: &[&str]| bellwether_with(at, &[&["release"], arguments].concat(), "");
+    let promote =
+        |engine: &[&str]| release(&[&["promote", "model", "--max-fpr", "1", "--min-tpr", "0"], engine].concat());
+    promote(&["--engine", "native"]).complains(2, &["a gate was not met"]);
+    if !cfg!(feature = "ort") {
+        promote(&["--engine", "ort"]).complains(64, &["feature `ort`"]);
+        return;
+    }
+    if std::env::var_os("ORT_DYLIB_PATH").is_none() {
+        println!("skipped: ONNX Runtime: ORT_DYLIB_PATH does not name its library");
+        return;
+    }
+    promote(&["--engine", "ort"]).expect(0);
+    release(&["verify"]).expect(0);
+    release(&["verify", "--engine", "native"]).complains(2, &["problems"]);
+}
+
 /// The released model with a dueling head whose value is the same everywhere, so that the same actions are the best ones.
 fn publish_dueling(folder: &Path) {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/quickstart");

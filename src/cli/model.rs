@@ -19,7 +19,7 @@ pub(crate) fn load(folder: &Path) -> Result<LoadedRelease, Failure> {
     load_for(folder, build::isa()?.into())
 }
 
-/// What may evaluate models that are only decided by.
+/// What may evaluate models that are not trained on.
 #[derive(clap::Args)]
 pub(crate) struct EngineFlags {
     /// What may evaluate a model: the native engine alone, or ONNX Runtime too, for the general graphs that the native one does not
@@ -97,7 +97,8 @@ fn loaded(_: &Engines) -> Result<(), Failure> {
     Ok(())
 }
 
-fn load_for(folder: &Path, engines: Engines) -> Result<LoadedRelease, Failure> {
+/// [`load`], evaluated by what was chosen.
+pub(crate) fn load_for(folder: &Path, engines: Engines) -> Result<LoadedRelease, Failure> {
     require(folder)?;
     let manifest = release::read_manifest(folder)?;
     Ok(load_release(folder, &Expectation::new(contract_of(&manifest)), engines)

@@ -132,7 +132,7 @@ impl Arguments {
         let registry_folder = self.out.join("releases");
         let registry = ModelRegistry::open(&registry_folder)?;
         let record = registry.publish(&folder)?;
-        let gate = gates::check(&registry.folder(record.number), &self.limits)?;
+        let gate = gates::check(&registry.folder(record.number), &self.limits, build::isa()?.into())?;
         let release = match registry.promote(record.number, NAME, &gate, gates::REQUIRED) {
             Err(RegistryError::GateFailed { .. }) => None,
             moved => Some(Release { registry: registry_folder, name: NAME, number: moved?.to }),

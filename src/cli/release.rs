@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use bellwether_artifact::ModelVersion;
 use bellwether_artifact::keys::{KeyId, TrustedKeys};
+use bellwether_inference::Engines;
 use bellwether_inference::watch::{self, VersionPolicy, WatchOptions};
 use bellwether_registry::{GateReport, ModelRegistry, Move, Published, RegistryError, RegistryProblem};
 use clap::Subcommand;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Failure, Output, build, gates, keys, model};
+use super::{Failure, Output, gates, keys, model};
 use crate::registry_source::RegistrySource;
 
 /// Promotes, signs, rolls back, lists and verifies released models.
@@ -39,6 +40,8 @@ enum Verb {
         sign: Option<PathBuf>,
         #[command(flatten)]
         limits: gates::Limits,
+        #[command(flatten)]
+        engine: model::EngineFlags,
     },
     /// Sign a published model, also in the place of an older signature.
     Sign {
@@ -61,6 +64,8 @@ enum Verb {
         /// Demand that every model is signed by one of these public keys: a file, or a folder of `.pub` and `.pem` files.
         #[arg(long, value_name = "KEYS")]
         trusted: Option<PathBuf>,
+        #[command(flatten)]
+        engine: model::EngineFlags,
     },
 }
 
@@ -90,9 +95,10 @@ impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         let registry = ModelRegistry::open(&self.registry)?;
         match &self.verb {
-            Verb::Promote { model: asked, name, sign, limits } => {
-                // A bad key is told before anything is touched.
+            Verb::Promote { model: asked, name, sign, limits, engine } => {
+                // A bad key and a missing engine are told before anything is touched.
                 let key = keys::private(sign.as_deref())?;
+                let engines = engine.engines(1)?;
                 let folder = PathBuf::from(asked);
                 let record = if folder.is_dir() {
                     model::require(&folder)?;
@@ -100,7 +106,7 @@ impl Arguments {
                 } else {
                     registry.resolve(asked)?
                 };
-                let gates = gates::check(&registry.folder(record.number), limits)?;
+                let gates = gates::check(&registry.folder(record.number), limits, engines)?;
                 if let Some(key) = key.filter(|_| gates.passed()) {
                     // Before the name moves, so that whoever follows it finds a signed model.
                     registry.sign(record.number, &key)?;
@@ -139,7 +145,8 @@ impl Arguments {
                     )
                 })?;
             }
-            Verb::Verify { trusted } => {
+            Verb::Verify { trusted, engine } => {
+                let engines = engine.engines(1)?;
                 let trusted = keys::trusted(trusted.as_deref())?;
                 // A wrong path must not pass for a sound registry.
                 if !self.registry.is_dir() {
@@ -150,7 +157,7 @@ impl Arguments {
                     problems.extend(registry.verify_signatures(trusted)?);
                 }
                 let known = problems.iter().filter_map(|problem| problem.number).collect();
-                problems.extend(unservable(&registry, trusted, &known)?);
+                problems.extend(unservable(&registry, trusted, engines, &known)?);
                 output.report(&problems, || {
                     let line = |problem: &RegistryProblem| match problem.number {
                         Some(number) => format!("{number}: {}", problem.problem),
@@ -175,9 +182,10 @@ impl Arguments {
 fn unservable(
     registry: &ModelRegistry,
     trusted: Option<TrustedKeys>,
+    engines: Engines,
     told: &BTreeSet<u32>,
 ) -> Result<Vec<RegistryProblem>, Failure> {
-    let options = WatchOptions { trusted, engines: build::isa()?.into(), ..WatchOptions::default() };
+    let options = WatchOptions { trusted, engines, ..WatchOptions::default() };
     let mut problems = Vec::new();
     // A history that cannot be read is told of already.
     for (name, number) in registry.names().unwrap_or_default() {

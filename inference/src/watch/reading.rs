@@ -108,6 +108,10 @@ impl Mark {
 impl Marks {
     /// The mark of a release, with its contents where they are needed to tell it from another: while it is younger than a tick, and once
     /// after that. What cannot be read counts as no content.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how old a file is tells whether it is looked at again, and nothing else"
+    )]
     pub(super) fn of(&mut self, wanted: &Wanted, max_bytes: usize) -> Mark {
         self.at(wanted, max_bytes, SystemTime::now())
     }

@@ -1,0 +1,149 @@
+//! How fast actions take hold: `cargo run --release --example actions -p bellwether-sandbox -- [ROUNDS]`. As root, with a C compiler.
+//!
+//! First, herds of sleeping, spinning and multiplying tasks in a cage are killed: from the decision until `SIGKILL` is pending for all of
+//! them, and until their group is empty. Then a sample that makes calls without pause is traced and decided on in process, and
+//! each level is raised in turn: from the close of a window until the action is in force, the decision included, which is
+//! made up on the spot. Prints quantiles in milliseconds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for developers")]
+
+#[path = "../tests/launch/mod.rs"]
+mod launch;
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bellwether_env_adapter::{Action, EpisodeId, Event, RewardConfig, StateVector, WindowConfig};
+use bellwether_sandbox::Limits;
+use bellwether_sandbox::cage::{Cage, Held, Plan, Program};
+use bellwether_sandbox::isolation::terminate;
+use bellwether_sandbox::stage::{Came, Command, Course, Feedback, Kept, LocalStage, Order, Question, Specimen, Stage};
+use bellwether_sandbox::vault::Sample;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Raises the level at each of the first windows, then ends the sample, and keeps what came of it.
+#[derive(Default)]
+struct Raise {
+    asked: Option<Instant>,
+    took: BTreeMap<&'static str, Vec<f64>>,
+}
+
+impl Raise {
+    fn note(&mut self, what: &'static str, milliseconds: f64) {
+        self.took.entry(what).or_default().push(milliseconds);
+    }
+}
+
+impl Course for Raise {
+    fn event(&mut self, _: &Event<'_>) -> Kept {
+        // The sample goes on: whatever was asked last has been answered and done.
+        if let Some(asked) = self.asked.take() {
+            self.note("level 0", asked.elapsed().as_secs_f64() * 1e3);
+        }
+        Kept::Yes
+    }
+
+    fn window(&mut self, question: &Question, _: &StateVector) -> Command {
+        let action = match (question.close.is_last(), question.step) {
+            (false, 0..4) => Action::Continue,
+            (false, 4..7) => Action::RaiseIsolation,
+            _ => Action::Terminate,
+        };
+        self.asked = (action == Action::Continue).then(Instant::now);
+        Command::to(question, action)
+    }
+
+    fn feedback(&mut self, feedback: Feedback) {
+        assert!(matches!(feedback.came, Came::Done { .. }), "{feedback:?}");
+        let what = match (feedback.action, feedback.level) {
+            (Action::RaiseIsolation, 1) => "level 1",
+            (Action::RaiseIsolation, 2) => "level 2",
+            (Action::RaiseIsolation, _) => "level 3",
+            _ => "terminate",
+        };
+        self.note(what, feedback.took_us as f64 / 1e3);
+    }
+}
+
+fn main() {
+    let rounds = std::env::args().nth(1).map_or(200, |word| word.parse::<usize>().expect("a number of rounds"));
+    let folder = tempfile::tempdir().unwrap();
+    println!("milliseconds over {rounds} rounds: p50, p99, most");
+    let herd = launch::compile(folder.path(), "herd");
+    for (tasks, what) in [(64, "sleep"), (64, "spin"), (64, "bomb"), (512, "sleep"), (512, "spin"), (512, "bomb")] {
+        let (mut pending, mut empty) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let (killed_after, empty_after) = kill(&herd, tasks, what);
+            pending.push(killed_after.as_secs_f64() * 1e3);
+            empty.push(empty_after.as_secs_f64() * 1e3);
+        }
+        print(&format!("{tasks} tasks, {what}: SIGKILL pending"), pending);
+        print(&format!("{tasks} tasks, {what}: group empty"), empty);
+    }
+    let crowd = launch::compile(folder.path(), "crowd");
+    let mut course = Raise::default();
+    for round in 0..rounds {
+        raise(&crowd, round as u64, &mut course);
+    }
+    for (what, took) in course.took {
+        print(&format!("window closed to {what} in force"), took);
+    }
+}
+
+/// Starts a herd, waits until it is complete, and kills it.
+fn kill(herd: &Path, tasks: u32, what: &str) -> (Duration, Duration) {
+    let sample = Sample::open(herd, 1 << 20).unwrap();
+    let arguments = ["herd", &tasks.to_string(), what].map(|word| CString::new(word).unwrap()).to_vec();
+    let program = Program::File(sample.memory().try_clone_to_owned().unwrap());
+    // Its init counts too.
+    let limits = Limits { tasks: tasks + 1, ..Limits::default() };
+    let Held { gate, enclosure, cgroup, .. } =
+        Cage::start(&Plan { limits, ..Plan::new(program, arguments) }).expect("a cage: `bellwether doctor` says more");
+    gate.open().unwrap();
+    let started = Instant::now();
+    // A few of a bomb may fail to start for want of memory.
+    while cgroup.processes().unwrap().len() < tasks as usize * 9 / 10 {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "the herd is not complete: {:?}",
+            cgroup.processes().map(|all| all.len())
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    let ended = terminate(&enclosure, &cgroup, PATIENCE).unwrap();
+    (ended.killed_after, ended.empty_after)
+}
+
+/// Runs one sample through all levels.
+fn raise(crowd: &Path, round: u64, course: &mut Raise) {
+    let sample = Sample::open(crowd, 1 << 20).unwrap();
+    let order = Order {
+        episode: EpisodeId(format!("actions-{round}")),
+        stage: 1,
+        sample: Arc::new(Specimen {
+            memory: sample.memory().as_fd().try_clone_to_owned().unwrap(),
+            name: "crowd".to_owned(),
+            arguments: ["4", "4", "100000"].map(|word| CString::new(word).unwrap()).to_vec(),
+            marked_home: false,
+        }),
+        window: WindowConfig::default(),
+        reward: RewardConfig::default(),
+        limits: Limits::default(),
+        seed: round,
+    };
+    let outcome = LocalStage.run(&order, course).expect("a cage: `bellwether doctor` says more");
+    assert!(outcome.faults.is_empty(), "{outcome:?}");
+}
+
+fn print(what: &str, mut milliseconds: Vec<f64>) {
+    milliseconds.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        milliseconds[((milliseconds.len() as f64 * share).ceil() as usize).clamp(1, milliseconds.len()) - 1]
+    };
+    println!("{what}: {:.3} {:.3} {:.3}", at(0.5), at(0.99), at(1.0));
+}

@@ -40,6 +40,14 @@ pub enum ArtifactError {
         /// The largest size accepted.
         limit: u64,
     },
+    /// A file that is read from a folder alone lies elsewhere, or is no plain file.
+    #[error("{} is {what}: copy the file there", path.display())]
+    Outside {
+        /// Its name in the folder.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// The content of a file is not what its hash says.
     #[error("{} has SHA-256 {found}, expected {expected}: the file was changed or damaged, fetch it again", path.display())]
     HashMismatch {

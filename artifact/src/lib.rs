@@ -15,6 +15,7 @@
 #[cfg(feature = "audit")]
 pub mod audit;
 mod canonical;
+pub mod confined;
 pub mod durable;
 mod error;
 mod folder;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::durable::{self, DurableFolder};
+use crate::confined::ConfinedFolder;
+use crate::durable::DurableFolder;
 use crate::{ArtifactError, MAX_MANIFEST_BYTES, ModelManifest, Sha256};
 
 /// The network.
@@ -69,9 +70,8 @@ pub fn signature_path(folder: &Path) -> PathBuf {
 /// # Errors
 /// [`ArtifactError::Io`] where the file cannot be read, [`ArtifactError::Manifest`] where it breaks a rule.
 pub fn read_manifest(folder: &Path) -> Result<ModelManifest, ArtifactError> {
-    let path = manifest_path(folder);
-    let bytes = durable::read(&path, MAX_MANIFEST_BYTES)?;
-    ModelManifest::from_json(&bytes).map_err(|cause| ArtifactError::Manifest { path, cause })
+    let bytes = ConfinedFolder::open(folder)?.read_present(MANIFEST_FILE, MAX_MANIFEST_BYTES)?;
+    ModelManifest::from_json(&bytes).map_err(|cause| ArtifactError::Manifest { path: manifest_path(folder), cause })
 }
 
 /// Reads manifest and network, each once, and checks that they belong together.
@@ -87,12 +87,12 @@ pub fn read(folder: &Path) -> Result<Release, ArtifactError> {
 /// # Errors
 /// As [`read`].
 pub fn read_with_bytes(folder: &Path) -> Result<(Release, Vec<u8>), ArtifactError> {
-    let path = manifest_path(folder);
-    let bytes = durable::read(&path, MAX_MANIFEST_BYTES)?;
-    let manifest = ModelManifest::from_json(&bytes).map_err(|cause| ArtifactError::Manifest { path, cause })?;
-    let path = onnx_path(folder);
-    let onnx = durable::read(&path, MAX_ONNX_BYTES)?;
-    check_onnx(&path, &manifest, &onnx)?;
+    let files = ConfinedFolder::open(folder)?;
+    let bytes = files.read_present(MANIFEST_FILE, MAX_MANIFEST_BYTES)?;
+    let manifest = ModelManifest::from_json(&bytes)
+        .map_err(|cause| ArtifactError::Manifest { path: manifest_path(folder), cause })?;
+    let onnx = files.read_present(ONNX_FILE, MAX_ONNX_BYTES)?;
+    check_onnx(&onnx_path(folder), &manifest, &onnx)?;
     Ok((Release { manifest, onnx }, bytes))
 }
 

@@ -1,17 +1,16 @@
 //! Reading a release that somebody else may be writing: each file once, from one open folder, and nothing from outside it.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::fs::{self, Metadata};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bellwether_artifact::confined::ConfinedFolder;
 use bellwether_artifact::keys::TrustedKeys;
 use bellwether_artifact::release::{MANIFEST_FILE, ONNX_FILE, SIGNATURE_FILE};
 use bellwether_artifact::signature::MAX_SIGNATURE_BYTES;
-use bellwether_artifact::{MAX_MANIFEST_BYTES, ModelManifest, Sha256};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use bellwether_artifact::{ArtifactError, MAX_MANIFEST_BYTES, ModelManifest, Sha256};
 
 use super::reason::Problem;
 use super::{Reason, Wanted, WatchOptions};
@@ -20,7 +19,7 @@ use crate::release::{LoadedRelease, check_release};
 
 /// A release folder, open: whatever takes its name meanwhile, this one is read.
 #[derive(Debug)]
-pub(super) struct Folder(File);
+pub(super) struct Folder(ConfinedFolder);
 
 /// What a release looks like. Equal marks are taken for equal contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,9 +158,11 @@ impl Folder {
                 path
             }
         };
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        Ok(Folder(File::from(folder)))
+        match ConfinedFolder::open(&path) {
+            Ok(folder) => Ok(Folder(folder)),
+            Err(ArtifactError::Io { cause, .. }) => Err(failed(cause)),
+            Err(error) => Err(Problem::new(Reason::Unreadable, error.to_string())),
+        }
     }
 
     /// Reads the manifest, and believes it where keys are given: its signature is checked before anything of it is parsed.
@@ -211,49 +212,14 @@ impl Folder {
 
     /// The content of a plain file of at most `limit` bytes; `None` where there is none.
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Problem> {
-        let unreadable = |cause: io::Error| Problem::new(Reason::Unreadable, format!("cannot read {name}: {cause}"));
-        let too_large =
-            || Problem::new(Reason::TooLarge, format!("{name} has more than the {limit} bytes that are read"));
-        let file = match self.open_file(name) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::XDEV | Errno::LOOP) => {
-                return Err(Problem::new(
-                    Reason::Link,
-                    format!("{name} is a link out of the folder: copy the file there"),
-                ));
-            }
-            Err(errno) => return Err(unreadable(errno.into())),
-        };
-        // Asked of the open file, so that no other can take its place.
-        let data = file.metadata().map_err(unreadable)?;
-        if !data.is_file() {
-            return Err(Problem::new(Reason::Link, format!("{name} is no plain file: copy the file there")));
-        }
-        if data.len() > limit {
-            return Err(too_large());
-        }
-        let mut bytes = Vec::with_capacity(data.len() as usize);
-        // The file may grow while it is read, so its length is no bound.
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > limit { Err(too_large()) } else { Ok(Some(bytes)) }
-    }
-
-    /// Opens a file of the folder. Links that stay inside are followed, as some volumes are made of them.
-    fn open_file(&self, name: &str) -> Result<File, Errno> {
-        // Without waiting: a pipe would not answer.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        #[cfg(target_os = "linux")]
-        {
-            use rustix::fs::ResolveFlags;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            match rustix::fs::openat2(&self.0, name, flags, Mode::empty(), resolve) {
-                // Old kernels do not have the call, and some sandboxes forbid it; then no link is followed.
-                Err(Errno::NOSYS | Errno::PERM) => {}
-                opened => return opened.map(File::from),
-            }
-        }
-        rustix::fs::openat(&self.0, name, flags | OFlags::NOFOLLOW, Mode::empty()).map(File::from)
+        self.0.read(name, limit).map_err(|error| {
+            let reason = match error {
+                ArtifactError::Outside { .. } => Reason::Link,
+                ArtifactError::TooLarge { .. } => Reason::TooLarge,
+                _ => Reason::Unreadable,
+            };
+            Problem::new(reason, error.to_string())
+        })
     }
 }
 

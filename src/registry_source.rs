@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bellwether_inference::watch::{Source, SourceError, VersionPolicy, Wanted};
+use bellwether_registry::clock::unix_ms;
 use bellwether_registry::{ModelRegistry, RegistryError};
 
 /// Wants what a name of a registry stands on, its latest model, or one number.
@@ -86,8 +86,7 @@ fn unanswered(error: RegistryError) -> SourceError {
 
 /// Whether the last change is longer ago than the coarsest tick of a file system's clock.
 fn is_old((.., changed): &Stamp) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    u64::try_from(changed.0).is_ok_and(|changed| changed.saturating_add(3) <= now)
+    u64::try_from(changed.0).is_ok_and(|changed| changed.saturating_add(3) <= unix_ms() / 1_000)
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

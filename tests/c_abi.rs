@@ -298,7 +298,7 @@ fn the_example_in_cpp_answers_as_the_program_does_before_and_after_a_swap() {
     }
     let missing = Command::new(&program).arg(folder.path().join("missing")).output().unwrap();
     let said = String::from_utf8(missing.stderr).unwrap();
-    assert_eq!((missing.status.code(), said.starts_with("release_io: cannot read ")), (Some(1), true), "{said}");
+    assert_eq!((missing.status.code(), said.starts_with("release_io: cannot open ")), (Some(1), true), "{said}");
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn a_release_that_cannot_be_opened_is_refused_with_its_reason() {
         }
         code
     };
-    refused(open(&shelf.path("missing"), None), Code::ReleaseIo, "missing/model.json");
+    refused(open(&shelf.path("missing"), None), Code::ReleaseIo, "missing: No such file");
     refused(open(c"\xff", None), Code::InvalidUtf8, "folder");
     refused(open(&good, Some(Options { size: 0, ..DEFAULTS })), Code::InvalidArgument, "sizeof");
     refused(open(&good, Some(Options { isa: 9, ..DEFAULTS })), Code::InvalidArgument, "isa in options is 9");

@@ -3,30 +3,28 @@
 use std::cell::RefCell;
 use std::ffi::{CString, OsString};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use bellwether_artifact::durable;
 use bellwether_artifact::secret::{Purpose, Secrets};
-use bellwether_artifact::{Visible, durable};
-use bellwether_env_adapter::{Action, EpisodeId, Label, RewardConfig};
+use bellwether_env_adapter::{Action, EpisodeId, Label};
 use bellwether_inference::policy::{Options, Policy};
 use bellwether_registry::clock::unix_ms;
-use bellwether_sandbox::Limits;
 use bellwether_sandbox::episode::{
-    self, Decision, Episode, Happening, Listener, Monotonic, Patient, PolicyJudge, Schedule, Setup, Trail, Transition,
-    window_of,
+    self, Decision, Episode, Happening, Listener, Monotonic, Patient, PolicyJudge, Setup, Trail, Transition,
 };
 use bellwether_sandbox::report::{self, Circumstances};
-use bellwether_sandbox::stage::{Came, Feedback, LocalStage, Specimen};
-use bellwether_sandbox::vault::{Case, Removal, Sample, Vault};
+use bellwether_sandbox::stage::{Came, Feedback};
+use bellwether_sandbox::vault::{Case, Sample, Vault};
 
 use super::audit::Witness;
 use super::detonation::Report;
+use super::stages::StageFlags;
+use super::terms::{self, Beginnings, Terms};
 use super::{Failure, Output, model, output, played};
 
 /// Runs a file in the sandbox, decides window by window whether it goes on, and prints what was decided and done.
@@ -63,6 +61,8 @@ pub(crate) struct Arguments {
     /// Seed of the made-up home.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    stages: StageFlags,
     /// What the file is, where that is known: the rewards in the steps rest on it.
     #[arg(long, value_enum)]
     label: Option<Known>,
@@ -87,14 +87,12 @@ enum Known {
     Malicious,
 }
 
-/// Longest file that is taken, in bytes.
-const MOST_BYTES: u64 = 256 << 20;
-
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         let policy = Policy::new(self.engine.load(&self.model, 1)?, None, Options::default())
             .context("the model cannot decide here")?;
-        let sample = Sample::open(&self.file, MOST_BYTES)?;
+        let [first, second] = self.stages.open()?;
+        let sample = Sample::open(&self.file, terms::MOST_BYTES)?;
         let setup = self.setup(&policy, &sample)?;
         let judge = PolicyJudge::new(&policy, &setup.episode, self.target_fpr).map_err(Failure::usage)?;
         let mut judge = Patient::new(judge, Duration::from_millis(self.decide_within))
@@ -103,8 +101,8 @@ impl Arguments {
             (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
             _ => None,
         };
-        let began_ms = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
-        let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(Beginnings(Arc::clone(&began_ms)))];
+        let began = Beginnings::default();
+        let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(began.clone())];
         if let Some(log) = self.witness.open()? {
             listeners.push(Box::new(Trail::new(log, unix_ms)));
         }
@@ -117,14 +115,14 @@ impl Arguments {
             let case =
                 Case { decision_id: decision.0.clone(), episode_id: setup.episode.0.clone(), time_ms: unix_ms() };
             let receipt = vault.quarantine(&sample, &case).map_err(|error| error.to_string())?;
-            let what = format!("in the vault as {}; {}", receipt.id, original(&receipt.removal));
+            let what = format!("in the vault as {}; {}", receipt.id, terms::original(&receipt.removal));
             sealed.replace(Some((receipt.removal, receipt.id.to_string())));
             Ok(what)
         };
         let report = episode::run(
             &setup,
             Episode {
-                stages: [&LocalStage, &LocalStage],
+                stages: [&*first, &*second],
                 judge: &mut judge,
                 seal: &mut seal,
                 listeners,
@@ -135,7 +133,7 @@ impl Arguments {
         let circumstances = Circumstances {
             sample: sample.identity().clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            began_ms: [0, 1].map(|stage| began_ms[stage].load(Ordering::Relaxed)),
+            began_ms: began.ms(),
             quarantine: sealed.into_inner(),
         };
         let reports = report::write_episode(&setup.folder, &report, circumstances);
@@ -147,59 +145,21 @@ impl Arguments {
     }
 
     fn setup(&self, policy: &Policy, sample: &Sample) -> Result<Setup, Failure> {
-        let mut random = [0; 12];
-        bellwether_artifact::secret::random(&mut random)?;
-        let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let identity = sample.identity();
-        let episode = EpisodeId(format!("{digits}-{:.8}", identity.sha256.to_string()));
         let zero = |_| Failure::usage(anyhow!("an argument of the file holds a zero byte"));
         let texts = self.arguments.iter().map(|text| CString::new(text.clone().into_vec()).map_err(zero));
-        let name = self.file.file_name().unwrap_or_default();
-        let [first, second] = self.time[..] else {
-            return Err(Failure::usage(anyhow!("--time takes the seconds of both stages")));
-        };
-        let limits =
-            [first, second].map(|seconds| Limits { time_ms: seconds.saturating_mul(1_000), ..Limits::default() });
-        for limit in &limits {
-            limit.validate().map_err(Failure::usage)?;
-        }
-        let status = policy.status();
-        let player = serde_json::json!({
-            "model_version": status.champion.version.to_string(),
-            "target_fpr": self.target_fpr,
-            "course": "live",
-        });
-        Ok(Setup {
-            folder: self.out.join(&episode.0),
-            episode,
-            sample: Arc::new(Specimen {
-                memory: sample.memory().as_fd().try_clone_to_owned()?,
-                name: shown(name.as_bytes()),
-                arguments: texts.collect::<Result<_, _>>()?,
-                marked_home: self.marked_home,
-            }),
-            sha256: identity.sha256,
-            label: self.label.map(Known::label),
-            family: None,
+        let terms = Terms {
+            policy,
+            target_fpr: self.target_fpr,
             stages: if self.one_stage { 1 } else { 2 },
-            window: window_of(policy),
-            reward: RewardConfig::default(),
-            limits,
+            limits: terms::limits(&self.time)?,
             seed: self.seed,
-            policy: Some(player.to_string()),
-            schedule: Schedule::default(),
-        })
+            label: self.label.map(Known::label),
+            marked_home: self.marked_home,
+        };
+        let episode = EpisodeId(format!("{}-{:.8}", terms::digits()?, sample.identity().sha256.to_string()));
+        let name = self.file.file_name().unwrap_or_default();
+        terms.setup(episode, sample, name, texts.collect::<Result<_, _>>()?, &self.out)
     }
-}
-
-/// Name of a file by which it can be called in the sandbox, whatever bytes it has: spelled out, and as long as a name may be.
-fn shown(name: &[u8]) -> String {
-    const MOST_BYTES: usize = 255;
-    let mut shown = Visible::new(name).to_string().replace('\\', "_");
-    while shown.len() > MOST_BYTES {
-        shown.pop();
-    }
-    shown
 }
 
 impl Known {
@@ -208,29 +168,6 @@ impl Known {
             Known::Benign => Label::Benign,
             Known::Malicious => Label::Malicious,
         }
-    }
-}
-
-fn original(removal: &Removal) -> String {
-    match removal {
-        Removal::Removed { other_names: 0 } => "the file is removed".to_owned(),
-        Removal::Removed { other_names } => {
-            format!("the file is removed, and {other_names} hard links to it are left under other names")
-        }
-        Removal::Gone => "the file was gone already".to_owned(),
-        Removal::Kept { why } => format!("the file is still there: {why}"),
-    }
-}
-
-/// Notes when each stage begins.
-struct Beginnings(Arc<[AtomicU64; 2]>);
-
-impl Listener for Beginnings {
-    fn transition(&mut self, transition: &Transition) -> Result<(), String> {
-        if let Happening::Started { stage } = transition.happening {
-            self.0[usize::from(stage.clamp(1, 2)) - 1].store(unix_ms(), Ordering::Relaxed);
-        }
-        Ok(())
     }
 }
 
@@ -290,18 +227,5 @@ fn done(feedback: &Feedback) -> String {
         Came::Done { proof } => format!("{what} after {ms:.2} ms: {}", proof.text()),
         Came::Refused { .. } => format!("{what} was refused"),
         Came::Failed { why } => format!("{what} failed: {why}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shown;
-
-    #[test]
-    fn any_name_is_spelled_and_no_longer_than_names_may_be() {
-        for (name, expected) in [(&b"a b.sh"[..], "a b.sh"), (b"\x1b[2J", "_u{1b}[2J"), (b"-e", "-e")] {
-            assert_eq!(shown(name), expected);
-        }
-        assert_eq!(shown(&[0xff; 255]).len(), 255);
     }
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use bellwether_artifact::{Sha256, Visible};
+#[cfg(feature = "serve")]
+use bellwether_env_adapter::EpisodeId;
 use bellwether_sandbox::episode;
 use bellwether_sandbox::report::{ReportError, Reports};
 use bellwether_sandbox::stage::{Came, Outcome};
@@ -174,6 +176,31 @@ impl Report {
             partial: report.partial.iter().map(ToString::to_string).collect(),
             telemetry: files.map(|files| files.telemetry.clone()),
             steps: files.map(|files| files.steps.clone()),
+            cape: None,
+            ocsf: None,
+            page: None,
+            unreported: None,
+            techniques: Vec::new(),
+            report: path.to_path_buf(),
+        }
+    }
+
+    /// Of an episode that was cut off before anything of it was kept under a name. Without a hash where the file is gone.
+    #[cfg(feature = "serve")]
+    pub(crate) fn cut_off(episode: &EpisodeId, sha256: Option<Sha256>, path: &Path) -> Report {
+        Report {
+            episode_id: episode.0.clone(),
+            sha256: sha256.map(|hash| hash.to_string()).unwrap_or_default(),
+            verdict: None,
+            stage: 1,
+            decisions: Vec::new(),
+            actions: Vec::new(),
+            outcome: Vec::new(),
+            quarantine: None,
+            safe_rule: 0,
+            partial: vec!["the program that ran the file was killed: the file was taken up again".to_owned()],
+            telemetry: None,
+            steps: None,
             cape: None,
             ocsf: None,
             page: None,

@@ -15,6 +15,14 @@ mod gates;
 mod ingest;
 mod keys;
 pub(crate) mod log;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
+mod loop_metrics;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
+#[path = "loop_verb.rs"]
+mod looping;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(feature = "serve")))]
+#[path = "loop_absent.rs"]
+mod looping;
 mod machine;
 mod model;
 mod output;
@@ -23,6 +31,11 @@ mod progress;
 mod quickstart;
 mod release;
 mod runs;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
+mod sandbox;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(feature = "serve")))]
+#[path = "sandbox_absent.rs"]
+mod sandbox;
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
 mod schemas;
 #[cfg(feature = "serve")]
@@ -30,7 +43,15 @@ mod serve;
 #[cfg(not(feature = "serve"))]
 #[path = "serve_absent.rs"]
 mod serve;
+#[cfg(feature = "serve")]
+mod served;
 mod split;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod stages;
+#[cfg(feature = "serve")]
+mod stop;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod terms;
 mod train;
 mod validate;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -76,6 +97,10 @@ pub(crate) enum Verb {
     Decide(decide::Arguments),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Detonate(detonate::Arguments),
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Loop(looping::Arguments),
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Sandbox(sandbox::Arguments),
     Runs(runs::Arguments),
     Release(release::Arguments),
     Keys(keys::Arguments),
@@ -100,6 +125,10 @@ impl Verb {
             Verb::Decide(arguments) => arguments.run(output),
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             Verb::Detonate(arguments) => arguments.run(output),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Verb::Loop(arguments) => arguments.run(output),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Verb::Sandbox(arguments) => arguments.run(output),
             Verb::Runs(arguments) => arguments.run(output),
             Verb::Release(arguments) => arguments.run(output),
             Verb::Keys(arguments) => arguments.run(output),

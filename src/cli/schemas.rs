@@ -51,6 +51,10 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("keys-show.schema.json", schema_for!(Vec<keys::Shown>).to_value()),
         #[cfg(feature = "serve")]
         ("serve-listening.schema.json", schema_for!(super::serve::Listening<'_>).to_value()),
+        #[cfg(feature = "serve")]
+        ("stage-listening.schema.json", schema_for!(super::sandbox::Listening).to_value()),
+        #[cfg(feature = "serve")]
+        ("loop-working.schema.json", schema_for!(super::looping::Working<'_>).to_value()),
     ]
 }
 

@@ -2,24 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::thread;
 
-use anyhow::{Context, anyhow};
-use bellwether_artifact::keys::TrustedKeys;
-use bellwether_artifact::release;
-use bellwether_inference::Policy;
-use bellwether_inference::policy::Options;
+use anyhow::Context;
 use bellwether_inference::serve::{Endpoints, ServeConfig, Server};
-use bellwether_inference::watch::{
-    self, FolderSource, Source, SourceError, VersionPolicy, Wanted, WatchOptions, Watcher,
-};
-use bellwether_registry::ModelRegistry;
+use bellwether_inference::watch::Watcher;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Output, build, log, model, output};
-use crate::registry_source::RegistrySource;
+use super::served::Served;
+use super::stop::Stop;
+use super::{Failure, Output, build, log, output};
 use crate::settings;
 
 /// Prefix of environment variables that configure the server: `BELLWETHER_SERVE__LIMITS__IN_FLIGHT=64`.
@@ -30,23 +22,8 @@ const PREFIX: &str = "BELLWETHER_SERVE__";
 /// What the registry names meanwhile is checked and swapped in; no request waits for it.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A registry of released models, or the folder of one model.
-    #[arg(long, value_name = "DIR", default_value = "releases")]
-    models: PathBuf,
-    /// The name in the registry whose model is served; its moves are followed.
-    #[arg(long, default_value = "champion", value_parser = super::plain_name)]
-    name: String,
-    /// Serve the model with this number in the place of the one that the name stands on.
-    #[arg(long, value_name = "NUMBER")]
-    number: Option<u32>,
-    /// Serve the model with the highest number in the registry, and each later one as it is published.
-    #[arg(long, conflicts_with_all = ["name", "number"])]
-    latest: bool,
-    /// File or folder of public keys; releases that none of them signed are refused.
-    #[arg(long, value_name = "PATH")]
-    trusted: Option<PathBuf>,
     #[command(flatten)]
-    engine: model::EngineFlags,
+    models: Served,
     /// Address for gRPC over TCP; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS")]
     grpc: Option<SocketAddr>,
@@ -108,8 +85,8 @@ impl Arguments {
         let config = self.configuration().map_err(Failure::usage)?;
         config.validate().map_err(Failure::usage)?;
         let log = config.log.as_ref().map(log::to_file).transpose()?;
-        let options = self.watch_options(&config)?;
-        let (policy, name, source) = self.first_model(&options)?;
+        let options = self.models.watch_options(config.threads, config.watch.options())?;
+        let (policy, name, source) = self.models.first(&options)?;
         let champion = policy.status().champion;
         // Signals are waited for before anybody can know that the server is there.
         let stop = Stop::prepare()?;
@@ -155,50 +132,6 @@ impl Arguments {
         }
         Ok(config)
     }
-
-    fn watch_options(&self, config: &ServeConfig) -> Result<WatchOptions, Failure> {
-        let trusted = match &self.trusted {
-            None => None,
-            Some(path) => Some(TrustedKeys::read(path).map_err(Failure::usage)?),
-        };
-        Ok(WatchOptions { trusted, engines: self.engine.engines(config.threads)?, ..config.watch.options() })
-    }
-
-    /// The first model, what clients call it, and where the next ones come from.
-    fn first_model(&self, options: &WatchOptions) -> Result<(Policy, String, AnySource), Failure> {
-        let mut source = self.source()?;
-        let wanted = source.0.wanted()?.ok_or_else(|| {
-            let wanted = source.0.describe();
-            Failure::Failed(anyhow!("there is no model to serve: {wanted}: see `bellwether release promote`"))
-        })?;
-        model::require(&wanted.folder)?;
-        let manifest = release::read_manifest(&wanted.folder)?;
-        let (release, number) = watch::open(source.0.as_mut(), &model::contract_of(&manifest), options)?;
-        let name = release.manifest.name.clone();
-        let policy = Policy::new(release, number, Options::default()).context("the model cannot be served")?;
-        Ok((policy, name, source))
-    }
-
-    fn source(&self) -> Result<AnySource, Failure> {
-        if release::manifest_path(&self.models).is_file() {
-            if self.latest || self.number.is_some() {
-                let models = self.models.display();
-                let text = "--latest and --number choose among the models of a registry";
-                return Err(Failure::usage(anyhow!("{models} is one model, and {text}: leave them out")));
-            }
-            return Ok(AnySource(Box::new(FolderSource::release(&self.models))));
-        }
-        if !self.models.is_dir() {
-            let models = self.models.display();
-            return Err(Failure::Failed(anyhow!("{models} is no folder: give a registry or the folder of a model")));
-        }
-        let policy = match self.number {
-            Some(number) => VersionPolicy::Pinned(number),
-            None if self.latest => VersionPolicy::Latest,
-            None => VersionPolicy::Name(self.name.clone()),
-        };
-        Ok(AnySource(Box::new(RegistrySource::new(ModelRegistry::open(&self.models)?, policy))))
-    }
 }
 
 impl Addresses<'_> {
@@ -224,62 +157,6 @@ impl Listening<'_> {
         ];
         let all: Vec<String> = all.into_iter().flatten().collect();
         format!("serving {model_name} ({model_version}): {}", all.join(", "))
-    }
-}
-
-/// A registry or a folder.
-struct AnySource(Box<dyn Source>);
-
-impl Source for AnySource {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn wanted(&mut self) -> Result<Option<Wanted>, SourceError> {
-        self.0.wanted()
-    }
-
-    fn find(&mut self, which: &VersionPolicy) -> Result<Option<Wanted>, SourceError> {
-        self.0.find(which)
-    }
-}
-
-/// Waits for the signals that ask a program to stop.
-struct Stop {
-    runtime: tokio::runtime::Runtime,
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn prepare() -> anyhow::Result<Stop> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let entered = runtime.enter();
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        drop(entered);
-        Ok(Stop { runtime, terminate, interrupt })
-    }
-
-    /// Waits for the next of them.
-    fn wait(mut self) -> Stop {
-        let Stop { runtime, terminate, interrupt } = &mut self;
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => (),
-                _ = interrupt.recv() => (),
-            }
-        });
-        self
-    }
-
-    /// From here on the next one ends the program at once, for whoever does not want to wait for the drain.
-    fn or_at_once(self) -> std::io::Result<()> {
-        let ends = move || {
-            self.wait();
-            output::complain("told to stop a second time: what was begun is cut off");
-            std::process::exit(1);
-        };
-        thread::Builder::new().name("bellwether-stop".to_owned()).spawn(ends).map(drop)
     }
 }
 

@@ -18,7 +18,12 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self, _: &Output) -> Result<(), Failure> {
-        let how = "cargo build --release --features serve";
-        Err(Failure::usage(anyhow!("this program was built without the server: build it with `{how}`")))
+        Err(absent())
     }
+}
+
+/// Says how a program with it is built.
+pub(crate) fn absent() -> Failure {
+    let how = "cargo build --release --features serve";
+    Failure::usage(anyhow!("this program was built without the server: build it with `{how}`"))
 }

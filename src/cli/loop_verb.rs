@@ -1,0 +1,315 @@
+//! `bellwether loop`: files from a folder through the sandbox, for as long as it is let.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use bellwether_artifact::durable;
+use bellwether_artifact::secret::{Purpose, Secrets};
+use bellwether_env_adapter::{Action, EpisodeId};
+use bellwether_inference::Policy;
+use bellwether_inference::watch::{WatchOptions, Watcher};
+use bellwether_registry::clock::unix_ms;
+use bellwether_sandbox::Limits;
+use bellwether_sandbox::episode::{self, Episode, Listener, Monotonic, Patient, PolicyJudge, Trail, Transition};
+use bellwether_sandbox::intake::{Counts, Crew, Folder, IntakeError, Place, Played, Signals, Taken, Told};
+use bellwether_sandbox::report::{self, Circumstances};
+use bellwether_sandbox::stage::DecisionId;
+use bellwether_sandbox::vault::{Case, Sample, Vault};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::audit::Witness;
+use super::detonation::Report;
+use super::loop_metrics::{self, Numbers};
+use super::served::Served;
+use super::stages::{AnyStage, StageFlags};
+use super::stop::Stop;
+use super::terms::{self, Beginnings, Terms};
+use super::{Failure, Output, build, played};
+
+/// Runs the files that come into a folder, several at once, and puts each where its verdict sends it.
+///
+/// Files are moved into DIR/inbox by a rename. A released one goes to DIR/released, a convicted one into the vault or to
+/// DIR/terminated, one without a verdict to DIR/undecided; what was recorded lies in DIR/episodes. The first signal ends the loop
+/// when what runs has ended, the second kills what runs; whatever was in work then is taken up again by the next loop.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The folder to work in, which is made where it is missing.
+    folder: PathBuf,
+    #[command(flatten)]
+    models: Served,
+    /// False-positive rate to serve.
+    #[arg(long, value_name = "RATE", default_value_t = played::TARGET_FPR)]
+    target_fpr: f64,
+    /// Episodes that go on at once.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    episodes: u16,
+    /// Files that are taken and wait for one of them to end; the others stay in the inbox.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    queue: u16,
+    /// Let the verdict fall in stage 1.
+    #[arg(long)]
+    one_stage: bool,
+    /// Seconds until a verdict must fall, in stage 1 and in stage 2.
+    #[arg(long, value_name = "S", num_args = 2, default_values_t = [60, 120])]
+    time: Vec<u64>,
+    /// Milliseconds that a window waits for its decision; then the safe rule raises the isolation, and the episode says so.
+    #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    decide_within: u64,
+    #[command(flatten)]
+    stages: StageFlags,
+    /// Folder of the vault into which `quarantine` moves a file. Without one it goes where other convicted files go.
+    #[arg(long, value_name = "DIR", requires = "vault_key")]
+    vault: Option<PathBuf>,
+    /// The file of the vault's secrets.
+    #[arg(long, value_name = "FILE", requires = "vault")]
+    vault_key: Option<PathBuf>,
+    #[command(flatten)]
+    witness: Witness,
+    /// Loopback address on which metrics are told over HTTP, at `/metrics`; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+}
+
+/// What `loop` reports when it works.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "LoopWorking")]
+pub(crate) struct Working<'a> {
+    /// The folder.
+    folder: &'a Path,
+    /// Version of the model that decides.
+    model_version: String,
+    /// Address at which metrics are told; null where they are not.
+    metrics: Option<SocketAddr>,
+}
+
+/// What episodes share.
+struct Site {
+    policy: Policy,
+    target_fpr: f64,
+    stages: [AnyStage; 2],
+    one_stage: bool,
+    limits: [Limits; 2],
+    decide_within: Duration,
+    vault: Option<Vault>,
+    trail: Option<Arc<Mutex<Trail>>>,
+    folder: PathBuf,
+    signals: Arc<Signals>,
+    numbers: Arc<Numbers>,
+}
+
+/// How often the inbox is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether loop");
+        let limits = terms::limits(&self.time)?;
+        let stages = self.stages.open()?;
+        let options = self.models.watch_options(1, WatchOptions::default())?;
+        let (policy, _, source) = self.models.first(&options)?;
+        // Whether the model can steer a sandbox at this rate is asked before any file is taken.
+        PolicyJudge::new(&policy, &EpisodeId(String::new()), self.target_fpr).map_err(Failure::usage)?;
+        let vault = match (&self.vault, &self.vault_key) {
+            (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
+            _ => None,
+        };
+        let trail = self.witness.open()?.map(|log| Arc::new(Mutex::new(Trail::new(log, unix_ms))));
+        let folder = Folder::open(&self.folder).map_err(|error| match error {
+            IntakeError::Taken { .. } => Failure::usage(error),
+            error => error.into(),
+        })?;
+        // Signals are waited for before anybody can know that the loop works.
+        let stop = Stop::prepare()?;
+        let numbers = Arc::new(Numbers::default());
+        let metrics = self.metrics.map(|address| loop_metrics::tell(address, Arc::clone(&numbers))).transpose()?;
+        let _watcher = Watcher::start(policy.clone(), source, options)?;
+        let working =
+            Working { folder: &self.folder, model_version: policy.status().champion.version.to_string(), metrics };
+        tracing::info!(folder = %self.folder.display(), model_version = working.model_version, "working");
+        output.line(&working, || working.describe())?;
+        let signals = Arc::new(Signals::default());
+        let told = Arc::clone(&signals);
+        stop.then_twice(move |second| {
+            let signal = if second { &told.stop } else { &told.drain };
+            signal.store(true, Ordering::Relaxed);
+            tracing::info!(second, "told to end");
+        })?;
+        let site = Site {
+            policy,
+            target_fpr: self.target_fpr,
+            stages,
+            one_stage: self.one_stage,
+            limits,
+            decide_within: Duration::from_millis(self.decide_within),
+            vault,
+            trail,
+            folder: folder.episodes(),
+            signals: Arc::clone(&signals),
+            numbers: Arc::clone(&numbers),
+        };
+        let crew = Crew { episodes: self.episodes.into(), queue: self.queue.into(), look: LOOK };
+        // Names rest on random bytes; where the system gives none, on the time and on how many there were.
+        let given = AtomicU64::new(0);
+        let name = || {
+            let number = given.fetch_add(1, Ordering::Relaxed);
+            EpisodeId(terms::digits().unwrap_or_else(|_| format!("{:016x}{number:08x}", unix_ms())))
+        };
+        crew.work(&folder, &signals, &numbers.counts, &name, &|taken| site.play(taken), &|told| site.tell(&told))?;
+        let Counts { cut_off, .. } = &numbers.counts;
+        match cut_off.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            cut_off => Err(Failure::Failed(anyhow::anyhow!(
+                "{cut_off} episodes were cut off; the next loop takes their files up again"
+            ))),
+        }
+    }
+}
+
+impl Working<'_> {
+    fn describe(&self) -> String {
+        let metrics = self.metrics.map(|address| format!("; metrics on http://{address}/metrics"));
+        let folder = self.folder.display();
+        format!("working in {folder} with the model {}{}", self.model_version, metrics.unwrap_or_default())
+    }
+}
+
+impl Site {
+    /// Plays the episode of a file.
+    fn play(&self, taken: &Taken) -> Played {
+        match self.episode(taken) {
+            Ok(played) => played,
+            Err(failure) => {
+                let why = failure.to_string();
+                tracing::error!(episode = taken.episode.0, file = ?taken.name, why, "an episode did not come about");
+                match self.signals.stop.load(Ordering::Relaxed) {
+                    true => Played::CutOff,
+                    false => Played::Ended(Place::Undecided),
+                }
+            }
+        }
+    }
+
+    fn episode(&self, taken: &Taken) -> Result<Played, Failure> {
+        let sample = Sample::open(&taken.path, terms::MOST_BYTES)?;
+        let terms = Terms {
+            policy: &self.policy,
+            target_fpr: self.target_fpr,
+            stages: if self.one_stage { 1 } else { 2 },
+            limits: self.limits.clone(),
+            seed: 1,
+            label: None,
+            marked_home: false,
+        };
+        let setup = terms.setup(taken.episode.clone(), &sample, &taken.name, Vec::new(), &self.folder)?;
+        let judge = PolicyJudge::new(&self.policy, &setup.episode, self.target_fpr)?;
+        let mut judge = Patient::new(judge, self.decide_within).context("the system gives no thread to decide on")?;
+        let began = Beginnings::default();
+        let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(began.clone())];
+        if let Some(trail) = &self.trail {
+            listeners.push(Box::new(Shared(Arc::clone(trail))));
+        }
+        let sealed = RefCell::new(None);
+        let mut seal = |decision: &DecisionId| {
+            let Some(vault) = &self.vault else { return Ok("no vault was given: the file is kept".to_owned()) };
+            let case =
+                Case { decision_id: decision.0.clone(), episode_id: taken.episode.0.clone(), time_ms: unix_ms() };
+            let receipt = vault.quarantine(&sample, &case).map_err(|error| error.to_string())?;
+            let what = format!("in the vault as {}; {}", receipt.id, terms::original(&receipt.removal));
+            sealed.replace(Some((receipt.removal, receipt.id.to_string())));
+            Ok(what)
+        };
+        let [first, second] = &self.stages;
+        let report = episode::run(
+            &setup,
+            Episode {
+                stages: [&**first, &**second],
+                judge: &mut judge,
+                seal: &mut seal,
+                listeners,
+                clock: &Monotonic,
+                stop: &self.signals.stop,
+            },
+        )?;
+        let path = setup.folder.join("episode.json");
+        let circumstances = Circumstances {
+            sample: sample.identity().clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            began_ms: began.ms(),
+            quarantine: sealed.clone().into_inner(),
+        };
+        let reports = report::write_episode(&setup.folder, &report, circumstances);
+        let written = Report::new(&report, sample.identity().sha256, &path).with(reports);
+        durable::write(&path, |out| serde_json::to_writer_pretty(out, &written).map_err(std::io::Error::from))?;
+        let place = match report.verdict {
+            Some(Action::Release) if report.partial.is_empty() => Place::Released,
+            Some(Action::Quarantine) if sealed.borrow().is_some() => Place::Vault,
+            Some(Action::Terminate | Action::Quarantine) => Place::Terminated,
+            _ if self.signals.stop.load(Ordering::Relaxed) => return Ok(Played::CutOff),
+            _ => Place::Undecided,
+        };
+        self.numbers.safe_rule.fetch_add(report.safe_rule, Ordering::Relaxed);
+        self.numbers.decisions.fetch_add(report.decisions.len() as u64, Ordering::Relaxed);
+        self.numbers.partial.fetch_add(u64::from(!report.partial.is_empty()), Ordering::Relaxed);
+        tracing::info!(
+            episode = taken.episode.0,
+            file = ?taken.name,
+            verdict = report.verdict.map(|verdict| verdict.name()),
+            stage = report.stage,
+            decisions = report.decisions.len(),
+            safe_rule = report.safe_rule,
+            partial = ?report.partial,
+            "an episode is over"
+        );
+        Ok(Played::Ended(place))
+    }
+
+    fn tell(&self, told: &Told<'_>) {
+        match told {
+            Told::Resumed { before, now } => {
+                tracing::warn!(before = before.episode.0, episode = now.episode.0, file = ?now.name, "taken up again");
+                self.flag(before, now);
+            }
+            Told::Taken(taken) => tracing::info!(episode = taken.episode.0, file = ?taken.name, "taken"),
+            Told::Full { waiting } => tracing::warn!(waiting, "the queue is full: files stay in the inbox"),
+            Told::Odd(name) => tracing::warn!(?name, "this is no regular file and stays in the inbox"),
+            Told::Settled { taken, to } => tracing::info!(episode = taken.episode.0, ?to, "settled"),
+            Told::Trouble(error) => tracing::error!(%error, "a file could not be moved"),
+        }
+    }
+
+    /// Says of an episode that was cut off when a loop was killed that it is partial.
+    fn flag(&self, before: &Taken, now: &Taken) {
+        let path = self.folder.join(&before.episode.0).join("episode.json");
+        if path.exists() {
+            return;
+        }
+        if let Some(folder) = path.parent().filter(|folder| folder.is_dir())
+            && let Err(error) = durable::sweep(folder)
+        {
+            tracing::warn!(episode = before.episode.0, %error, "what was begun could not be removed");
+        }
+        let flagged = Sample::open(&now.path, terms::MOST_BYTES).map(|sample| sample.identity().sha256);
+        let report = Report::cut_off(&before.episode, flagged.ok(), &path);
+        let written = path.parent().map_or(Ok(()), durable::create_folder).and_then(|()| {
+            durable::write(&path, |out| serde_json::to_writer_pretty(out, &report).map_err(std::io::Error::from))
+        });
+        if let Err(error) = written {
+            tracing::error!(episode = before.episode.0, %error, "an episode that was cut off is not flagged");
+        }
+    }
+}
+
+/// One audit log for several episodes.
+struct Shared(Arc<Mutex<Trail>>);
+
+impl Listener for Shared {
+    fn transition(&mut self, transition: &Transition) -> Result<(), String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).transition(transition)
+    }
+}

@@ -1,0 +1,144 @@
+//! On what terms a file runs: what `detonate` and `loop` ask of an episode alike.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::anyhow;
+use bellwether_artifact::Visible;
+use bellwether_env_adapter::{EpisodeId, Label, RewardConfig};
+use bellwether_inference::Policy;
+use bellwether_registry::clock::unix_ms;
+use bellwether_sandbox::Limits;
+use bellwether_sandbox::episode::{Happening, Listener, Schedule, Setup, Transition, window_of};
+use bellwether_sandbox::stage::Specimen;
+use bellwether_sandbox::vault::{Removal, Sample};
+
+use super::Failure;
+
+/// Longest file that is taken, in bytes.
+pub(crate) const MOST_BYTES: u64 = 256 << 20;
+
+/// On what terms files run.
+pub(crate) struct Terms<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) target_fpr: f64,
+    pub(crate) stages: u8,
+    pub(crate) limits: [Limits; 2],
+    pub(crate) seed: u64,
+    pub(crate) label: Option<Label>,
+    pub(crate) marked_home: bool,
+}
+
+impl Terms<'_> {
+    /// The episode of a file that is called by this name, with these arguments; its files go into a folder of its own.
+    pub(crate) fn setup(
+        &self,
+        episode: EpisodeId,
+        sample: &Sample,
+        name: &OsStr,
+        arguments: Vec<CString>,
+        folder: &Path,
+    ) -> Result<Setup, Failure> {
+        let player = serde_json::json!({
+            "model_version": self.policy.status().champion.version.to_string(),
+            "target_fpr": self.target_fpr,
+            "course": "live",
+        });
+        Ok(Setup {
+            folder: folder.join(&episode.0),
+            episode,
+            sample: Arc::new(Specimen {
+                memory: sample.memory().as_fd().try_clone_to_owned()?,
+                name: shown(name.as_bytes()),
+                arguments,
+                marked_home: self.marked_home,
+            }),
+            sha256: sample.identity().sha256,
+            label: self.label,
+            family: None,
+            stages: self.stages,
+            window: window_of(self.policy),
+            reward: RewardConfig::default(),
+            limits: self.limits.clone(),
+            seed: self.seed,
+            policy: Some(player.to_string()),
+            schedule: Schedule::default(),
+        })
+    }
+}
+
+/// Limits of both stages, from the seconds that were given.
+pub(crate) fn limits(time: &[u64]) -> Result<[Limits; 2], Failure> {
+    let [first, second] = time[..] else {
+        return Err(Failure::usage(anyhow!("--time takes the seconds of both stages")));
+    };
+    let limits = [first, second].map(|seconds| Limits { time_ms: seconds.saturating_mul(1_000), ..Limits::default() });
+    limits.iter().try_for_each(Limits::validate).map_err(Failure::usage)?;
+    Ok(limits)
+}
+
+/// Digits that no other episode is named by.
+pub(crate) fn digits() -> Result<String, Failure> {
+    let mut random = [0; 12];
+    bellwether_artifact::secret::random(&mut random)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What became of a file that lies in the vault.
+pub(crate) fn original(removal: &Removal) -> String {
+    match removal {
+        Removal::Removed { other_names: 0 } => "the file is removed".to_owned(),
+        Removal::Removed { other_names } => {
+            format!("the file is removed, and {other_names} hard links to it are left under other names")
+        }
+        Removal::Gone => "the file was gone already".to_owned(),
+        Removal::Kept { why } => format!("the file is still there: {why}"),
+    }
+}
+
+/// Name of a file by which it can be called in the sandbox, whatever bytes it has: spelled out, and as long as a name may be.
+fn shown(name: &[u8]) -> String {
+    const MOST_BYTES: usize = 255;
+    let mut shown = Visible::new(name).to_string().replace('\\', "_");
+    while shown.len() > MOST_BYTES {
+        shown.pop();
+    }
+    shown
+}
+
+/// Notes when each stage begins, in milliseconds since 1970.
+#[derive(Clone, Default)]
+pub(crate) struct Beginnings(Arc<[AtomicU64; 2]>);
+
+impl Beginnings {
+    /// When each stage began; 0 for one that did not.
+    pub(crate) fn ms(&self) -> [u64; 2] {
+        [0, 1].map(|stage| self.0[stage].load(Ordering::Relaxed))
+    }
+}
+
+impl Listener for Beginnings {
+    fn transition(&mut self, transition: &Transition) -> Result<(), String> {
+        if let Happening::Started { stage } = transition.happening {
+            self.0[usize::from(stage.clamp(1, 2)) - 1].store(unix_ms(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn any_name_is_spelled_and_no_longer_than_names_may_be() {
+        for (name, expected) in [(&b"a b.sh"[..], "a b.sh"), (b"\x1b[2J", "_u{1b}[2J"), (b"-e", "-e")] {
+            assert_eq!(shown(name), expected);
+        }
+        assert_eq!(shown(&[0xff; 255]).len(), 255);
+    }
+}

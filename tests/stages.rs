@@ -1,0 +1,315 @@
+//! `sandbox serve` and `loop` from outside: files run elsewhere, come and go through folders, and outlive whoever is killed.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail loudly, and say what they skip")]
+#![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
+
+mod program;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use program::{bellwether, command, files, keeps_schema};
+use serde_json::Value;
+
+/// A program that is killed where a test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Starts the program and waits for the line that says that it is ready.
+    fn start(folder: &Path, schema: &str, arguments: &[&str]) -> (Running, Value) {
+        let all = [&["--json", "--log-format", "json"], arguments].concat();
+        let mut child = command(folder, &all);
+        child.env("BELLWETHER_LOG", "info").stderr(std::fs::File::create(folder.join("log.jsonl")).unwrap());
+        let mut running = Running(child.spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(running.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let log = || std::fs::read_to_string(folder.join("log.jsonl")).unwrap();
+        let told = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}: {}", log()));
+        keeps_schema(schema, &told);
+        (running, told)
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
+    }
+
+    fn end(mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+}
+
+fn model() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/quickstart").to_str().unwrap().to_owned()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what} never came about");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether this machine can run files; says why not.
+fn can_run(test: &str) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sample"), "#!/bin/sh\nexit 0\n").unwrap();
+    let ran = bellwether(folder.path(), &["detonate", "sample", "--model", &model(), "--one-stage"]);
+    let can = !ran.stderr.contains("could not run the file");
+    if !can {
+        eprintln!("skipped {test}: {}", ran.stderr.trim());
+    }
+    can
+}
+
+/// Processes whose command line holds a text that nothing else has.
+fn alive(marker: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let path = entry.unwrap().path();
+        std::fs::read(path.join("cmdline")).ok()
+    });
+    processes.filter(|line| line.windows(marker.len()).any(|part| part == marker.as_bytes())).count()
+}
+
+/// A script that sleeps, with a number that its processes are known by.
+fn sleeper(seconds: &str) -> String {
+    format!("#!/bin/sh\nsleep {seconds}\n")
+}
+
+#[test]
+fn a_file_runs_at_stages_that_are_served_elsewhere() {
+    let test = "a_file_runs_at_stages_that_are_served_elsewhere";
+    if !can_run(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let stages = ["1", "2"].map(|stage| {
+        let home = folder.path().join(stage);
+        std::fs::create_dir(&home).unwrap();
+        let listen = format!("unix:{}", home.join("stage.sock").display());
+        let arguments = ["sandbox", "serve", "--stage", stage, "--listen", &listen];
+        let (running, told) = Running::start(&home, "stage-listening.schema.json", &arguments);
+        assert_eq!(told["stage"].as_u64().unwrap().to_string(), stage);
+        (running, listen)
+    });
+    std::fs::write(folder.path().join("sample"), "#!/bin/sh\necho hello > note\nexit 0\n").unwrap();
+    let (model, [(one, first), (two, second)]) = (model(), stages);
+    let elsewhere = ["--json", "--stage-1", &first, "--stage-2", &second];
+    let ran = bellwether(
+        folder.path(),
+        &[&["detonate", "sample", "--model", &model, "--out", "there"], &elsewhere[..]].concat(),
+    );
+    let there = ran.json();
+    keeps_schema("detonation-report.schema.json", &there);
+    assert_eq!(there["partial"], Value::Array(Vec::new()));
+    assert!(there["verdict"].is_string(), "{there:#}");
+    assert!(there["outcome"].as_array().unwrap().iter().all(|run| run["dead"].is_string()));
+    // One process stands for another stage than asked for: it refuses.
+    let swapped = ["--json", "--stage-1", &second, "--stage-2", &first];
+    let ran = bellwether(folder.path(), &[&["detonate", "sample", "--model", &model], &swapped[..]].concat());
+    ran.complains(1, &["stage 1", "stage 2"]);
+    for (running, signal) in [(one, "-TERM"), (two, "-INT")] {
+        running.signal(signal);
+        assert_eq!(running.end(), Some(0));
+    }
+    assert!(!folder.path().join("1/stage.sock").exists());
+}
+
+#[test]
+fn a_stage_that_is_killed_takes_its_samples_with_it_and_the_episode_says_so() {
+    let test = "a_stage_that_is_killed_takes_its_samples_with_it_and_the_episode_says_so";
+    if !can_run(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let listen = format!("unix:{}", folder.path().join("stage.sock").display());
+    let arguments = ["sandbox", "serve", "--stage", "1", "--listen", &listen];
+    let (stage, _) = Running::start(folder.path(), "stage-listening.schema.json", &arguments);
+    std::fs::write(folder.path().join("sample"), sleeper("7531.4187")).unwrap();
+    let model = model();
+    let arguments = [
+        "--json",
+        "detonate",
+        "sample",
+        "--model",
+        &model,
+        "--one-stage",
+        "--time",
+        "600",
+        "600",
+        "--stage-1",
+        &listen,
+    ];
+    let mut detonating = Running(command(folder.path(), &arguments).spawn().unwrap());
+    let mut began = false;
+    until("a sample that runs, or a verdict", || {
+        began = alive("7531.4187") > 0;
+        began || detonating.0.try_wait().unwrap().is_some()
+    });
+    if !began {
+        eprintln!("skipped {test}: the model decides before the sample sleeps");
+        return;
+    }
+    stage.signal("-KILL");
+    until("the end of the sample", || alive("7531.4187") == 0);
+    let mut text = String::new();
+    detonating.0.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((detonating.end(), &report["verdict"]), (Some(1), &Value::Null));
+    assert!(report["partial"].as_array().is_some_and(|partial| !partial.is_empty()));
+    assert!(report["telemetry"].is_string(), "what had happened is kept");
+}
+
+fn drop_in(root: &Path, name: &str, text: &str) {
+    let inbox = root.join("inbox");
+    std::fs::create_dir_all(&inbox).unwrap();
+    std::fs::write(inbox.join(format!(".{name}")), text).unwrap();
+    std::fs::rename(inbox.join(format!(".{name}")), inbox.join(name)).unwrap();
+}
+
+fn there(root: &Path, place: &str) -> Vec<String> {
+    files(&root.join(place))
+}
+
+fn scrape(told: &Value) -> String {
+    let mut stream = std::net::TcpStream::connect(told["metrics"].as_str().unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn files_go_where_their_verdict_sends_them() {
+    let test = "files_go_where_their_verdict_sends_them";
+    if !can_run(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("site");
+    for number in 0..5 {
+        drop_in(&root, &format!("quiet{number}"), "#!/bin/sh\necho hello > note\nexit 0\n");
+    }
+    let model = model();
+    let site = root.to_str().unwrap();
+    let arguments = ["loop", site, "--models", &model, "--metrics", "127.0.0.1:0", "--episodes", "2", "--queue", "1"];
+    let (running, told) = Running::start(folder.path(), "loop-working.schema.json", &arguments);
+    drop_in(&root, "data", "neither a program nor a script");
+    // A second loop finds the folder taken.
+    bellwether(folder.path(), &["loop", site, "--models", &model]).complains(64, &["another loop"]);
+    let over = |root: &Path| -> usize {
+        ["released", "terminated", "undecided"].iter().map(|place| there(root, place).len()).sum()
+    };
+    until("all verdicts", || over(&root) == 6);
+    assert_eq!(there(&root, "undecided"), ["data"]);
+    until("an idle loop", || scrape(&told).contains("bellwether_loop_running 0\n"));
+    let text = scrape(&told);
+    assert!(text.contains("bellwether_loop_taken_total 6\n") && text.contains("bellwether_loop_undecided_total 1\n"));
+    running.signal("-TERM");
+    assert_eq!(running.end(), Some(0));
+    let reports = files(&root.join("episodes"));
+    assert_eq!(reports.iter().filter(|path| path.ends_with("episode.json")).count(), 6);
+    assert!(there(&root, "inbox").is_empty() && there(&root, "work").is_empty());
+    let log = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = |what: &str| lines.iter().filter(|line| line["fields"]["message"] == what).count();
+    assert_eq!((said("an episode is over"), said("settled")), (6, 6));
+}
+
+#[test]
+fn a_loop_that_is_killed_leaves_no_sample_and_the_next_one_takes_its_files_up_again() {
+    let test = "a_loop_that_is_killed_leaves_no_sample_and_the_next_one_takes_its_files_up_again";
+    if !can_run(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("site");
+    drop_in(&root, "sleeper", &sleeper("7531.6203"));
+    let model = model();
+    let site = root.to_str().unwrap();
+    let long = ["loop", site, "--models", &model, "--one-stage", "--time", "600", "600"];
+    let over = |root: &Path| -> usize {
+        ["released", "terminated", "undecided"].iter().map(|place| there(root, place).len()).sum()
+    };
+    let (running, _) = Running::start(folder.path(), "loop-working.schema.json", &long);
+    until("a sample that runs, or a verdict", || alive("7531.6203") > 0 || over(&root) == 1);
+    running.signal("-KILL");
+    drop(running);
+    until("the end of the sample", || alive("7531.6203") == 0);
+    if over(&root) == 1 {
+        eprintln!("skipped {test}: the model decides before the sample sleeps");
+        return;
+    }
+    let before = there(&root, "work");
+    assert_eq!(before.len(), 1);
+    let short = ["loop", site, "--models", &model, "--one-stage", "--time", "1", "1"];
+    let (running, _) = Running::start(folder.path(), "loop-working.schema.json", &short);
+    until("a verdict", || over(&root) == 1);
+    running.signal("-INT");
+    assert_eq!(running.end(), Some(0));
+    let episode = before[0].split('/').next().unwrap();
+    let flagged = std::fs::read(root.join("episodes").join(episode).join("episode.json")).unwrap();
+    let flagged: Value = serde_json::from_slice(&flagged).unwrap();
+    keeps_schema("detonation-report.schema.json", &flagged);
+    assert_eq!((&flagged["verdict"], flagged["partial"].as_array().unwrap().len()), (&Value::Null, 1));
+    assert!(there(&root, "work").is_empty());
+}
+
+#[test]
+fn a_second_signal_kills_what_runs_and_leaves_it_in_work() {
+    let test = "a_second_signal_kills_what_runs_and_leaves_it_in_work";
+    if !can_run(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("site");
+    drop_in(&root, "sleeper", &sleeper("7531.9644"));
+    let model = model();
+    let site = root.to_str().unwrap();
+    let arguments = ["loop", site, "--models", &model, "--one-stage", "--time", "600", "600"];
+    let (running, _) = Running::start(folder.path(), "loop-working.schema.json", &arguments);
+    let over = || ["released", "terminated", "undecided"].iter().any(|place| !there(&root, place).is_empty());
+    until("a sample that runs, or a verdict", || alive("7531.9644") > 0 || over());
+    running.signal("-TERM");
+    drop_in(&root, "late", "#!/bin/sh\nexit 0\n");
+    thread::sleep(Duration::from_millis(300));
+    if over() {
+        eprintln!("skipped {test}: the model decides before the sample sleeps");
+        return;
+    }
+    assert_eq!(alive("7531.9644"), 1, "the first signal lets it run on");
+    running.signal("-TERM");
+    assert_eq!(running.end(), Some(1));
+    assert_eq!(alive("7531.9644"), 0);
+    assert_eq!((there(&root, "work").len(), there(&root, "inbox")), (1, vec!["late".to_owned()]));
+}
+
+#[test]
+fn wrong_usage_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&["sandbox", "serve", "--stage", "3", "--listen", "unix:s"], &["--stage"]),
+        (&["sandbox", "serve", "--stage", "1", "--listen", "127.0.0.1:0"], &["--client-ca"]),
+        (&["sandbox", "serve", "--stage", "1", "--listen", "nowhere"], &["unix:PATH"]),
+        (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--runs", "0"], &["runs"]),
+        (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--lease", "0"], &["lease"]),
+        (&["loop", "site", "--models", &model, "--stage-1", "http://x:1"], &["unix:PATH"]),
+        (&["loop", "site", "--models", &model, "--stage-2", "https://x:1"], &["TLS"]),
+        (&["loop", "site", "--models", &model, "--target-fpr", "0.3333"], &["0.3333"]),
+    ];
+    for (arguments, parts) in cases {
+        bellwether(folder.path(), arguments).complains(64, parts);
+    }
+    assert_eq!(files(folder.path()), [""; 0]);
+}

@@ -79,9 +79,7 @@ fn detonate(test: &str, job: &str, arguments: &[&str]) -> Option<(Ran, tempfile:
     }
     let model = model();
     let all = ["detonate", "sample", "--model", &model, "--out", "episodes", "--marked-home", "--time", "20", "20"];
-    // However busy the machine is: what the policy decides is looked at here, not how soon.
-    let patient = ["--decide-within", "20000"];
-    let ran = bellwether(folder.path(), &[&all[..], &patient, arguments].concat());
+    let ran = bellwether(folder.path(), &[&all[..], arguments].concat());
     if ran.code == Some(1) && ran.stderr.contains("could not run the file") {
         eprintln!("skipped {test}: {}", ran.stderr.trim());
         return None;

@@ -14,9 +14,7 @@ use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::{Action, EpisodeId, Label};
 use bellwether_inference::policy::{Options, Policy};
 use bellwether_registry::clock::unix_ms;
-use bellwether_sandbox::episode::{
-    self, Decision, Episode, Happening, Listener, Monotonic, Patient, PolicyJudge, Setup, Trail, Transition,
-};
+use bellwether_sandbox::episode::{self, Decision, Episode, Happening, Listener, Monotonic, Setup, Trail, Transition};
 use bellwether_sandbox::report::{self, Circumstances};
 use bellwether_sandbox::stage::{Came, Feedback};
 use bellwether_sandbox::vault::{Case, Sample, Vault};
@@ -55,7 +53,8 @@ pub(crate) struct Arguments {
     /// Seconds until a verdict must fall, in stage 1 and in stage 2.
     #[arg(long, value_name = "S", num_args = 2, default_values_t = [60, 120])]
     time: Vec<u64>,
-    /// Milliseconds that a window waits for its decision; then the safe rule raises the isolation, and the episode says so.
+    /// Milliseconds that a window waits for a model that ONNX Runtime evaluates; then the safe rule raises the isolation, and the episode
+    /// says so. The native engine is not waited for: it decides at once.
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     decide_within: u64,
     /// Seed of the made-up home.
@@ -94,9 +93,8 @@ impl Arguments {
         let [first, second] = self.stages.open()?;
         let sample = Sample::open(&self.file, terms::MOST_BYTES)?;
         let setup = self.setup(&policy, &sample)?;
-        let judge = PolicyJudge::new(&policy, &setup.episode, self.target_fpr).map_err(Failure::usage)?;
-        let mut judge = Patient::new(judge, Duration::from_millis(self.decide_within))
-            .context("the system gives no thread to decide on")?;
+        let limit = Duration::from_millis(self.decide_within);
+        let mut judge = episode::in_process(&policy, &setup.episode, self.target_fpr, limit).map_err(Failure::usage)?;
         let vault = match (&self.vault, &self.vault_key) {
             (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
             _ => None,
@@ -123,7 +121,7 @@ impl Arguments {
             &setup,
             Episode {
                 stages: [&*first, &*second],
-                judge: &mut judge,
+                judge: &mut *judge,
                 seal: &mut seal,
                 listeners,
                 clock: &Monotonic,

@@ -15,7 +15,7 @@ use bellwether_inference::Policy;
 use bellwether_inference::watch::{WatchOptions, Watcher};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
-use bellwether_sandbox::episode::{self, Episode, Listener, Monotonic, Patient, PolicyJudge, Trail, Transition};
+use bellwether_sandbox::episode::{self, Episode, Listener, Monotonic, PolicyJudge, Trail, Transition};
 use bellwether_sandbox::intake::{Counts, Crew, Folder, IntakeError, Place, Played, Signals, Taken, Told};
 use bellwether_sandbox::report::{self, Circumstances};
 use bellwether_sandbox::stage::DecisionId;
@@ -58,7 +58,8 @@ pub(crate) struct Arguments {
     /// Seconds until a verdict must fall, in stage 1 and in stage 2.
     #[arg(long, value_name = "S", num_args = 2, default_values_t = [60, 120])]
     time: Vec<u64>,
-    /// Milliseconds that a window waits for its decision; then the safe rule raises the isolation, and the episode says so.
+    /// Milliseconds that a window waits for a model that ONNX Runtime evaluates; then the safe rule raises the isolation, and the episode
+    /// says so. The native engine is not waited for: it decides at once.
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     decide_within: u64,
     #[command(flatten)]
@@ -207,8 +208,7 @@ impl Site {
             marked_home: false,
         };
         let setup = terms.setup(taken.episode.clone(), &sample, &taken.name, Vec::new(), &self.folder)?;
-        let judge = PolicyJudge::new(&self.policy, &setup.episode, self.target_fpr)?;
-        let mut judge = Patient::new(judge, self.decide_within).context("the system gives no thread to decide on")?;
+        let mut judge = episode::in_process(&self.policy, &setup.episode, self.target_fpr, self.decide_within)?;
         let began = Beginnings::default();
         let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(began.clone())];
         if let Some(trail) = &self.trail {
@@ -229,7 +229,7 @@ impl Site {
             &setup,
             Episode {
                 stages: [&**first, &**second],
-                judge: &mut judge,
+                judge: &mut *judge,
                 seal: &mut seal,
                 listeners,
                 clock: &Monotonic,

@@ -7,7 +7,7 @@ use bellwether_artifact::OperatingPoint;
 use super::decider::Notes;
 use super::served::{Model, Serving};
 use super::{Answer, ModelId, Role};
-use crate::engine::{DecideError, Scratch};
+use crate::engine::{Backend, DecideError, Scratch};
 
 /// Champion and canary as they stood at one moment: see [`Decider::hold_all`](super::Decider::hold_all).
 #[derive(Debug)]
@@ -50,6 +50,11 @@ impl Held<'_> {
     /// Which model it is.
     pub fn id(&self) -> ModelId {
         self.model.id
+    }
+
+    /// What evaluates it.
+    pub fn backend(&self) -> Backend {
+        self.model.engine.backend()
     }
 
     /// Why it decides.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bellwether_artifact::Sha256;
 use bellwether_env_adapter::spec::{FeatureSpec, WIDTH};
 use bellwether_env_adapter::{ACTION_COUNT, Action, EpisodeId, StateVector, WindowConfig};
-use bellwether_inference::{Decider, Policy};
+use bellwether_inference::{Backend, Decider, Policy};
 
 use crate::stage::Question;
 
@@ -67,6 +67,11 @@ pub enum JudgeError {
         /// Rates that it knows.
         known: String,
     },
+    /// The system gives no thread to decide on.
+    #[error(
+        "the system gives no thread to decide on ({0}): run fewer at once, or raise the limit on tasks (ulimit -u)"
+    )]
+    NoThread(String),
 }
 
 /// What is done without an answer: isolation is raised by a level at each window, and when a verdict must fall it is
@@ -117,6 +122,28 @@ impl PolicyJudge {
         }
         Ok(PolicyJudge { decider, number, target_fpr })
     }
+}
+
+/// The policy in this process, as long as is bearable.
+///
+/// The native engine decides on the thread that asks, in microseconds: sooner than another thread could be woken, which on a busy host
+/// takes longer than a window may wait. How long a graph takes in ONNX Runtime nobody knows, so it has a thread of its own and
+/// `limit` ([`Patient`]).
+///
+/// # Errors
+/// As [`PolicyJudge::new`], and [`JudgeError::NoThread`].
+pub fn in_process(
+    policy: &Policy,
+    episode: &EpisodeId,
+    target_fpr: f64,
+    limit: Duration,
+) -> Result<Box<dyn Judge>, JudgeError> {
+    let mut judge = PolicyJudge::new(policy, episode, target_fpr)?;
+    let backend = judge.decider.hold(Some(judge.number), |held| held.backend());
+    Ok(match backend {
+        Backend::Native => Box::new(judge),
+        _ => Box::new(Patient::new(judge, limit).map_err(|error| JudgeError::NoThread(error.to_string()))?),
+    })
 }
 
 impl Judge for PolicyJudge {

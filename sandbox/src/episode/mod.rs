@@ -12,7 +12,7 @@ mod run;
 mod trail;
 mod trajectory;
 
-pub use judge::{Away, Judge, JudgeError, Judgement, Patient, PolicyJudge, safe_rule, window_of};
+pub use judge::{Away, Judge, JudgeError, Judgement, Patient, PolicyJudge, in_process, safe_rule, window_of};
 pub use machine::{Happening, Machine, Next, Partial, Phase, Transition};
 pub use record::{Listener, RecordError, Recorded};
 pub use retry::{Clock, Monotonic, Schedule};

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
 use bellwether_artifact::durable;
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::{Action, EpisodeId};

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Limits;
-use crate::edge::urgent::urgently;
 
 /// Which hierarchies this host has, and where this process is in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,11 +164,6 @@ impl CgroupHandle {
     /// # Errors
     /// What the kernel reports. A sweep may miss what is being born; [`CgroupHandle::wait_empty`] repeats it.
     pub fn kill(&self) -> io::Result<()> {
-        // Whoever is killed wakes up to end, and would do so before the rest is killed.
-        urgently(|| self.kill_all())
-    }
-
-    fn kill_all(&self) -> io::Result<()> {
         if self.holds.kill
             && let Some(group) = &self.unified
         {

@@ -11,4 +11,3 @@ pub(crate) mod interface;
 pub(crate) mod probe;
 pub(crate) mod ptrace;
 pub(crate) mod remote;
-pub(crate) mod urgent;

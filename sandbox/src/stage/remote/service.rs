@@ -147,10 +147,8 @@ impl Service {
         match self.table.look(&name, hash) {
             Found::Same => return Ok(true),
             Found::Other => return Err(other(&name)),
+            Found::Leaving => return Err(leaving()),
             Found::Nothing => {}
-        }
-        if self.table.is_leaving() {
-            return Err(Status::unavailable("this stage is leaving"));
         }
         if announced.bytes > self.specimen_bytes {
             let (bytes, most) = (announced.bytes, self.specimen_bytes);
@@ -164,6 +162,8 @@ impl Service {
         match self.table.enter(name.clone(), &run) {
             Found::Same => return Ok(true),
             Found::Other => return Err(other(&name)),
+            // While the file arrived.
+            Found::Leaving => return Err(leaving()),
             Found::Nothing => {}
         }
         let order = announced.with(memory);
@@ -262,6 +262,10 @@ fn invalid(error: WireError) -> Status {
 
 fn other(name: &Name) -> Status {
     Status::already_exists(format!("another order has the name of the episode {:?}", name.0.0))
+}
+
+fn leaving() -> Status {
+    Status::unavailable("this stage is leaving; nothing was run: ask another")
 }
 
 fn out_of_range(range: OutOfRange) -> Status {

@@ -33,6 +33,8 @@ pub(super) enum Found {
     Other,
     /// Nothing, or one whose sample did not start.
     Nothing,
+    /// Nothing, and nothing more is taken.
+    Leaving,
 }
 
 impl Table {
@@ -46,14 +48,14 @@ impl Table {
     }
 
     pub(super) fn look(&self, name: &Name, order: Sha256) -> Found {
-        found(&self.runs(), name, order)
+        self.found(&self.runs(), name, order)
     }
 
     /// Enters a run, unless one has been entered meanwhile.
     pub(super) fn enter(&self, name: Name, run: &Arc<Run>) -> Found {
         let mut runs = self.runs();
         runs.retain(|_, run| run.over().is_none_or(|(since, _)| since < self.keep));
-        let found = found(&runs, &name, run.order);
+        let found = self.found(&runs, &name, run.order);
         if matches!(found, Found::Nothing) {
             runs.insert(name, Arc::clone(run));
         }
@@ -77,10 +79,6 @@ impl Table {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
-    }
-
     /// Runs whose sample may live, and all that are entered.
     pub(super) fn count(&self) -> (usize, usize) {
         let runs = self.runs();
@@ -95,13 +93,38 @@ impl Table {
     fn runs(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn found(&self, runs: &BTreeMap<Name, Arc<Run>>, name: &Name, order: Sha256) -> Found {
+        // What did not start may be ordered again.
+        let run = runs.get(name).filter(|run| run.over().is_none_or(|(_, started)| started));
+        match run {
+            Some(run) if run.order == order => Found::Same,
+            Some(_) => Found::Other,
+            // Asked while the runs are locked: whoever leaves and then stops all of them misses none that came in between.
+            None if self.leaving.load(Ordering::Relaxed) => Found::Leaving,
+            None => Found::Nothing,
+        }
+    }
 }
 
-fn found(runs: &BTreeMap<Name, Arc<Run>>, name: &Name, order: Sha256) -> Found {
-    match runs.get(name) {
-        Some(run) if run.over().is_some_and(|(_, started)| !started) => Found::Nothing,
-        Some(run) if run.order == order => Found::Same,
-        Some(_) => Found::Other,
-        None => Found::Nothing,
+#[cfg(test)]
+mod tests {
+    use super::super::run::Bounds;
+    use super::*;
+
+    #[test]
+    fn a_table_that_leaves_knows_its_runs_and_takes_no_more() {
+        let bounds = Bounds { records: 1, bytes: 1, lease: Duration::from_secs(1) };
+        let run = |order: &[u8]| Arc::new(Run::new(Sha256::of(order), bounds));
+        let name = |episode: &str| (EpisodeId(episode.to_owned()), 1);
+        let table = Table::new(2, Duration::from_secs(60));
+        let first = run(b"first");
+        assert!(matches!(table.enter(name("a"), &first), Found::Nothing));
+        assert!(matches!(table.enter(name("a"), &run(b"other")), Found::Other));
+        // An order whose file arrived while the stage left.
+        table.leave();
+        assert!(matches!(table.enter(name("b"), &run(b"second")), Found::Leaving));
+        assert!(matches!(table.look(&name("a"), first.order), Found::Same));
+        assert_eq!(table.count(), (1, 1));
     }
 }

@@ -31,6 +31,7 @@ mod serve {
         tonic_prost_build::configure()
             .build_transport(false)
             .extern_path(".bellwether.telemetry.v1", "::bellwether_env_adapter::proto")
+            .bytes(".bellwether.policy.v1.DecideRequest.feature_spec")
             .bytes(".bellwether.policy.v1.DecideRequest.state_bytes")
             .bytes(".bellwether.policy.v1.ReadyState.state_bytes")
             .bytes(".inference.ModelInferRequest.raw_input_contents")

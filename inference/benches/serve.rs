@@ -23,7 +23,8 @@ use bellwether_inference::policy::Options;
 use bellwether_inference::serve::proto::policy::policy_service_client::PolicyServiceClient;
 use bellwether_inference::serve::proto::policy::policy_service_server::{PolicyService, PolicyServiceServer};
 use bellwether_inference::serve::proto::policy::{
-    DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse, SessionRequest, SessionResponse,
+    DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse, DescribeRequest, DescribeResponse,
+    SessionRequest, SessionResponse,
 };
 use bellwether_inference::serve::{ServeConfig, Server};
 use bellwether_inference::{Isa, Policy, load_release};
@@ -55,6 +56,10 @@ impl PolicyService for Echo {
     type SessionStream = tokio_stream::Once<Result<SessionResponse, Status>>;
 
     async fn session(&self, _: Request<Streaming<SessionRequest>>) -> Result<Response<Self::SessionStream>, Status> {
+        Err(Status::unimplemented("an echo"))
+    }
+
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
         Err(Status::unimplemented("an echo"))
     }
 }

@@ -153,7 +153,7 @@ fn main() {
         window: Some(window),
         ..WatchOptions::default()
     };
-    let (release, number) = open(&mut source, &contract, &options).unwrap();
+    let (release, number) = open(&mut source, |_| contract.clone(), &options).unwrap();
     let limits = Limits { hidden_width: hidden };
     let policy = Policy::new(release, number, Options { limits, ..Options::default() }).unwrap();
     let watcher = Watcher::start(policy.clone(), source, options).unwrap();

@@ -13,6 +13,7 @@ mod nets;
 #[path = "../src/model/onnx.rs"]
 #[allow(dead_code, reason = "the loader uses more of it")]
 mod onnx;
+mod over;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -32,6 +33,7 @@ use bellwether_inference::{
 use manifests::{release, sealed};
 use nets::{Draw, arbitrary_mlp, single, state_for};
 use onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use over::Over;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -451,6 +453,7 @@ fn models_of_both_engines_are_swapped_under_load() {
     let policy = Policy::new(models[0](), Some(0), Options::default()).unwrap();
     let done = AtomicBool::new(false);
     let seen = thread::scope(|scope| {
+        let over = Over(&done);
         let work = || {
             let mut decider = policy.decider();
             let (mut decisions, mut seen) = (0_usize, BTreeMap::new());
@@ -468,7 +471,7 @@ fn models_of_both_engines_are_swapped_under_load() {
         for number in 1..=SWAPS {
             policy.swap(models[number as usize % models.len()](), Some(number)).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         workers.into_iter().map(|worker| worker.join().unwrap()).max()
     });
     assert!(seen > Some(1), "no thread saw a swap");

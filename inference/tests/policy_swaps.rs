@@ -3,6 +3,7 @@
 
 mod manifests;
 mod nets;
+mod over;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use bellwether_inference::policy::{Limits, ModelId, Options, Role};
 use bellwether_inference::{Decider, Engine, Isa, Policy, PolicyError, Precision};
 use manifests::release;
 use nets::{Draw, state_for};
+use over::Over;
 
 const WIDTH: usize = 12;
 const MASK: [bool; 5] = [true, true, false, true, true];
@@ -58,6 +60,7 @@ fn a_thousand_swaps_give_no_wrong_answer_and_leave_no_model_behind() {
         let done = AtomicBool::new(false);
 
         let (decisions, seen) = thread::scope(|scope| {
+            let over = Over(&done);
             let workers: Vec<_> = (0..THREADS)
                 .map(|thread| {
                     scope.spawn({
@@ -76,7 +79,7 @@ fn a_thousand_swaps_give_no_wrong_answer_and_leave_no_model_behind() {
                     _ => drop(policy.swap(release(mlp), Some(number)).unwrap()),
                 }
             }
-            done.store(true, Ordering::Relaxed);
+            drop(over);
             let results = workers.into_iter().map(|worker| worker.join().unwrap());
             results.fold((0, 0), |(decisions, seen), (more, models)| (decisions + more, seen.max(models)))
         });

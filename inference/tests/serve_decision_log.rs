@@ -70,7 +70,7 @@ proptest! {
                 expected.push((line, states.then_some(state)));
             }
         }
-        let counts = writer.finish();
+        let counts = writer.finish(Duration::from_secs(60));
         prop_assert_eq!((counts.written, counts.dropped, counts.failed), (expected.len() as u64, 0, 0));
         let mut files = put_aside(&config.path).unwrap();
         files.push(config.path.clone());
@@ -111,7 +111,7 @@ fn a_full_queue_drops_and_counts_and_never_waits() {
         log.record(Place::default(), &state, &decider.decide(&state, &[true; 5]).unwrap());
         recorded += 1;
     }
-    let counts = writer.finish();
+    let counts = writer.finish(Duration::from_secs(60));
     assert_eq!(counts.written + counts.dropped + counts.failed, recorded);
     // After the end everything is dropped.
     log.record(Place::default(), &state, &decider.decide(&state, &[true; 5]).unwrap());

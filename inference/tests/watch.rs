@@ -79,7 +79,7 @@ fn an_older_release_is_served_again_when_it_is_wanted() {
 fn a_release_in_one_folder_may_be_replaced() {
     let releases = Releases::new();
     let mut source = FolderSource::release(releases.folder(1));
-    let (release, number) = open(&mut source, &contract(), &patient()).unwrap();
+    let (release, number) = open(&mut source, |_| contract(), &patient()).unwrap();
     assert_eq!(number, None);
     let policy = Policy::new(release, number, Options::default()).unwrap();
     let watcher = Watcher::start(policy.clone(), source, patient()).unwrap();
@@ -266,7 +266,7 @@ fn a_model_that_decides_otherwise_is_taken_back_and_not_brought_again() {
 fn a_model_that_overflows_is_taken_back() {
     let releases = Releases::new();
     // Nothing is set aside, so it is the decisions that tell.
-    let (release, number) = open(&mut releases.source(), &contract(), &patient()).unwrap();
+    let (release, number) = open(&mut releases.source(), |_| contract(), &patient()).unwrap();
     let sampling = bellwether_inference::policy::Sampling::OFF;
     let policy = Policy::new(release, number, Options { sampling, ..Options::default() }).unwrap();
     let mut decider = policy.decider();
@@ -282,7 +282,7 @@ fn a_model_that_overflows_is_taken_back() {
 #[test]
 fn a_model_past_its_time_is_taken_back() {
     let releases = Releases::new();
-    let (release, number) = open(&mut releases.source(), &contract(), &patient()).unwrap();
+    let (release, number) = open(&mut releases.source(), |_| contract(), &patient()).unwrap();
     let policy = Policy::new(release, number, Options { time_every: 1, ..Options::default() }).unwrap();
     let mut decider = policy.decider();
     // Nothing is that fast, so that the limit is exceeded on any machine.
@@ -451,7 +451,8 @@ fn signed_releases_are_believed_by_any_of_several_keys() {
     let watcher = releases.watch(&policy, WatchOptions { trusted: Some(trust(&[3, 1])), ..patient() });
     releases.add(2, &network(2));
     assert_eq!(watcher.check_now().serving.number, Some(2));
-    let missing = open(&mut releases.source(), &contract(), &WatchOptions { trusted: Some(trust(&[3])), ..patient() });
+    let missing =
+        open(&mut releases.source(), |_| contract(), &WatchOptions { trusted: Some(trust(&[3])), ..patient() });
     match missing.unwrap_err() {
         WatchError::Refused(refusal) => assert_eq!(refusal.reason, Reason::SignatureUntrusted),
         other => panic!("{other}"),
@@ -461,16 +462,18 @@ fn signed_releases_are_believed_by_any_of_several_keys() {
 #[test]
 fn a_first_model_passes_the_same_checks() {
     let releases = Releases::new();
-    let refuse = |contract: &Contract, options: &WatchOptions| match open(&mut releases.source(), contract, options) {
-        Err(WatchError::Refused(refusal)) => refusal.reason,
-        other => panic!("{other:?}"),
-    };
+    let refuse =
+        |contract: &Contract, options: &WatchOptions| match open(&mut releases.source(), |_| contract.clone(), options)
+        {
+            Err(WatchError::Refused(refusal)) => refusal.reason,
+            other => panic!("{other:?}"),
+        };
     let other = Contract { feature_spec: bellwether_artifact::Sha256::of(b"other"), ..contract() };
     assert_eq!(refuse(&other, &patient()), Reason::Features);
     assert_eq!(refuse(&contract(), &WatchOptions { max_bytes: 100, ..patient() }), Reason::TooLarge);
     let empty = tempfile::tempdir().unwrap();
     let mut source = FolderSource::releases(empty.path(), VersionPolicy::Latest);
-    assert!(matches!(open(&mut source, &contract(), &patient()), Err(WatchError::Nothing { .. })));
+    assert!(matches!(open(&mut source, |_| contract(), &patient()), Err(WatchError::Nothing { .. })));
 }
 
 /// Says what it is told to say.
@@ -509,7 +512,7 @@ fn a_source_that_fails_is_asked_again() {
 #[test]
 fn models_beyond_the_limits_are_refused() {
     let releases = Releases::new();
-    let (release, number) = open(&mut releases.source(), &contract(), &patient()).unwrap();
+    let (release, number) = open(&mut releases.source(), |_| contract(), &patient()).unwrap();
     let options = Options { limits: Limits { hidden_width: 16 }, ..sampling_all() };
     let policy = Policy::new(release, number, options).unwrap();
     let watcher = releases.watch(&policy, patient());

@@ -18,7 +18,7 @@ use bellwether_artifact::Sha256;
 use bellwether_artifact::release::ONNX_FILE;
 use bellwether_inference::model::Contract;
 use bellwether_inference::policy::Options;
-use bellwether_inference::watch::{Reason, Source, SourceError, Wanted, Watcher, open};
+use bellwether_inference::watch::{Reason, Source, SourceError, VersionPolicy, Wanted, WatchOptions, Watcher, open};
 use bellwether_inference::{Policy, Precision};
 use proptest::prelude::*;
 use released::{Releases, contract, network, patient};
@@ -37,6 +37,11 @@ impl Source for Wish {
         let folder = |number: u32| self.1.join(format!("{number:06}"));
         Ok(number.map(|number| Wanted { folder: folder(number), number: Some(number), within: None }))
     }
+
+    fn find(&mut self, which: &VersionPolicy) -> Result<Option<Wanted>, SourceError> {
+        let VersionPolicy::Pinned(number) = which else { unreachable!("only numbers are looked for") };
+        Wish(Arc::new(Mutex::new(Some(*number))), self.1.clone()).wanted()
+    }
 }
 
 /// What may happen to a watched policy.
@@ -48,6 +53,8 @@ enum Step {
     Pin,
     Unpin,
     Forgive,
+    /// The program ends, and one begins that knows what this one wrote down.
+    Restart,
 }
 
 /// Numbers 1 to 3 are sound, 4 is damaged and 5 reads other states.
@@ -61,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Pin),
         2 => Just(Step::Unpin),
         1 => Just(Step::Forgive),
+        2 => Just(Step::Restart),
     ]
 }
 
@@ -74,6 +82,8 @@ struct Rules {
     refused: BTreeSet<u32>,
     settled: Option<u32>,
     wanted: u32,
+    /// Whether what is wanted was served since it is wanted.
+    brought: bool,
     swapped: u64,
     refusals: u64,
 }
@@ -90,7 +100,11 @@ impl Rules {
             return;
         }
         self.settled = Some(wanted);
-        if self.refused.contains(&wanted) || wanted == self.champion {
+        if self.refused.contains(&wanted) {
+            return;
+        }
+        if wanted == self.champion {
+            self.brought = true;
             return;
         }
         if wanted > SOUND || self.rolled_back.contains(&wanted) {
@@ -98,8 +112,17 @@ impl Rules {
             self.refusals += 1;
         } else {
             self.install(wanted);
+            self.brought = true;
             self.swapped += 1;
         }
+    }
+
+    /// What another program does not know: refused files, which it looks at again, counts, and the model before this one.
+    fn restart(&mut self) {
+        self.settled = Some(self.wanted).filter(|wanted| self.brought && !self.rolled_back.contains(wanted));
+        self.refused.clear();
+        self.previous = None;
+        (self.swapped, self.refusals) = (0, 0);
     }
 }
 
@@ -110,10 +133,16 @@ proptest! {
     fn whatever_happens_the_rules_say_what_is_served(steps in proptest::collection::vec(step(), 1..16)) {
         let releases = shelf();
         let wish = Wish(Arc::new(Mutex::new(Some(1))), releases.root().to_path_buf());
-        let (release, number) = open(&mut wish.clone(), &contract(), &patient()).unwrap();
-        let precision = Precision::Exact;
-        let policy = Policy::new(release, number, Options { precision, ..Options::default() }).unwrap();
-        let watcher = Watcher::start(policy.clone(), wish.clone(), patient()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let options = WatchOptions { memory: Some(folder.path().join("memory.json")), ..patient() };
+        let start = || {
+            let (release, number) = open(&mut wish.clone(), |_| contract(), &options).unwrap();
+            let precision = Precision::Exact;
+            let policy = Policy::new(release, number, Options { precision, ..Options::default() }).unwrap();
+            let watcher = Watcher::start(policy.clone(), wish.clone(), options.clone()).unwrap();
+            (policy, watcher)
+        };
+        let (mut policy, mut watcher) = start();
         let mut rules = Rules {
             champion: 1,
             previous: None,
@@ -122,6 +151,7 @@ proptest! {
             refused: BTreeSet::new(),
             settled: None,
             wanted: 1,
+            brought: false,
             swapped: 0,
             refusals: 0,
         };
@@ -131,13 +161,17 @@ proptest! {
             match step {
                 Step::Want(number) => {
                     *wish.0.lock().unwrap() = Some(number);
+                    rules.brought &= rules.wanted == number;
                     rules.wanted = number;
                 }
                 Step::RollBack => {
                     let done = policy.roll_back().is_ok();
                     prop_assert_eq!(done, !rules.pinned && rules.previous.is_some());
                     if let Some(previous) = rules.previous.filter(|_| done) {
-                        rules.rolled_back.insert(std::mem::replace(&mut rules.champion, previous));
+                        let bad = std::mem::replace(&mut rules.champion, previous);
+                        if bad != previous {
+                            rules.rolled_back.insert(bad);
+                        }
                         rules.previous = None;
                     }
                 }
@@ -155,6 +189,13 @@ proptest! {
                     rules.rolled_back.clear();
                     rules.refused.clear();
                     rules.settled = None;
+                    rules.brought = false;
+                }
+                Step::Restart => {
+                    watcher.write_down();
+                    drop(watcher);
+                    (policy, watcher) = start();
+                    rules.restart();
                 }
             }
             let status = watcher.check_now();

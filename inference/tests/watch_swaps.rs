@@ -7,6 +7,7 @@
 
 mod manifests;
 mod nets;
+mod over;
 mod released;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use bellwether_inference::policy::{ModelId, Options, Sampling};
 use bellwether_inference::watch::{FolderSource, VersionPolicy, WatchOptions, Watcher, WindowOptions, open};
 use bellwether_inference::{Decider, Engine, Isa, Policy};
 use nets::{Draw, state_for};
+use over::Over;
 use released::{ALL, Releases, WIDTH, contract, patient, trust};
 
 const SWAPS: u32 = 1_000;
@@ -82,13 +84,14 @@ fn a_thousand_reloads_under_load_fail_no_decision_and_leave_no_model_behind() {
     // With everything on: signatures, states set aside, and each model watched after its swap; any disagreement is fine.
     let window = WindowOptions { max_disagreement: 1.0, ..WindowOptions::default() };
     let options = WatchOptions { trusted: Some(trust(&[1])), window: Some(window), ..patient() };
-    let (release, number) = open(&mut source, &contract(), &options).unwrap();
+    let (release, number) = open(&mut source, |_| contract(), &options).unwrap();
     let sampling = Sampling { every: 16, capacity: 8 };
     let policy = Policy::new(release, number, Options { sampling, ..Options::default() }).unwrap();
     let watcher = Watcher::start(policy.clone(), source, options).unwrap();
     let done = AtomicBool::new(false);
 
     let (decisions, seen) = thread::scope(|scope| {
+        let over = Over(&done);
         let workers: Vec<_> = (0..THREADS)
             .map(|_| {
                 let mut decider = policy.decider();
@@ -101,7 +104,7 @@ fn a_thousand_reloads_under_load_fail_no_decision_and_leave_no_model_behind() {
             point_to(number);
             assert_eq!(watcher.check_now().serving.number, Some(number));
         }
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         let results = workers.into_iter().map(|worker| worker.join().unwrap());
         results.fold((0, 0), |(decisions, seen), (more, models)| (decisions + more, seen + models))
     });

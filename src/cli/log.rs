@@ -22,14 +22,27 @@ static FILE: std::sync::OnceLock<std::sync::Arc<ServiceLog>> = std::sync::OnceLo
 #[cfg(feature = "serve")]
 use bellwether_inference::serve::{ServiceLog, ServiceLogConfig};
 
+/// The file that is logged to. What waits for its disk is written when this is dropped.
+#[cfg(feature = "serve")]
+pub(crate) struct Logging(pub(crate) std::sync::Arc<ServiceLog>);
+
+#[cfg(feature = "serve")]
+impl Drop for Logging {
+    fn drop(&mut self) {
+        if !self.0.finish(std::time::Duration::from_secs(1)) {
+            super::output::complain("the disk of the log does not answer: its last lines are lost");
+        }
+    }
+}
+
 /// Logs to a file from now on.
 #[cfg(feature = "serve")]
-pub(crate) fn to_file(config: &ServiceLogConfig) -> anyhow::Result<std::sync::Arc<ServiceLog>> {
+pub(crate) fn to_file(config: &ServiceLogConfig) -> anyhow::Result<Logging> {
     use anyhow::Context as _;
 
-    let file = std::sync::Arc::new(ServiceLog::open(config).context("there is nowhere to log to")?);
+    let file = ServiceLog::start(config, super::output::complain).context("there is nowhere to log to")?;
     // A second call would find the first file, which it then goes on with.
-    Ok(FILE.get_or_init(|| file).clone())
+    Ok(Logging(FILE.get_or_init(|| std::sync::Arc::new(file)).clone()))
 }
 
 impl MakeWriter<'_> for Destination {
@@ -50,10 +63,8 @@ impl io::Write for Line {
             Line::Stderr(stderr) => stderr.write(bytes),
             #[cfg(feature = "serve")]
             Line::File(file) => {
-                // Where it fails, that was said and counted there; an error would be said by the subscriber again, for each line.
-                if let Some(complaint) = file.append(bytes) {
-                    super::output::complain(&complaint);
-                }
+                // Where it fails, that is said and counted there.
+                file.append(bytes);
                 Ok(bytes.len())
             }
         }

@@ -192,9 +192,8 @@ fn unservable(
         if told.contains(&number) {
             continue;
         }
-        let manifest = bellwether_artifact::release::read_manifest(&registry.folder(number))?;
         let mut source = RegistrySource::new(registry.clone(), VersionPolicy::Name(name.clone()));
-        if let Err(error) = watch::open(&mut source, &model::contract_of(&manifest), &options) {
+        if let Err(error) = watch::open(&mut source, model::contract_of, &options) {
             problems
                 .push(RegistryProblem { number: Some(number), problem: format!("{name} cannot be served: {error}") });
         }

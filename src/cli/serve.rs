@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use bellwether_inference::serve::{Endpoints, ServeConfig, Server};
@@ -92,8 +93,8 @@ impl Arguments {
         let stop = Stop::prepare()?;
         let watcher = Watcher::start(policy.clone(), source, options)?;
         let server = Server::start(config, policy, &name, Some(watcher))?;
-        if let Some(log) = log {
-            server.tell_of(log);
+        if let Some(log) = &log {
+            server.tell_of(Arc::clone(&log.0));
         }
         let listening = Listening {
             endpoints: Addresses::of(server.endpoints()),

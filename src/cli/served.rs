@@ -1,13 +1,15 @@
 //! The model that a long-running verb decides by, and where the next ones come from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use bellwether_artifact::keys::TrustedKeys;
 use bellwether_artifact::release;
 use bellwether_inference::Policy;
 use bellwether_inference::policy::Options;
-use bellwether_inference::watch::{self, FolderSource, Source, SourceError, VersionPolicy, Wanted, WatchOptions};
+use bellwether_inference::watch::{
+    self, FolderSource, Source, SourceError, VersionPolicy, Wanted, WatchError, WatchOptions,
+};
 use bellwether_registry::ModelRegistry;
 
 use super::{Failure, model};
@@ -16,12 +18,12 @@ use crate::registry_source::RegistrySource;
 /// Which model is served.
 #[derive(clap::Args)]
 pub(crate) struct Served {
-    /// A registry of released models, or the folder of one model.
-    #[arg(long, value_name = "DIR", default_value = "releases")]
-    models: PathBuf,
-    /// The name in the registry whose model is served; its moves are followed.
-    #[arg(long, default_value = "champion", value_parser = super::plain_name)]
-    name: String,
+    /// A registry of released models, or the folder of one model; `releases` without it.
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// The name in the registry whose model is served; its moves are followed. `champion` without it.
+    #[arg(long, value_name = "NAME", value_parser = super::plain_name)]
+    name: Option<String>,
     /// Serve the model with this number in the place of the one that the name stands on.
     #[arg(long, value_name = "NUMBER")]
     number: Option<u32>,
@@ -48,37 +50,38 @@ impl Served {
     /// The first model, what clients call it, and where the next ones come from.
     pub(crate) fn first(&self, options: &WatchOptions) -> Result<(Policy, String, AnySource), Failure> {
         let mut source = self.source()?;
-        let wanted = source.0.wanted()?.ok_or_else(|| {
-            let wanted = source.0.describe();
-            Failure::Failed(anyhow!("there is no model to serve: {wanted}: see `bellwether release promote`"))
-        })?;
-        model::require(&wanted.folder)?;
-        let manifest = release::read_manifest(&wanted.folder)?;
-        let (release, number) = watch::open(source.0.as_mut(), &model::contract_of(&manifest), options)?;
+        let (release, number) =
+            watch::open(source.0.as_mut(), model::contract_of, options).map_err(|error| match error {
+                WatchError::Nothing { source_name } => {
+                    anyhow!("there is no model to serve: {source_name}: see `bellwether release promote`")
+                }
+                error => error.into(),
+            })?;
         let name = release.manifest.name.clone();
         let policy = Policy::new(release, number, Options::default()).context("the model cannot be served")?;
         Ok((policy, name, source))
     }
 
     fn source(&self) -> Result<AnySource, Failure> {
-        if release::manifest_path(&self.models).is_file() {
+        let models = self.models.as_deref().unwrap_or_else(|| Path::new("releases"));
+        if release::manifest_path(models).is_file() {
             if self.latest || self.number.is_some() {
-                let models = self.models.display();
+                let models = models.display();
                 let text = "--latest and --number choose among the models of a registry";
                 return Err(Failure::usage(anyhow!("{models} is one model, and {text}: leave them out")));
             }
-            return Ok(AnySource(Box::new(FolderSource::release(&self.models))));
+            return Ok(AnySource(Box::new(FolderSource::release(models))));
         }
-        if !self.models.is_dir() {
-            let models = self.models.display();
+        if !models.is_dir() {
+            let models = models.display();
             return Err(Failure::Failed(anyhow!("{models} is no folder: give a registry or the folder of a model")));
         }
         let policy = match self.number {
             Some(number) => VersionPolicy::Pinned(number),
             None if self.latest => VersionPolicy::Latest,
-            None => VersionPolicy::Name(self.name.clone()),
+            None => VersionPolicy::Name(self.name.clone().unwrap_or_else(|| "champion".to_owned())),
         };
-        Ok(AnySource(Box::new(RegistrySource::new(ModelRegistry::open(&self.models)?, policy))))
+        Ok(AnySource(Box::new(RegistrySource::new(ModelRegistry::open(models)?, policy))))
     }
 }
 

@@ -75,6 +75,14 @@ pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same, started by other words, which end with what they are given.
+#[allow(dead_code, reason = "most test files start it themselves")]
+pub(crate) fn command_after(folder: &Path, words: &[&str], arguments: &[&str]) -> Command {
+    let mut command = clean(words[0], folder);
+    command.args(&words[1..]).arg(env!("CARGO_BIN_EXE_bellwether")).args(arguments);
+    command
+}
+
 /// Runs the program in `folder`.
 #[allow(dead_code, reason = "not every test file runs it without input")]
 pub(crate) fn bellwether(folder: &Path, arguments: &[&str]) -> Ran {
@@ -109,9 +117,7 @@ pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Child {
 #[allow(dead_code, reason = "not every test file needs a shell around the program")]
 pub(crate) fn shell(folder: &Path, wrapper: &[&str], script: &str, arguments: &[&str]) -> Ran {
     let words: Vec<&str> = wrapper.iter().copied().chain(["sh", "-c", script, "sh"]).collect();
-    let mut command = clean(words[0], folder);
-    command.args(&words[1..]).arg(env!("CARGO_BIN_EXE_bellwether")).args(arguments);
-    ran(command.output().unwrap())
+    ran(command_after(folder, &words, arguments).output().unwrap())
 }
 
 /// Runs the program in `folder` with a standard output that nobody reads any more.
@@ -128,6 +134,8 @@ pub(crate) fn unread(folder: &Path, arguments: &[&str]) -> Ran {
 pub(crate) fn post(address: &str, path: &str, document: &serde_json::Value) -> (u16, serde_json::Value) {
     use std::io::{Read as _, Write as _};
     let (mut stream, body) = (std::net::TcpStream::connect(address).unwrap(), document.to_string());
+    // A server that does not answer is a failure and not the end of all tests.
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
     let length = body.len();
     let head = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json";
     write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();

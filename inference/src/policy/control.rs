@@ -146,10 +146,10 @@ impl Control {
         self.check_unpinned()?;
         let back = self.previous.take().ok_or(PolicyError::NoPrevious)?;
         let bad = mem::replace(&mut self.champion, back);
-        if self.rolled_back.len() == ROLLED_BACK {
-            self.rolled_back.pop_front();
+        // The same version may come back, where it was swapped in beside itself.
+        if bad.id.version != self.champion.id.version {
+            self.remember_rolled_back(bad.id.version);
         }
-        self.rolled_back.push_back(bad.id.version);
         drop(bad);
         self.rollbacks += 1;
         self.publish(current);
@@ -158,6 +158,19 @@ impl Control {
 
     pub(super) fn was_rolled_back(&self, version: ModelVersion) -> bool {
         self.rolled_back.contains(&version)
+    }
+
+    pub(super) fn rolled_back(&self) -> Vec<ModelVersion> {
+        self.rolled_back.iter().copied().collect()
+    }
+
+    /// Remembers a version as rolled back, and forgets the oldest one where there are too many.
+    pub(super) fn remember_rolled_back(&mut self, version: ModelVersion) {
+        self.forgive(version);
+        if self.rolled_back.len() == ROLLED_BACK {
+            self.rolled_back.pop_front();
+        }
+        self.rolled_back.push_back(version);
     }
 
     pub(super) fn forgive(&mut self, version: ModelVersion) {

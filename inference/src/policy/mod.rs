@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bellwether_artifact::{ModelVersion, WindowLimits};
+use bellwether_artifact::{ModelVersion, Sha256, WindowLimits};
 
 use crate::engine::{DecideError, Decision, Precision, Scratch};
 use crate::model::Contract;
@@ -347,6 +347,21 @@ impl Policy {
         self.control().was_rolled_back(version)
     }
 
+    /// The versions of which [`Policy::was_rolled_back`] says so, oldest first.
+    pub fn rolled_back(&self) -> Vec<ModelVersion> {
+        self.control().rolled_back()
+    }
+
+    /// Takes versions for rolled back, oldest first: what the program before this one knew. The champion is left out.
+    pub fn remember_rolled_back(&self, versions: &[ModelVersion]) {
+        let mut control = self.control();
+        let champion = control.status().champion.version;
+        versions
+            .iter()
+            .filter(|version| **version != champion)
+            .for_each(|version| control.remember_rolled_back(*version));
+    }
+
     /// Forgets which versions were rolled back, so that a watcher may bring them again.
     pub fn forgive(&self) {
         self.control().forgive_all();
@@ -422,6 +437,11 @@ impl Policy {
     /// Width of a state.
     pub fn width(&self) -> usize {
         self.shared.terms.features.width as usize
+    }
+
+    /// The feature specification of the states that every model reads that may be served here.
+    pub fn feature_spec(&self) -> Sha256 {
+        self.shared.terms.features.spec_sha256
     }
 
     /// How events are cut into windows for every model that may be served here.

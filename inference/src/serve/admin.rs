@@ -45,6 +45,10 @@ impl Administration {
         let asked = request.into_inner();
         let done = spawn_blocking(move || {
             let changed = work(&shared, asked);
+            if let (Ok(_), Some(watcher)) = (&changed, &shared.watcher) {
+                // Who is answered may take it that a restart knows.
+                watcher.write_down();
+            }
             let status = status(&shared);
             match &changed {
                 Ok(model) => {
@@ -196,6 +200,7 @@ fn watch(watcher: &Watcher) -> Watch {
         refusal,
         before: status.shadow.map(comparison),
         after: status.window.map(comparison),
+        unwritten: status.unwritten.unwrap_or_default(),
         reloads: reloads
             .map(|(result, reason, count)| Reloads { result: result.to_owned(), reason: reason.to_owned(), count })
             .collect(),

@@ -1,6 +1,6 @@
 //! From a question to a decision: the one way, whatever protocol asked.
 
-use bellwether_artifact::OperatingPoint;
+use bellwether_artifact::{OperatingPoint, Sha256};
 use bellwether_env_adapter::spec::{element, encode_cost};
 use thiserror::Error;
 use tonic::Code;
@@ -57,6 +57,16 @@ pub(super) enum Refused {
         /// What decides.
         served: String,
     },
+    /// The state was made by another specification than the model reads.
+    #[error(
+        "the state was made by the feature specification {asked}, and models read {read} here: ask for what they read (Describe)"
+    )]
+    Specification {
+        /// What the client made states by.
+        asked: String,
+        /// What models read.
+        read: Sha256,
+    },
     /// Something is given twice, or in a form that cannot be read.
     #[error("{0}")]
     Malformed(String),
@@ -91,6 +101,7 @@ impl Refused {
                 Code::Internal
             }
             Refused::NotServed { .. } => Code::NotFound,
+            Refused::Specification { .. } => Code::FailedPrecondition,
             _ => Code::InvalidArgument,
         }
     }
@@ -103,18 +114,18 @@ impl From<Refused> for tonic::Status {
 }
 
 /// Asks for one decision by one of the models that are held. A mask of no entries allows every action. `take` keeps of the answer
-/// what it needs.
+/// what it needs, and of the cost that was written into the state.
 pub(super) fn answer<R>(
     shared: &Shared,
     all: &mut HeldAll<'_>,
     terms: Terms<'_>,
     state: &mut [f32],
     mask: &[bool],
-    take: impl FnOnce(Answer<'_>) -> R,
+    take: impl FnOnce(Answer<'_>, Option<f32>) -> R,
 ) -> Result<R, Refused> {
     let held = &mut all.choose(terms.episode);
     let cost = prepare(held, terms)?;
-    decide(shared, held, cost, terms, state, mask).map(take)
+    decide(shared, held, cost, terms, state, mask).map(|answer| take(answer, cost))
 }
 
 /// What has to be so before a held model decides: the cost of the rate that it is to serve.
@@ -125,7 +136,7 @@ pub(super) fn prepare(held: &Held<'_>, terms: Terms<'_>) -> Result<Option<f32>, 
     let Some(target) = terms.target_fpr else { return Ok(None) };
     let point = held.operating_points().iter().find(|point| point.target_fpr == target);
     let cost = point.ok_or_else(|| Refused::OperatingPoint { target, known: rates(held.operating_points()) })?.cost;
-    Ok(Some(encode_cost(cost)))
+    Ok(Some(cost))
 }
 
 /// One decision by a held model, with this cost in the state; logged, where decisions are, with its place in the episode.
@@ -138,7 +149,7 @@ pub(super) fn decide<'h>(
     mask: &[bool],
 ) -> Result<Answer<'h>, Refused> {
     if let (Some(cost), Some(element)) = (cost, state.get_mut(element::COST)) {
-        *element = cost;
+        *element = encode_cost(cost);
     }
     const ALL: [bool; 64] = [true; 64];
     let actions = shared.policy.actions().len();

@@ -1,12 +1,12 @@
 //! What an operator says about a server.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Display, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionLogConfig, DecisionLogError, ServeError, ServiceLogConfig, TraceConfig, WatchConfig};
+use super::{DecisionLogConfig, LogFileError, Rotation, ServeError, ServiceLogConfig, TraceConfig, WatchConfig};
 
 /// Everything that a server is told before it starts. Every default is safe: loopback alone, no admin, everything bounded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ pub struct ServeTimes {
     pub keepalive_timeout_ms: u64,
     /// Between saying that the server leaves and taking no more connections.
     pub leave_ms: u64,
-    /// What is left of requests when the server stops.
+    /// What is left of requests when the server stops; then, and for a second at least, what waits for the log of decisions.
     pub drain_ms: u64,
 }
 
@@ -229,7 +229,7 @@ impl ServeConfig {
         ];
         for (key, value, most) in counts {
             if value == 0 || value > most {
-                return Err(refused(key, &format!("{value} is not within 1 to {most}")));
+                return Err(refused(key, &format!("it is {value}: give a number from 1 to {most}")));
             }
         }
         const DAY_MS: u64 = 86_400_000;
@@ -244,14 +244,31 @@ impl ServeConfig {
         ];
         for (key, value) in durations {
             if value == 0 || value > DAY_MS {
-                return Err(refused(key, &format!("{value} ms is not within 1 ms to a day")));
+                return Err(refused(
+                    key,
+                    &format!("it is {value}: give milliseconds from 1 to {DAY_MS}, which is a day"),
+                ));
             }
         }
         if let Some(decisions) = &self.decisions {
-            decisions.check()?;
+            let (found, limit) = (decisions.queue, DecisionLogConfig::MAX_QUEUE);
+            if found == 0 || found > limit {
+                return Err(refused("decisions.queue", &format!("it is {found}: give a number from 1 to {limit}")));
+            }
+            const KEYS: [&str; 3] =
+                ["decisions.rotation.max_bytes", "decisions.rotation.max_age_seconds", "decisions.rotation.keep"];
+            check_rotation(&decisions.rotation, KEYS)?;
         }
         if let Some(log) = &self.log {
-            log.rotation.check().map_err(DecisionLogError::from)?;
+            const KEYS: [&str; 3] = ["log.rotation.max_bytes", "log.rotation.max_age_seconds", "log.rotation.keep"];
+            check_rotation(&log.rotation, KEYS)?;
+            if self.decisions.as_ref().is_some_and(|decisions| decisions.path == log.path) {
+                let path = log.path.display();
+                return Err(refused(
+                    "log.path",
+                    &format!("{path} is decisions.path too: give each log a file of its own"),
+                ));
+            }
         }
         if let Some(traces) = &self.traces {
             traces.validate()?;
@@ -259,7 +276,7 @@ impl ServeConfig {
         self.watch.validate()?;
         for (key, value) in [("times.leave_ms", times.leave_ms), ("times.drain_ms", times.drain_ms)] {
             if value > DAY_MS {
-                return Err(refused(key, &format!("{value} ms is more than a day")));
+                return Err(refused(key, &format!("it is {value}: give milliseconds up to {DAY_MS}, which is a day")));
             }
         }
         // Certificates of clients are no credential here: whoever may ask for decisions has one too.
@@ -270,15 +287,17 @@ impl ServeConfig {
         let addresses = [("grpc", self.grpc), ("http", self.http), ("admin", self.admin)];
         for (key, address) in addresses.into_iter().filter_map(|(key, address)| Some((key, address?))) {
             if !address.ip().is_loopback() && tls.is_none() && !self.plaintext_beyond_loopback {
-                let reason = format!("{address} is reached from other machines: set tls, or plaintext_beyond_loopback");
+                let reason =
+                    format!("{address} is reached from other machines: set tls, or plaintext_beyond_loopback = true");
                 return Err(refused(key, &reason));
             }
         }
-        if self.unix.is_some() && self.unix == self.admin_unix {
-            return Err(refused("admin_unix", "admin calls want a socket of their own"));
+        if let Some(path) = same(&self.unix, &self.admin_unix) {
+            return Err(refused("admin_unix", &format!("{path} is unix too: give admin calls a socket of their own")));
         }
-        if auth.token_file.is_some() && auth.token_file == auth.admin_token_file {
-            return Err(refused("auth.admin_token_file", "admin calls want a token of their own"));
+        if let Some(path) = same(&auth.token_file, &auth.admin_token_file) {
+            let reason = format!("{path} is auth.token_file too: give admin calls a token of their own");
+            return Err(refused("auth.admin_token_file", &reason));
         }
         Ok(())
     }
@@ -326,18 +345,25 @@ fn refused(key: &'static str, reason: &str) -> ServeError {
     ServeError::Config { key, reason: reason.to_owned() }
 }
 
+/// The path that two keys have in common.
+fn same<'a>(one: &'a Option<PathBuf>, other: &Option<PathBuf>) -> Option<Display<'a>> {
+    one.as_ref().filter(|path| other.as_ref() == Some(path)).map(|path| path.display())
+}
+
+/// Refuses a rotation by the one of its keys that is out of range.
+fn check_rotation(rotation: &Rotation, keys: [&'static str; 3]) -> Result<(), ServeError> {
+    rotation.check().map_err(|error| match (&error, keys) {
+        (LogFileError::Rotation { field, value, low, high }, [first, ..]) => {
+            let key = keys.into_iter().find(|key| key.ends_with(field)).unwrap_or(first);
+            refused(key, &format!("it is {value}: give a number from {low} to {high}"))
+        }
+        (_, [first, ..]) => refused(first, &error.to_string()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(change: impl FnOnce(&mut ServeConfig), expected: &str) {
-        let mut config = ServeConfig::default();
-        change(&mut config);
-        match config.validate() {
-            Err(ServeError::Config { key, .. }) => assert_eq!(key, expected),
-            other => panic!("{expected}: {other:?}"),
-        }
-    }
 
     #[test]
     fn the_defaults_pass_and_listen_on_loopback_alone() {
@@ -347,36 +373,125 @@ mod tests {
         assert_eq!((config.http, config.admin), (None, None));
     }
 
+    /// Each configuration, with the key that must be named, what is wrong with it and what must be said of what to do.
     #[test]
-    fn what_should_not_be_served_is_refused_by_key() {
-        let anywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
-        let socket = || Some(PathBuf::from("/run/bellwether.sock"));
-        check(|config| config.grpc = None, "grpc");
-        check(|config| config.grpc = Some(anywhere), "grpc");
-        check(|config| config.http = Some(anywhere), "http");
-        check(|config| config.admin = config.grpc, "admin");
-        let with_certificates_alone = |config: &mut ServeConfig| {
+    fn what_should_not_be_served_is_refused_with_its_key_its_value_and_advice() {
+        type Change = fn(&mut ServeConfig);
+        fn anywhere() -> Option<SocketAddr> {
+            "0.0.0.0:81".parse().ok()
+        }
+        fn file() -> Option<PathBuf> {
+            Some(PathBuf::from("/run/bellwether"))
+        }
+        fn log(change: impl FnOnce(&mut DecisionLogConfig)) -> Option<DecisionLogConfig> {
+            let mut log = DecisionLogConfig::new("/run/bellwether");
+            change(&mut log);
+            Some(log)
+        }
+        fn service_log(rotation: Rotation) -> Option<ServiceLogConfig> {
+            Some(ServiceLogConfig { path: file()?, rotation })
+        }
+        let with_certificates_alone: Change = |config| {
             let file = PathBuf::from("file.pem");
             config.tls = Some(TlsFiles { certificate: file.clone(), key: file.clone(), client_ca: Some(file) });
             config.admin = config.grpc;
         };
-        check(with_certificates_alone, "admin");
-        check(|config| config.threads = 0, "threads");
-        check(|config| config.threads = 65, "threads");
-        check(|config| config.limits.in_flight = 0, "limits.in_flight");
-        check(|config| config.limits.message_bytes = usize::MAX, "limits.message_bytes");
-        check(|config| config.times.request_ms = 0, "times.request_ms");
-        check(|config| config.times.drain_ms = u64::MAX, "times.drain_ms");
-        check(|config| (config.unix, config.admin_unix) = (socket(), socket()), "admin_unix");
-        check(
-            |config| (config.auth.token_file, config.auth.admin_token_file) = (socket(), socket()),
-            "auth.admin_token_file",
-        );
+        let day = "give milliseconds from 1 to 86400000";
+        let cases: &[(Change, &str, &str, &str)] = &[
+            (|config| config.grpc = None, "grpc", "no listener", "set grpc, unix or http"),
+            (|config| config.grpc = anywhere(), "grpc", "0.0.0.0:81", "set tls, or plaintext_beyond_loopback = true"),
+            (|config| config.http = anywhere(), "http", "0.0.0.0:81", "set tls, or plaintext_beyond_loopback = true"),
+            (|config| config.admin = config.grpc, "admin", "over TCP", "set auth.admin_token_file"),
+            (with_certificates_alone, "admin", "over TCP", "set auth.admin_token_file"),
+            (|config| config.threads = 0, "threads", "it is 0", "give a number from 1 to 64"),
+            (|config| config.threads = 65, "threads", "it is 65", "give a number from 1 to 64"),
+            (|config| config.limits.connections = 0, "limits.connections", "it is 0", "from 1 to 1048576"),
+            (|config| config.limits.http_connections = 0, "limits.http_connections", "it is 0", "from 1 to 1048576"),
+            (|config| config.limits.admin_connections = 0, "limits.admin_connections", "it is 0", "from 1 to 1048576"),
+            (|config| config.limits.in_flight = 1 << 21, "limits.in_flight", "it is 2097152", "from 1 to 1048576"),
+            (|config| config.limits.sessions = 0, "limits.sessions", "it is 0", "from 1 to 1048576"),
+            (|config| config.limits.probes = 0, "limits.probes", "it is 0", "from 1 to 1048576"),
+            (|config| config.limits.streams_per_connection = 0, "limits.streams_per_connection", "it is 0", "to 65536"),
+            (|config| config.limits.message_bytes = 0, "limits.message_bytes", "it is 0", "from 1 to 1073741824"),
+            (|config| config.limits.header_bytes = 0, "limits.header_bytes", "it is 0", "from 1 to 1048576"),
+            (|config| config.limits.batch = 65_537, "limits.batch", "it is 65537", "from 1 to 65536"),
+            (
+                |config| config.limits.events_per_message = 0,
+                "limits.events_per_message",
+                "it is 0",
+                "from 1 to 1048576",
+            ),
+            (
+                |config| config.limits.episodes_per_stream = 0,
+                "limits.episodes_per_stream",
+                "it is 0",
+                "from 1 to 65536",
+            ),
+            (|config| config.limits.episodes = 0, "limits.episodes", "it is 0", "from 1 to 1048576"),
+            (|config| config.times.request_ms = 0, "times.request_ms", "it is 0", day),
+            (|config| config.times.handshake_ms = 0, "times.handshake_ms", "it is 0", day),
+            (|config| config.times.stream_idle_ms = 86_400_001, "times.stream_idle_ms", "it is 86400001", day),
+            (|config| config.times.write_ms = 0, "times.write_ms", "it is 0", day),
+            (|config| config.times.idle_ms = 0, "times.idle_ms", "it is 0", day),
+            (|config| config.times.keepalive_ms = 0, "times.keepalive_ms", "it is 0", day),
+            (|config| config.times.keepalive_timeout_ms = 0, "times.keepalive_timeout_ms", "it is 0", day),
+            (|config| config.times.leave_ms = 86_400_001, "times.leave_ms", "it is 86400001", "up to 86400000"),
+            (|config| config.times.drain_ms = 86_400_001, "times.drain_ms", "it is 86400001", "up to 86400000"),
+            (|config| config.decisions = log(|log| log.queue = 0), "decisions.queue", "it is 0", "from 1 to 1048576"),
+            (
+                |config| config.decisions = log(|log| log.rotation.max_bytes = 9),
+                "decisions.rotation.max_bytes",
+                "it is 9",
+                "from 4096 to",
+            ),
+            (
+                |config| config.decisions = log(|log| log.rotation.keep = 0),
+                "decisions.rotation.keep",
+                "it is 0",
+                "from 1 to 10000",
+            ),
+            (
+                |config| config.log = service_log(Rotation { max_age_seconds: 0, ..Rotation::default() }),
+                "log.rotation.max_age_seconds",
+                "it is 0",
+                "from 1 to",
+            ),
+            (
+                |config| (config.log, config.decisions) = (service_log(Rotation::default()), log(|_| ())),
+                "log.path",
+                "/run/bellwether is decisions.path too",
+                "give each log a file of its own",
+            ),
+            (
+                |config| (config.unix, config.admin_unix) = (file(), file()),
+                "admin_unix",
+                "/run/bellwether is unix too",
+                "give admin calls a socket of their own",
+            ),
+            (
+                |config| (config.auth.token_file, config.auth.admin_token_file) = (file(), file()),
+                "auth.admin_token_file",
+                "/run/bellwether is auth.token_file too",
+                "give admin calls a token of their own",
+            ),
+        ];
+        for (change, expected, wrong, advice) in cases {
+            let mut config = ServeConfig::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, ServeError::Config { key, .. } if key == *expected), "{expected}: {text}");
+            assert!(text.contains(wrong) && text.contains(advice), "{wrong}, {advice}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_says_in_so_many_words_is_served() {
         let mut config =
-            ServeConfig { grpc: Some(anywhere), plaintext_beyond_loopback: true, ..ServeConfig::default() };
+            ServeConfig { grpc: "0.0.0.0:0".parse().ok(), plaintext_beyond_loopback: true, ..ServeConfig::default() };
         config.validate().unwrap();
         config.admin = Some(([127, 0, 0, 1], 0).into());
-        config.auth.admin_token_file = socket();
+        config.auth.admin_token_file = Some(PathBuf::from("token"));
         config.validate().unwrap();
     }
 }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use bellwether_artifact::Sha256;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::answer::{Refused, Terms, answer};
 use super::dispatch::client_deadline;
 use super::proto::policy::policy_service_server::PolicyService;
 use super::proto::policy::{
-    DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse, DecideResult, Refusal, Role,
-    SessionRequest, decide_result,
+    DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse, DecideResult, DescribeRequest,
+    DescribeResponse, Refusal, Role, SessionRequest, decide_result,
 };
 use super::session::Session;
 use super::shared::Shared;
@@ -64,15 +65,57 @@ impl PolicyService for Decisions {
         let deadline = request.metadata().get("grpc-timeout").and_then(|value| client_deadline(value.as_bytes()));
         Ok(Response::new(Session::new(&self.shared, request.into_inner(), deadline)))
     }
+
+    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+        let (policy, DescribeRequest { episode }) = (&self.shared.policy, request.into_inner());
+        let (contract, window) = (policy.contract(), policy.window());
+        let (target_fprs, model_version) = self.shared.with_decider(|decider| {
+            decider.hold(episode, |held| {
+                let rates = held.operating_points().iter().map(|point| point.target_fpr).collect();
+                (rates, held.id().version.to_string())
+            })
+        });
+        Ok(Response::new(DescribeResponse {
+            feature_spec: contract.feature_spec.as_bytes().to_vec(),
+            // It is bounded by the model format.
+            width: contract.width as u32,
+            actions: contract.actions,
+            max_events: window.max_events,
+            max_ns: window.max_ns,
+            max_windows: window.max_windows,
+            target_fprs,
+            model_version,
+        }))
+    }
 }
 
 fn one(shared: &Shared, all: &mut HeldAll<'_>, request: DecideRequest) -> Result<DecideResponse, Refused> {
-    let DecideRequest { state, state_bytes, mask, mask_bits, episode, target_fpr, model_version, with_q_values } =
-        request;
+    let DecideRequest {
+        state,
+        state_bytes,
+        mask,
+        mask_bits,
+        episode,
+        target_fpr,
+        model_version,
+        with_q_values,
+        feature_spec,
+    } = request;
+    let read = shared.policy.feature_spec();
+    if !feature_spec.is_empty() && feature_spec != read.as_bytes()[..] {
+        let asked = match <[u8; 32]>::try_from(&feature_spec[..]) {
+            Ok(hash) => Sha256::from_bytes(hash).to_string(),
+            Err(_) => format!("of {} bytes, which is no SHA-256", feature_spec.len()),
+        };
+        return Err(Refused::Specification { asked, read });
+    }
     let mut state = floats(state, &state_bytes)?;
     let mask = mask_of(mask, mask_bits, shared.policy.actions().len())?;
     let terms = Terms { episode, target_fpr, model_version: &model_version, ..Terms::default() };
-    answer(shared, all, terms, &mut state, &mask, |answer| response(shared, answer, with_q_values))
+    answer(shared, all, terms, &mut state, &mask, |answer, cost| DecideResponse {
+        cost,
+        ..response(shared, answer, with_q_values)
+    })
 }
 
 /// The state of a message, in whichever form it came.
@@ -120,6 +163,7 @@ pub(super) fn response(shared: &Shared, answer: Answer<'_>, with_q_values: bool)
         model_version: model.version.to_string(),
         model_number: model.number,
         role: role.into(),
+        cost: None,
     }
 }
 

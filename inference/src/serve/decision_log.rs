@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use std::{io, iter};
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct DecisionLog {
     shared: Arc<Shared>,
 }
 
-/// The thread that writes. Dropping it ends it, after it has written what waits.
+/// The thread that writes. Dropping it ends it, after it has written what waits, as long as that takes ten seconds at most.
 #[derive(Debug)]
 pub struct DecisionLogWriter {
     thread: Option<JoinHandle<()>>,
@@ -267,28 +267,42 @@ impl DecisionLog {
 }
 
 impl DecisionLogWriter {
-    /// Writes what waits, closes the file and says what became of the decisions. What is logged from now on is dropped.
-    pub fn finish(mut self) -> DecisionLogCounts {
-        self.end();
+    /// Writes what waits, closes the file and says what became of the decisions. What is logged from now on is dropped, and so is
+    /// what the disk does not take `within` this time: its thread is then left behind.
+    pub fn finish(mut self, within: Duration) -> DecisionLogCounts {
+        self.end(within);
         self.shared.counts()
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, within: Duration) {
+        const LOOK: Duration = Duration::from_millis(5);
+        let Some(thread) = self.thread.take() else { return };
         self.shared.ending.store(true, Ordering::Release);
         // A full queue needs no waking: the thread looks when it has emptied it.
         let _ = self.sender.try_send(Message::Wake);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread of the decision log panicked; what waited for it is lost");
+        let began = Instant::now();
+        while !thread.is_finished() && began.elapsed() < within {
+            thread::sleep(LOOK);
         }
+        let stuck = !thread.is_finished();
+        // Of what a thread that is stuck still writes, nobody hears any more.
+        let panicked = !stuck && thread.join().is_err();
         self.shared.ended.store(true, Ordering::Release);
+        let lost = self.shared.counts().dropped;
+        if stuck {
+            tracing::error!(
+                lost,
+                "the disk does not take the decision log in time: what waited for it is lost; mend the disk"
+            );
+        } else if panicked {
+            tracing::error!(lost, "the thread of the decision log panicked; what waited for it is lost");
+        }
     }
 }
 
 impl Drop for DecisionLogWriter {
     fn drop(&mut self) {
-        self.end();
+        self.end(LAST);
     }
 }
 
@@ -338,12 +352,16 @@ fn start(
 /// How long the thread sleeps at most before it looks whether it should end, in case that nothing woke it.
 const NAP: Duration = Duration::from_secs(1);
 
+/// How long a log that is merely dropped may take to write what waits.
+const LAST: Duration = Duration::from_secs(10);
+
 /// Bytes that are written at once, when there are so many.
 const CHUNK: usize = 64 << 10;
 
 /// Writes until the log ends and nothing waits.
 fn write(receiver: &Receiver<Message>, shared: &Shared, mut lines: impl Lines) {
-    let (mut chunk, mut failing) = (Vec::new(), false);
+    // Decisions that were lost since one was written.
+    let (mut chunk, mut lost) = (Vec::new(), 0);
     loop {
         let first = if shared.ending.load(Ordering::Acquire) {
             receiver.try_recv().ok()
@@ -372,15 +390,19 @@ fn write(receiver: &Receiver<Message>, shared: &Shared, mut lines: impl Lines) {
         match lines.append(&chunk, now()) {
             Ok(()) => {
                 shared.written.fetch_add(count, Ordering::Relaxed);
-                failing = false;
+                if lost > 0 {
+                    tracing::warn!(lost, "decisions are logged again");
+                }
+                lost = 0;
             }
             Err(error) => {
                 shared.failed.fetch_add(count, Ordering::Relaxed);
                 // Said once, and again after it had worked in between: the counter says how often.
-                if !failing {
-                    tracing::error!(error = %Chain(&error), "decisions are not logged");
+                if lost == 0 {
+                    let error = Chain(&error);
+                    tracing::error!(%error, "decisions are not logged until they can be: make room or mend the disk");
                 }
-                failing = true;
+                lost += count;
             }
         }
     }

@@ -68,7 +68,9 @@ enum Fed {
 impl Episode {
     pub(super) fn open(shared: &Arc<Shared>, slot: Slot, open: &Open) -> Result<Self, Declined> {
         if shared.policy.actions().len() != ACTION_COUNT {
-            return Err(declined(Code::FailedPrecondition, "the model chooses among other actions than a sandbox has"));
+            let what =
+                "the model chooses among other actions than a sandbox has: ask with Decide, which takes any model";
+            return Err(declined(Code::FailedPrecondition, what));
         }
         let number = open.episode.unwrap_or_else(|| episode_number(&open.episode_id));
         Ok(Episode {
@@ -88,11 +90,14 @@ impl Episode {
     pub(super) fn next_stage(&mut self, open: &Open) -> Result<(), Declined> {
         let terms = StageTerms::of(&self.shared, open, self.whose.number)?;
         if terms.stage <= self.terms.stage {
-            let what = format!("the episode is open, in stage {}", self.terms.stage);
+            let StageTerms { stage, .. } = self.terms;
+            let what = format!("the episode is open in stage {stage}: open the stage after it, or end it first");
             return Err(Declined(Code::AlreadyExists, what));
         }
-        if open.episode.is_some_and(|number| number != self.whose.number) {
-            return Err(declined(Code::InvalidArgument, "an episode keeps its number over its stages"));
+        let own = self.whose.number;
+        if let Some(other) = open.episode.filter(|number| *number != own) {
+            let what = format!("episode is {other}, and was {own} in the stage before: give the same, or leave it out");
+            return Err(Declined(Code::InvalidArgument, what));
         }
         let (events, unseen) = self.fed.counts();
         self.earlier = (self.earlier.0 + events, self.earlier.1 + unseen);
@@ -107,10 +112,14 @@ impl Episode {
             let refused = |what: String| Declined(Code::InvalidArgument, format!("event {index}: {what}"));
             let record = event.record().map_err(|error| refused(error.to_string()))?;
             if record.stage != self.terms.stage {
-                return Err(refused(format!("stage is {}; stage {} is open", record.stage, self.terms.stage)));
+                let (found, open) = (record.stage, self.terms.stage);
+                return Err(refused(format!("stage is {found}, and stage {open} is open: send events of that one")));
             }
             if seq.is_some_and(|before| record.seq <= before) {
-                return Err(refused(format!("seq is {} after {}; it goes up", record.seq, seq.unwrap_or(0))));
+                let (found, before) = (record.seq, seq.unwrap_or(0));
+                return Err(refused(format!(
+                    "seq is {found} after {before}: give each event a higher one than the last"
+                )));
             }
             seq = Some(record.seq);
         }
@@ -145,7 +154,8 @@ impl Episode {
             Fed::Not => 0,
             Fed::States(window) => window,
             Fed::Events(_) => {
-                return Err(declined(Code::FailedPrecondition, "this stage is fed by events; it takes no states"));
+                let what = "this stage is fed by events: send events, or open an episode for states";
+                return Err(declined(Code::FailedPrecondition, what));
             }
         };
         if self.terms.cap > 0 && window >= self.terms.cap {
@@ -185,7 +195,8 @@ impl Episode {
         match self.fed {
             Fed::Events(_) => return Ok(()),
             Fed::States(_) => {
-                return Err(declined(Code::FailedPrecondition, "this stage is fed by states; it takes no events"));
+                let what = "this stage is fed by states: send states, or open an episode for events";
+                return Err(declined(Code::FailedPrecondition, what));
             }
             Fed::Not => (),
         }
@@ -199,7 +210,8 @@ impl Episode {
         let contract = self.shared.policy.contract();
         let spec = FeatureSpec::v1(config.clone());
         if contract.width != WIDTH || contract.feature_spec.as_bytes() != &spec.hash() {
-            return Err(declined(Code::FailedPrecondition, "the model reads other states than are computed here"));
+            let what = "the model reads other states than are computed from events here: send states";
+            return Err(declined(Code::FailedPrecondition, what));
         }
         let mut live = LiveWindows::new(&config);
         live.begin(self.terms.stage);
@@ -220,17 +232,17 @@ impl Fed {
 impl StageTerms {
     /// The terms of an episode with this number.
     fn of(shared: &Shared, open: &Open, number: u64) -> Result<Self, Declined> {
-        let refused = |what: &str| declined(Code::InvalidArgument, what);
+        let refused = |what: String| Declined(Code::InvalidArgument, what);
         let stage = match open.stage {
             0 | 1 => 1,
             2 => 2,
-            _ => return Err(refused("stage is 1 or 2")),
+            other => return Err(refused(format!("stage is {other}: give 1 or 2"))),
         };
         if open.target_fpr.is_some() && open.cost.is_some() {
-            return Err(refused("both target_fpr and cost are given; give one of them"));
+            return Err(refused("both target_fpr and cost are given: give one of them".to_owned()));
         }
-        if open.cost.is_some_and(|cost| !(0.0..1.0).contains(&cost)) {
-            return Err(refused("cost is at least 0 and below 1"));
+        if let Some(cost) = open.cost.filter(|cost| !(0.0..1.0).contains(cost)) {
+            return Err(refused(format!("cost is {cost}: give a number from 0, and below 1")));
         }
         if open.target_fpr.is_some() {
             // Now, before anything is asked: every window would be lost for it. A later model may know the rate no more.
@@ -282,7 +294,10 @@ impl StageTerms {
         let terms = Terms { episode: Some(whose.number), target_fpr: self.target_fpr, model_version: "", place };
         shared.with_decider(|decider| {
             decider.hold_all(|all| {
-                answer(shared, all, terms, state, mask, |answer| response(shared, answer, self.with_q_values))
+                answer(shared, all, terms, state, mask, |answer, cost| DecideResponse {
+                    cost,
+                    ..response(shared, answer, self.with_q_values)
+                })
             })
         })
     }

@@ -120,7 +120,8 @@ fn check_folder(path: &Path) -> Result<(), ServeError> {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let metadata = fs::metadata(folder).map_err(|error| refused(format!("its folder: {error}")))?;
+    let metadata = fs::metadata(folder)
+        .map_err(|error| refused(format!("its folder cannot be looked at: {error}; make it, or give another path")))?;
     let mode = metadata.mode();
     let owners = [0, rustix::process::geteuid().as_raw()];
     if !metadata.is_dir() || !owners.contains(&metadata.uid()) || mode & 0o022 != 0 && mode & 0o1000 == 0 {

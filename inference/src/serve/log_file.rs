@@ -93,6 +93,9 @@ pub enum LogFileError {
         /// What the system says.
         source: io::Error,
     },
+    /// The system gave no thread.
+    #[error("cannot start the thread of a log: let the service have more threads or memory")]
+    Thread(#[source] io::Error),
 }
 
 impl Default for Rotation {

@@ -40,11 +40,12 @@ const fn stream(service: Service, path: &'static str) -> Row {
 }
 
 /// All calls, those that are asked most first. The last one stands for all that are not known.
-const ROWS: [Row; 29] = [
+const ROWS: [Row; 30] = [
     unary(Service::Policy, "/bellwether.policy.v1.PolicyService/Decide"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ModelInfer"),
     unary(Service::Policy, "/bellwether.policy.v1.PolicyService/DecideBatch"),
     stream(Service::Policy, "/bellwether.policy.v1.PolicyService/Session"),
+    unary(Service::Policy, "/bellwether.policy.v1.PolicyService/Describe"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ServerLive"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ServerReady"),
     unary(Service::Inference, "/inference.GRPCInferenceService/ModelReady"),

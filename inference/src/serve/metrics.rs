@@ -286,9 +286,10 @@ impl Source for Service {
             page.counters("bellwether_decision_log", help, fates.map(|(fate, count)| ([("fate", fate)], count)))?;
         }
         if let Some(log) = shared.service_log.get() {
-            let ServiceLogCounts { written, failed, stuck } = log.counts();
-            let fates = [("written", written), ("failed", failed)].map(|(fate, count)| ([("fate", fate)], count));
-            page.counters("bellwether_service_log", "Lines of the service log: written, refused by the disk", fates)?;
+            let ServiceLogCounts { written, dropped, failed, stuck } = log.counts();
+            let fates = [("written", written), ("dropped", dropped), ("failed", failed)];
+            let help = "Lines for the service log: written, dropped since the queue was full, refused by the disk";
+            page.counters("bellwether_service_log", help, fates.map(|(fate, count)| ([("fate", fate)], count)))?;
             let help = "1 while the file of the service log cannot be put aside, and grows";
             page.gauge("bellwether_service_log_stuck", help, f64::from(u8::from(stuck)))?;
         }
@@ -301,6 +302,9 @@ fn tell_watch(watcher: &Watcher, page: &mut Page<'_>) -> fmt::Result {
     let counts = watcher.counts();
     let alive = f64::from(u8::from(watcher.is_alive()));
     page.gauge("bellwether_watcher_alive", "1 while the thread that watches for new models is there", alive)?;
+    let unwritten = f64::from(u8::from(watcher.status().unwritten.is_some()));
+    let help = "1 while what a restart must know cannot be written down";
+    page.gauge("bellwether_watch_memory_unwritten", help, unwritten)?;
     let reloads = counts.reloads().into_iter();
     page.counters(
         "bellwether_model_reloads",

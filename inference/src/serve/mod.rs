@@ -51,11 +51,14 @@ pub use error::ServeError;
 pub use listen::UnixEndpoint;
 pub use log_file::{LogFile, LogFileError, Rotation, ServiceLogConfig, put_aside};
 pub use requests::RequestCounts;
-pub use secrets::read_private;
+pub use secrets::{read_private, read_token};
 pub use service_log::{ServiceLog, ServiceLogCounts};
 pub use shared::{Gauge, Phase, Shared};
+pub use stream::{Carrier, Stream};
+pub use tls::Tls;
 pub use trace::TraceConfig;
 pub use watch_config::{ShadowConfig, WatchConfig, WindowConfig};
+pub use worker::is_the_peers;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -68,7 +71,6 @@ use metrics::Metrics;
 use secrets::Secrets;
 use serde::Serialize;
 use shared::Means;
-use tls::Tls;
 use trace::Traces;
 use worker::{Listener, Worker};
 
@@ -85,6 +87,9 @@ pub struct Server {
     sockets: Vec<UnixEndpoint>,
     log_writer: Option<DecisionLogWriter>,
 }
+
+/// How long the log of decisions may take to write what waits for it, where the time to drain is shorter.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Where a server listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -238,7 +243,9 @@ impl Server {
             let _ = thread.join();
         }
         // Nobody decides any more, so what waits now is all there is.
-        self.log_writer = None;
+        if let Some(writer) = self.log_writer.take() {
+            writer.finish(self.shared.config.times.drain().max(LAST_LINES));
+        }
     }
 }
 

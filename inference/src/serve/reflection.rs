@@ -41,6 +41,9 @@ struct Conversation {
 
 /// Longest conversation.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
+/// How much later than its answers a conversation ends where nobody takes them. Questions that end first end the answers as well, and
+/// without the reason.
+const GRACE: Duration = Duration::from_secs(1);
 /// Bytes of a question.
 const QUESTION_BYTES: usize = 16 << 10;
 
@@ -91,7 +94,7 @@ impl Reflected {
         // It was read before, so that what is no deadline is refused already.
         let asked = request.headers().get("grpc-timeout").and_then(|value| client_deadline(value.as_bytes()));
         let longest = asked.map_or(LONGEST, |asked| asked.min(LONGEST));
-        let conversation = |questions| Conversation { questions, until: Box::pin(sleep(longest)), _slot: slot };
+        let conversation = |questions| Conversation { questions, until: Box::pin(sleep(longest + GRACE)), _slot: slot };
         (self.0)(request.map(conversation)).await
     }
 }

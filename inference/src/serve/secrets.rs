@@ -31,17 +31,8 @@ impl Secrets {
 }
 
 impl Token {
-    /// Fewer bytes can be guessed; more are no token.
-    const BYTES: std::ops::RangeInclusive<usize> = 16..=4_096;
-
     fn read(path: &Path) -> Result<Self, ServeError> {
-        let text = read_private(path)?;
-        let token = text.trim_ascii();
-        if !Self::BYTES.contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
-            let reason = "no token; give one line of 16 to 4096 visible ASCII characters".to_owned();
-            return Err(ServeError::File { path: path.to_owned(), reason });
-        }
-        Ok(Token(token.to_vec()))
+        read_token(path).map(Token)
     }
 
     /// Whether a caller with this `authorization` bears the token. The time does not tell how much of it is right.
@@ -59,6 +50,22 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Reads a bearer token from a file that nobody but its owner may read.
+///
+/// # Errors
+/// [`ServeError::File`]: as [`read_private`], or there is no token in it.
+pub fn read_token(path: &Path) -> Result<Vec<u8>, ServeError> {
+    /// Fewer bytes can be guessed; more are no token.
+    const BYTES: std::ops::RangeInclusive<usize> = 16..=4_096;
+    let text = read_private(path)?;
+    let token = text.trim_ascii();
+    if !BYTES.contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
+        let reason = "it holds no token; give one line of 16 to 4096 visible ASCII characters".to_owned();
+        return Err(ServeError::File { path: path.to_owned(), reason });
+    }
+    Ok(token.to_vec())
+}
+
 /// Reads a file that nobody but its owner may read, at most 64 KiB of it.
 ///
 /// # Errors
@@ -66,19 +73,20 @@ impl fmt::Debug for Token {
 pub fn read_private(path: &Path) -> Result<Vec<u8>, ServeError> {
     const MOST: u64 = 64 << 10;
     let refused = |reason: String| ServeError::File { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(|error| refused(error.to_string()))?;
+    let unread = |error| refused(format!("it cannot be read: {error}; give a file that this user owns"));
+    let file = File::open(path).map_err(unread)?;
     // Of the open file, so that it cannot be another one by the time it is read.
-    let metadata = file.metadata().map_err(|error| refused(error.to_string()))?;
+    let metadata = file.metadata().map_err(unread)?;
     if !metadata.is_file() {
-        return Err(refused("no file".to_owned()));
+        return Err(refused("it is no regular file; give one".to_owned()));
     }
     if metadata.mode() & 0o077 != 0 {
-        return Err(refused(format!("mode {:o} lets others read it; chmod 600", metadata.mode() & 0o777)));
+        return Err(refused(format!("mode {:o} lets others at it; chmod 600", metadata.mode() & 0o777)));
     }
     let mut bytes = Vec::new();
-    file.take(MOST + 1).read_to_end(&mut bytes).map_err(|error| refused(error.to_string()))?;
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(unread)?;
     if bytes.len() as u64 > MOST {
-        return Err(refused(format!("more than {MOST} bytes")));
+        return Err(refused(format!("it has more than {MOST} bytes; give the file of one key or token")));
     }
     Ok(bytes)
 }

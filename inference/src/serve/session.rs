@@ -102,7 +102,10 @@ impl Session {
                 let done = self.end(&episode_id);
                 (episode_id, done)
             }
-            None => (String::new(), Err(declined(Code::InvalidArgument, "the message is empty"))),
+            None => (
+                String::new(),
+                Err(declined(Code::InvalidArgument, "the message is empty: send open, events, state, tick or end")),
+            ),
         };
         if let Err(declined) = done {
             self.refuse(&id, declined);
@@ -131,7 +134,10 @@ impl Session {
         }
         let Some(slot) = self.shared.take(|shared| &shared.episodes) else {
             let limit = self.shared.config.limits.episodes;
-            return Err(Declined(Code::ResourceExhausted, format!("{limit} episodes are open on this server; wait")));
+            return Err(Declined(
+                Code::ResourceExhausted,
+                format!("{limit} episodes are open on this server; open it later, or on another one"),
+            ));
         };
         let episode = Episode::open(&self.shared, slot, open)?;
         self.episodes.insert(id.clone(), episode);
@@ -197,7 +203,9 @@ impl Session {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            return Some(Err(Status::deadline_exceeded("the deadline of the stream has passed")));
+            return Some(Err(Status::deadline_exceeded(
+                "the deadline of the stream has passed: give streams a longer one, or none",
+            )));
         }
         while let Poll::Ready(Some(phase)) = Pin::new(&mut self.phases).poll_next(cx) {
             self.draining = phase >= Phase::Draining;
@@ -206,7 +214,7 @@ impl Session {
             return Some(Ok(()));
         }
         if self.idle_until.as_mut().poll(cx).is_ready() {
-            let what = format!("nothing came on this stream for {} ms", self.idle.as_millis());
+            let what = format!("nothing came on this stream for {} ms: open another", self.idle.as_millis());
             return Some(Err(Status::cancelled(what)));
         }
         None

@@ -10,13 +10,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
-use super::config::ServeTimes;
+use super::connection::GREETING_BYTES;
 
 /// What carries a connection.
 #[derive(Debug)]
-pub(super) enum Carrier {
+pub enum Carrier {
+    /// TCP in plain text.
     Tcp(TcpStream),
+    /// A Unix socket.
     Unix(UnixStream),
+    /// TCP behind TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -25,7 +28,7 @@ pub(super) enum Carrier {
 ///
 /// HTTP/2 asks a silent peer whether it is still there, but only one that has greeted.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub struct Stream {
     carrier: Carrier,
     greeting: Option<Greeting>,
     /// Longest time in which the peer takes nothing of what is to be sent.
@@ -42,10 +45,16 @@ struct Greeting {
 }
 
 impl Stream {
-    /// A connection that has the time for a handshake to send its first `bytes`.
-    pub(super) fn new(carrier: Carrier, times: &ServeTimes, bytes: usize) -> Self {
-        let greeting = Greeting { due: Box::pin(sleep(times.handshake())), missing: bytes };
-        Stream { carrier, greeting: Some(greeting), write_within: times.write(), write_due: None }
+    /// A connection whose peer sends the first bytes of HTTP/2 within `handshake`, and takes something of what it is sent within
+    /// `write`, or is let go.
+    pub fn http2(carrier: Carrier, handshake: Duration, write: Duration) -> Self {
+        Stream::new(carrier, handshake, write, GREETING_BYTES)
+    }
+
+    /// The same with so many first bytes.
+    pub(super) fn new(carrier: Carrier, handshake: Duration, write: Duration, bytes: usize) -> Self {
+        let greeting = Greeting { due: Box::pin(sleep(handshake)), missing: bytes };
+        Stream { carrier, greeting: Some(greeting), write_within: write, write_due: None }
     }
 
     /// What writing came to, which fails where the peer has taken nothing for too long.

@@ -58,22 +58,26 @@ impl TraceConfig {
 
     /// Refuses what cannot be, and traces in a server that was built without them.
     pub(super) fn validate(&self) -> Result<(), ServeError> {
-        let refused = |key, reason: &str| Err(ServeError::Config { key, reason: reason.to_owned() });
+        let refused = |key, reason: String| Err(ServeError::Config { key, reason });
         if !cfg!(feature = "otel") {
-            return refused("traces", "this server was built without traces; build it with the feature otel");
+            let reason = "this server was built without traces; build it with the feature otel";
+            return refused("traces", reason.to_owned());
         }
-        let authority = self.endpoint.strip_prefix("http://");
+        let TraceConfig { endpoint, ratio, service_name, timeout_ms } = self;
+        let authority = endpoint.strip_prefix("http://");
         if authority.is_none_or(|authority| authority.parse::<http::uri::Authority>().is_err()) {
-            return refused("traces.endpoint", "give the address of a collector as http://HOST:PORT");
+            let reason = format!("it is {endpoint:?}: give the address of a collector as http://HOST:PORT");
+            return refused("traces.endpoint", reason);
         }
-        if !(0.0..=1.0).contains(&self.ratio) {
-            return refused("traces.ratio", "give a share from 0 to 1");
+        if !(0.0..=1.0).contains(ratio) {
+            return refused("traces.ratio", format!("it is {ratio}: give a share from 0 to 1"));
         }
-        if self.service_name.is_empty() || self.service_name.len() > 255 {
-            return refused("traces.service_name", "give a name of 1 to 255 bytes");
+        let bytes = service_name.len();
+        if bytes == 0 || bytes > 255 {
+            return refused("traces.service_name", format!("it has {bytes} bytes: give a name of 1 to 255"));
         }
-        if !(1..=60_000).contains(&self.timeout_ms) {
-            return refused("traces.timeout_ms", "give 1 to 60000 milliseconds");
+        if !(1..=60_000).contains(timeout_ms) {
+            return refused("traces.timeout_ms", format!("it is {timeout_ms}: give milliseconds from 1 to 60000"));
         }
         Ok(())
     }
@@ -95,8 +99,10 @@ mod tests {
             return;
         }
         assert_eq!(refused(|_| ()), None);
-        let check =
-            |change: fn(&mut TraceConfig), key: &str| assert!(refused(change).unwrap().starts_with(key), "{key}");
+        let check = |change: fn(&mut TraceConfig), key: &str| {
+            let text = refused(change).unwrap();
+            assert!(text.starts_with(key) && text.contains(": it ") && text.contains(": give "), "{text}");
+        };
         check(|config| config.endpoint = "127.0.0.1:4317".to_owned(), "traces.endpoint");
         check(|config| config.endpoint = "https://collector:4317".to_owned(), "traces.endpoint");
         check(|config| config.endpoint = "http://collector:4317/v1/traces".to_owned(), "traces.endpoint");

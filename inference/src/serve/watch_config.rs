@@ -1,5 +1,6 @@
 //! What an operator says about how new models are looked for, compared and watched.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ pub struct WatchConfig {
     pub poll_ms: u64,
     /// How long a release that seems unfinished must stay as it is before it is refused, in milliseconds.
     pub settle_ms: u64,
+    /// The file of what a restart must know; none begins anew at every start.
+    pub memory: Option<PathBuf>,
     /// The comparison with the champion before a swap.
     pub shadow: ShadowConfig,
     /// The watch over a model after its swap.
@@ -55,7 +58,7 @@ impl Default for WatchConfig {
     fn default() -> Self {
         let WatchOptions { poll, settle, .. } = WatchOptions::default();
         let (shadow, window) = (ShadowConfig::default(), WindowConfig::default());
-        WatchConfig { poll_ms: millis(poll), settle_ms: millis(settle), shadow, window }
+        WatchConfig { poll_ms: millis(poll), settle_ms: millis(settle), memory: None, shadow, window }
     }
 }
 
@@ -88,6 +91,7 @@ impl WatchConfig {
             settle: ms(self.settle_ms),
             shadow: (time_ms > 0).then_some(shadow),
             window: (lasts_ms > 0).then_some(window),
+            memory: self.memory.clone(),
             ..WatchOptions::default()
         }
     }

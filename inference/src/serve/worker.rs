@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::caller::Caller;
 use super::chain::Chain;
-use super::connection::{self, Activity, GREETING_BYTES};
+use super::connection::{self, Activity};
 use super::dispatch::{Dispatch, Plane};
 use super::http_api::{self, Http};
 use super::metrics::Metrics;
@@ -143,8 +143,9 @@ async fn take(listener: Accepting, context: Context) {
     }
 }
 
-/// Whether the peer went away, which says nothing about the next one: pausing for it would let one client hold up all.
-fn is_the_peers(error: &io::Error) -> bool {
+/// Whether a connection was not accepted because its peer went away, which says nothing about the next one: pausing for it would let
+/// one client hold up all.
+pub fn is_the_peers(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | NotConnected)
 }
@@ -162,7 +163,7 @@ fn serve(carrier: Carrier, context: &Context) {
         let config = &shared.config;
         let carrier = match (carrier, &shared.tls) {
             (Carrier::Tcp(stream), Some(tls)) => {
-                match timeout(config.times.handshake(), tls.acceptor(plane).accept(stream)).await {
+                match timeout(config.times.handshake(), tls.acceptor_of(plane).accept(stream)).await {
                     Ok(Ok(stream)) => Carrier::Tls(Box::new(stream)),
                     Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => return tracing::debug!("a TLS handshake took too long"),
@@ -174,13 +175,15 @@ fn serve(carrier: Carrier, context: &Context) {
         let ended = match plane {
             Plane::Http => {
                 let http = Http { shared: Arc::clone(&shared), metrics };
-                http_api::speak(Stream::new(carrier, times, http_api::GREETING_BYTES), http, config).await
+                let stream = Stream::new(carrier, times.handshake(), times.write(), http_api::GREETING_BYTES);
+                http_api::speak(stream, http, config).await
             }
             Plane::Data | Plane::Admin => {
                 let activity = Arc::new(Activity::new());
                 let caller = (plane == Plane::Admin).then(|| Caller::of(&carrier));
                 let dispatch = Dispatch { shared: Arc::clone(&shared), routes, plane, activity, caller };
-                connection::speak(Stream::new(carrier, times, GREETING_BYTES), dispatch, config).await
+                let stream = Stream::http2(carrier, times.handshake(), times.write());
+                connection::speak(stream, dispatch, config).await
             }
         };
         if let Err(error) = ended {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bellwether_artifact::ModelVersion;
 
+use super::memory::{Diary, Memory};
 use super::reading::{Folder, Mark, Marks};
 use super::reason::Problem;
 use super::trial::{Counted, Found, Judgement, Shadow, Window, is_operators};
@@ -30,6 +31,9 @@ pub(super) struct Keeper {
     /// What was served last of what is wanted: it is not brought again because its files were touched or signed anew, so that what an
     /// operator put in its place stays.
     brought: Option<(Wanted, ModelVersion)>,
+    /// The version of that before the program started, until the source says what it wants now.
+    brought_before: Option<ModelVersion>,
+    diary: Option<Diary>,
     /// What seemed unfinished at the last look, and since when it has looked like that.
     unfinished: Option<(Mark, Instant)>,
     refused: VecDeque<(Mark, Refusal)>,
@@ -58,8 +62,23 @@ enum Opened {
 }
 
 impl Keeper {
-    pub(super) fn new(policy: Policy, source: Box<dyn Source>, options: WatchOptions) -> Keeper {
+    /// With what was known when the program before ended.
+    pub(super) fn new(
+        policy: Policy,
+        source: Box<dyn Source>,
+        options: WatchOptions,
+        memory: Option<Memory>,
+    ) -> Keeper {
+        let brought_before = memory.and_then(|Memory { served, pinned, brought, rolled_back, .. }| {
+            policy.remember_rolled_back(&rolled_back);
+            if pinned && policy.status().champion.version == served.version {
+                policy.pin();
+            }
+            brought
+        });
         Keeper {
+            brought_before,
+            diary: options.memory.clone().map(Diary::new),
             scratch: policy.scratch(),
             policy,
             source,
@@ -98,6 +117,9 @@ impl Keeper {
             return;
         };
         self.brought.take_if(|(from, _)| *from != wanted);
+        if let Some(version) = self.brought_before.take() {
+            self.brought = Some((wanted.clone(), version));
+        }
         let mark = self.marks.of(&wanted, self.options.max_bytes);
         if self.settled.as_ref() == Some(&mark) {
             return;
@@ -232,6 +254,19 @@ impl Keeper {
         self.last_refusal = None;
         self.settled = None;
         self.brought = None;
+        self.brought_before = None;
+    }
+
+    /// Writes down what a restart must know, where that is asked for and it changed.
+    pub(super) fn write_down(&mut self) {
+        let Some(diary) = &mut self.diary else { return };
+        let brought = self.brought.as_ref().map(|(_, version)| *version).or(self.brought_before);
+        diary.keep(Memory::of(&self.policy, brought));
+    }
+
+    /// Fails where that could not be done.
+    pub(super) fn check_written(&self) -> Result<(), WatchError> {
+        self.diary.as_ref().map_or(Ok(()), Diary::check)
     }
 
     /// Leaves the policy as it is.
@@ -256,6 +291,7 @@ impl Keeper {
             last_refusal: self.last_refusal.clone(),
             shadow,
             window,
+            unwritten: self.diary.as_ref().and_then(Diary::failure).map(str::to_owned),
         };
         (status, self.counts.clone())
     }
@@ -268,8 +304,7 @@ impl Keeper {
             return Ok(Opened::Served(version));
         }
         if self.policy.was_rolled_back(version) {
-            let text = "this version was rolled back here: release another, or have the watcher forgive it";
-            return Err(Problem::new(Reason::RolledBack, text).of(version));
+            return Err(Problem::rolled_back().of(version));
         }
         if self.brought.as_ref().is_some_and(|(_, brought)| *brought == version) {
             return Ok(Opened::Served(version));
@@ -382,7 +417,9 @@ impl Keeper {
                     let refusal = problem.of(id.version).refusal(&mark.wanted);
                     let (reason, text) = (refusal.reason, &refusal.text);
                     // What a restart forgets is told while somebody can still act on it.
-                    let advice = "a restart serves what the source wants: move the name, or take the release out";
+                    let advice = self.diary.is_none().then_some(
+                        "a restart without a memory serves what the source wants: move the name, or take the release out",
+                    );
                     tracing::warn!(version = %id.version, back_to = %back.version, %reason, %text, advice, "model rolled back");
                     self.counts.roll_back(reason);
                     self.remember(mark, refusal);

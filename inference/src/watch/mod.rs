@@ -6,13 +6,16 @@
 //! too slowly. What is refused changes nothing, is told once, and is looked at again when its files change.
 //!
 //! Whoever operates the policy has the last word: what was rolled back is not brought again, nothing is swapped while the
-//! champion is pinned, and a model that was swapped in by hand stays until the source wants something new.
+//! champion is pinned, and a model that was swapped in by hand stays until the source wants something new. With a
+//! [memory](WatchOptions::memory) that word outlives the program.
 //!
 //! The thread looks at files by name every second. It is not told of changes by the system, because that does not work on
 //! network file systems, where releases often lie; a look is four calls of `stat`.
 
 mod counts;
+mod first;
 mod keeper;
+mod memory;
 mod options;
 mod reading;
 mod reason;
@@ -21,6 +24,7 @@ mod trial;
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -28,12 +32,12 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::model::Contract;
 use crate::policy::{ModelId, Policy, PolicyError};
-use crate::release::LoadedRelease;
 use keeper::Keeper;
+use memory::Memory;
 
 pub use counts::Counts;
+pub use first::open;
 pub use options::{OptionError, WatchOptions};
 pub use reason::{Reason, Refusal};
 pub use source::{FolderSource, Source, SourceError, VersionPolicy, Wanted};
@@ -65,6 +69,8 @@ pub struct WatchStatus {
     pub shadow: Option<TrialStatus>,
     /// The comparison after a swap, while it lasts.
     pub window: Option<TrialStatus>,
+    /// Why what a restart must know is not written down, while it is not.
+    pub unwritten: Option<String>,
 }
 
 /// Why a watcher waits.
@@ -114,6 +120,14 @@ pub enum WatchError {
     /// An option says what no watcher can or should do.
     #[error(transparent)]
     Option(#[from] OptionError),
+    /// The file of what a restart must know cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Memory {
+        /// Where it lies.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The system starts no thread.
     #[error("cannot start the thread that watches: {0}")]
     Thread(io::Error),
@@ -127,6 +141,8 @@ enum Event {
     Forgive(SyncSender<()>),
     /// Put this release on trial in this share of the episodes, and say what came of it.
     TryOut(VersionPolicy, f64, SyncSender<Result<ModelId, WatchError>>),
+    /// Write down what a restart must know, and say when it is done.
+    WriteDown(SyncSender<()>),
     Stop,
 }
 
@@ -146,36 +162,19 @@ impl fmt::Display for Pending {
     }
 }
 
-/// Loads what a source wants, with all the checks that a watcher makes: the first model of a policy.
-///
-/// # Errors
-/// [`WatchError::Source`], [`WatchError::Nothing`], [`WatchError::Refused`]. Nothing is waited for.
-pub fn open(
-    source: &mut dyn Source,
-    contract: &Contract,
-    options: &WatchOptions,
-) -> Result<(LoadedRelease, Option<u32>), WatchError> {
-    let wanted = source.wanted()?.ok_or_else(|| WatchError::Nothing { source_name: source.describe() })?;
-    let folder = reading::Folder::open(&wanted);
-    let opened = folder.and_then(|folder| {
-        let manifest = folder.manifest(options.trusted.as_ref())?;
-        folder.release(manifest, contract, options)
-    });
-    match opened {
-        Ok(release) => Ok((release, wanted.number)),
-        Err(problem) => Err(WatchError::Refused(Box::new(problem.refusal(&wanted)))),
-    }
-}
-
 impl Watcher {
-    /// Starts to watch. The first look comes at once; nothing waits for it.
+    /// Starts to watch. The first look comes at once; nothing waits for it. Where there is a [memory](WatchOptions::memory), what
+    /// was rolled back before is taken back from it, and a pin if `policy` serves the model that was pinned.
     ///
     /// # Errors
-    /// [`WatchError::Option`], [`WatchError::Thread`].
+    /// [`WatchError::Option`], [`WatchError::Thread`], and [`WatchError::Memory`] where it cannot be read and written.
     pub fn start(policy: Policy, source: impl Source + 'static, options: WatchOptions) -> Result<Watcher, WatchError> {
         options.validate()?;
         let (poll, step) = (options.poll, options.step);
-        let keeper = Keeper::new(policy.clone(), Box::new(source), options);
+        let memory = options.memory.as_deref().map(Memory::read).transpose()?.flatten();
+        let mut keeper = Keeper::new(policy.clone(), Box::new(source), options, memory);
+        keeper.write_down();
+        keeper.check_written()?;
         let board = Arc::new(Board { shown: Mutex::new(keeper.show(Instant::now())) });
         let (events, inbox) = mpsc::channel();
         let shown = Arc::clone(&board);
@@ -208,6 +207,12 @@ impl Watcher {
         self.ask(Event::Forgive)
     }
 
+    /// Writes down what a restart must know, where that is asked for, and returns when it is done or [known](WatchStatus::unwritten)
+    /// to have failed. The watcher does so by itself after every look; this is for who changed the policy by hand and has to be sure.
+    pub fn write_down(&self) {
+        self.tell(Event::WriteDown);
+    }
+
     /// Serves another release of the source to a `share` of the episodes, above 0 and at most 1, in the place of the canary before:
     /// read once and checked like a new champion. A version that was rolled back may be tried, and a pin does not matter. Returns
     /// what is on trial.
@@ -229,12 +234,17 @@ impl Watcher {
     }
 
     fn ask(&self, event: impl FnOnce(SyncSender<()>) -> Event) -> WatchStatus {
+        self.tell(event);
+        self.status()
+    }
+
+    /// Waits until the thread has done as told.
+    fn tell(&self, event: impl FnOnce(SyncSender<()>) -> Event) {
         let (done, answer) = mpsc::sync_channel(1);
         if self.events.send(event(done)).is_ok() {
             // A thread that is gone drops the sender, which ends the wait.
             let _ = answer.recv();
         }
-        self.status()
     }
 }
 
@@ -264,16 +274,22 @@ fn watch(mut keeper: Keeper, inbox: &Receiver<Event>, board: &Board, poll: Durat
             next_look = now + poll;
         }
         keeper.compare(now);
+        keeper.write_down();
         *board.read() = keeper.show(now);
         let until_look = next_look.saturating_duration_since(Instant::now());
         let wait = if keeper.is_comparing() { until_look.min(step) } else { until_look };
         let done = match inbox.recv_timeout(wait) {
             Err(RecvTimeoutError::Timeout) => continue,
-            Ok(Event::Check(done)) => done,
-            Ok(Event::Forgive(done)) => {
-                keeper.forgive();
+            Ok(Event::Check(done)) => {
+                keeper.look(Instant::now());
                 done
             }
+            Ok(Event::Forgive(done)) => {
+                keeper.forgive();
+                keeper.look(Instant::now());
+                done
+            }
+            Ok(Event::WriteDown(done)) => done,
             Ok(Event::TryOut(which, share, answer)) => {
                 let tried = keeper.try_out(&which, share);
                 *board.read() = keeper.show(Instant::now());
@@ -283,8 +299,8 @@ fn watch(mut keeper: Keeper, inbox: &Receiver<Event>, board: &Board, poll: Durat
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         };
         let now = Instant::now();
-        keeper.look(now);
         keeper.compare(now);
+        keeper.write_down();
         *board.read() = keeper.show(now);
         let _ = done.send(());
     }

@@ -1,5 +1,6 @@
 //! What a watcher is told before it starts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bellwether_artifact::keys::TrustedKeys;
@@ -29,6 +30,9 @@ pub struct WatchOptions {
     pub shadow: Option<ShadowOptions>,
     /// Watches a model after a swap and takes it back when it fails; `None` leaves that to the operator.
     pub window: Option<WindowOptions>,
+    /// The file of what a restart must know, one for each watcher: what is served, whether it is pinned, and what was rolled back.
+    /// `None` begins anew at every start.
+    pub memory: Option<PathBuf>,
     /// Time between two looks at the states that were set aside, while two models are compared.
     pub step: Duration,
 }
@@ -60,6 +64,7 @@ impl Default for WatchOptions {
             engines: Isa::best().into(),
             shadow: None,
             window: Some(WindowOptions::default()),
+            memory: None,
             step: Duration::from_millis(20),
         }
     }

@@ -195,6 +195,11 @@ impl Problem {
         Problem { reason, text: text.into(), version: None }
     }
 
+    pub(super) fn rolled_back() -> Self {
+        let text = "this version was rolled back here: release another, or have the watcher forgive it";
+        Problem::new(Reason::RolledBack, text)
+    }
+
     /// The problem of a release whose manifest was read.
     pub(super) fn of(self, version: ModelVersion) -> Self {
         Problem { version: Some(version), ..self }

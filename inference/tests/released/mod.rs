@@ -105,7 +105,7 @@ impl Releases {
 
     /// A policy that serves the latest.
     pub(crate) fn policy(&self) -> Policy {
-        let (release, number) = open(&mut self.source(), &contract(), &patient()).unwrap();
+        let (release, number) = open(&mut self.source(), |_| contract(), &patient()).unwrap();
         Policy::new(release, number, sampling_all()).unwrap()
     }
 

@@ -139,12 +139,21 @@ fn a_token_that_others_can_read_or_that_is_none_is_refused_before_anything_liste
     let short = private(folder.path(), "short", "secret\n");
     let lines = private(folder.path(), "lines", &format!("{TOKEN}\n{TOKEN}\n"));
     let large = private(folder.path(), "large", &"x".repeat(70_000));
-    for path in [open, short, lines, large, folder.path().join("absent"), folder.path().to_owned()] {
+    for (path, advice) in [
+        (open, "mode 640 lets others at it; chmod 600"),
+        (short, "give one line of 16 to 4096"),
+        (lines, "give one line of 16 to 4096"),
+        (large, "more than 65536 bytes; give"),
+        (folder.path().join("absent"), "cannot be read"),
+        (folder.path().to_owned(), "no regular file; give one"),
+    ] {
         let mut config = config();
         config.unix = Some(folder.path().join("serve.sock"));
         config.auth.token_file = Some(path.clone());
         match Server::start(config, policy(1), "policy", None) {
-            Err(ServeError::File { path: named, .. }) => assert_eq!(named, path),
+            Err(ServeError::File { path: named, reason }) => {
+                assert!(named == path && reason.contains(advice), "{advice}: {reason}");
+            }
             other => panic!("{other:?}"),
         }
         assert!(!folder.path().join("serve.sock").exists());

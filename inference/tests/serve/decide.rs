@@ -3,7 +3,7 @@
 use bellwether_env_adapter::spec::{element, encode_cost};
 use bellwether_inference::policy::Role;
 use bellwether_inference::serve::proto::policy::{
-    DecideBatchRequest, DecideRequest, DecideResponse, Role as WireRole, decide_result,
+    DecideBatchRequest, DecideRequest, DecideResponse, DescribeRequest, Role as WireRole, decide_result,
 };
 use tonic::Code;
 
@@ -34,6 +34,7 @@ fn expected(state: &[f32], mask: &[bool]) -> DecideResponse {
         model_version: answer.model.version.to_string(),
         model_number: Some(1),
         role: WireRole::Champion.into(),
+        cost: None,
     }
 }
 
@@ -98,6 +99,12 @@ async fn what_cannot_be_decided_is_refused_by_name_and_never_scored() {
         (DecideRequest { target_fpr: Some(0.02), ..good() }, Code::InvalidArgument, "it knows 0.01, 0.05"),
         (DecideRequest { target_fpr: Some(f64::NAN), ..good() }, Code::InvalidArgument, "calibrated for"),
         (DecideRequest { model_version: "2".to_owned(), ..good() }, Code::NotFound, "model 2 is not the one"),
+        (
+            DecideRequest { feature_spec: vec![7; 32].into(), ..good() },
+            Code::FailedPrecondition,
+            "by the feature specification 0707",
+        ),
+        (DecideRequest { feature_spec: vec![7; 31].into(), ..good() }, Code::FailedPrecondition, "no SHA-256"),
         (DecideRequest { model_version: "x".repeat(900), ..good() }, Code::NotFound, "is not the one"),
     ];
     let count = cases.len() as u64;
@@ -126,9 +133,29 @@ async fn the_cost_of_a_rate_is_the_deciding_models_own() {
             let answer = client.decide(request).await.unwrap().into_inner();
             let mut meant = state.clone();
             meant[element::COST] = encode_cost(cost);
-            assert_eq!(answer, expected(&meant, &[true; 5]));
+            assert_eq!(answer, DecideResponse { cost: Some(cost), ..expected(&meant, &[true; 5]) });
         }
     }
+}
+
+#[tokio::test]
+async fn whoever_makes_states_is_told_of_what() {
+    let server = start(|_| ());
+    let mut client = client(&server).await;
+    let told = client.describe(DescribeRequest::default()).await.unwrap().into_inner();
+    let policy = &server.shared().policy;
+    assert_eq!(told.feature_spec, policy.feature_spec().as_bytes());
+    assert_eq!((told.width as usize, &told.actions[..]), (WIDTH, policy.actions()));
+    assert_eq!((told.max_events, told.max_ns, told.max_windows), (64, 100_000_000, 0));
+    assert_eq!(told.target_fprs, [0.01, 0.05]);
+    assert_eq!(told.model_version, policy.status().champion.version.to_string());
+    // States that say of what they were made are decided on.
+    let request = DecideRequest { feature_spec: told.feature_spec.into(), ..asked(vec![0.5; WIDTH]) };
+    assert_eq!(client.decide(request).await.unwrap().into_inner(), expected(&[0.5; WIDTH], &[true; 5]));
+    server.shared().policy.try_out(release(2), Some(2), 1.0).unwrap();
+    let told = client.describe(DescribeRequest { episode: Some(7) }).await.unwrap().into_inner();
+    let canary = server.shared().policy.status().canary.unwrap().0;
+    assert_eq!(told.model_version, canary.version.to_string());
 }
 
 #[tokio::test]

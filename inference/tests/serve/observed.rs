@@ -93,6 +93,7 @@ fn releases_that_were_swapped_in_and_refused_are_counted_with_the_reason() {
         |result, reason| number(&text, "bellwether_model_reloads_total", &[("result", result), ("reason", reason)]);
     assert_eq!((reloads("swapped", "none"), reloads("refused", "network_hash")), (1.0, 1.0));
     assert_eq!(number(&text, "bellwether_watcher_alive", &[]), 1.0);
+    assert_eq!(number(&text, "bellwether_watch_memory_unwritten", &[]), 0.0);
     assert_eq!(number(&text, "bellwether_shadow_states_total", &[("swap", "before")]), 0.0);
     assert_eq!(number(&text, "bellwether_model_info", &[("role", "champion"), ("model_number", "2")]), 1.0);
 }
@@ -106,7 +107,7 @@ fn a_log_that_cannot_be_written_keeps_the_server_from_starting() {
     assert!(matches!(refused, ServeError::DecisionLog(DecisionLogError::File(LogFileError::Open { .. }))));
     let none = DecisionLogConfig { queue: 0, ..DecisionLogConfig::new(folder.path().join("decisions.jsonl")) };
     let refused = config(none).validate().unwrap_err();
-    assert!(matches!(refused, ServeError::DecisionLog(DecisionLogError::Queue { .. })));
+    assert!(matches!(refused, ServeError::Config { key: "decisions.queue", .. }));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -130,8 +131,10 @@ fn dashboards_alerts_and_the_manual_name_metrics_that_exist() {
     let config = ServeConfig { decisions: Some(log), ..config() };
     let server = Server::start(config, policy, "policy", Some(watcher)).unwrap();
     let path = folder.path().join("service.jsonl");
-    let service_log = ServiceLog::open(&ServiceLogConfig { path, rotation: Rotation::default() }).unwrap();
-    assert_eq!(service_log.append(b"a line\n"), None);
+    let service_log = ServiceLogConfig { path, rotation: Rotation::default() };
+    let service_log = ServiceLog::start(&service_log, |complaint| panic!("{complaint}")).unwrap();
+    service_log.append(b"a line\n");
+    assert!(service_log.finish(Duration::from_secs(60)));
     server.tell_of(Arc::new(service_log));
     let text = server.metrics().render();
     assert!(text.contains("bellwether_service_log_total{fate=\"written\"} 1\n"), "{text}");

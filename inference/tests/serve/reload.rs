@@ -156,7 +156,7 @@ async fn a_thousand_reloads_fail_no_request_and_every_answer_is_of_the_model_tha
     let mut source = FolderSource::releases(releases.root(), VersionPolicy::Name("champion".to_owned()));
     let window = WindowOptions { max_disagreement: 1.0, ..WindowOptions::default() };
     let options = WatchOptions { trusted: Some(trust(&[1])), window: Some(window), ..patient() };
-    let (release, number) = open(&mut source, &contract(), &options).unwrap();
+    let (release, number) = open(&mut source, |_| contract(), &options).unwrap();
     let policy = Policy::new(release, number, Options::default()).unwrap();
     let watcher = Watcher::start(policy.clone(), source, options).unwrap();
     let mut config = config();

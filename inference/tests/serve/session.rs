@@ -269,14 +269,22 @@ async fn a_message_that_is_refused_changes_nothing_and_the_stream_goes_on() {
     not_a_number[100] = f32::NAN;
     for (message, code, part) in [
         (feed(wrong_field), Code::InvalidArgument, "event 17: peer_port is 70000"),
-        (feed(not_in_order), Code::InvalidArgument, "event 9: seq is 8 after 8"),
-        (feed(other_stage), Code::InvalidArgument, "event 3: stage is 2; stage 1 is open"),
-        (Message::Open(opened("a")), Code::AlreadyExists, "is open, in stage 1"),
+        (feed(not_in_order), Code::InvalidArgument, "event 9: seq is 8 after 8: give each event a higher one"),
+        (feed(other_stage), Code::InvalidArgument, "event 3: stage is 2, and stage 1 is open: send events of that one"),
+        (
+            Message::Open(opened("a")),
+            Code::AlreadyExists,
+            "is open in stage 1: open the stage after it, or end it first",
+        ),
         (Message::Open(opened("")), Code::InvalidArgument, "0 bytes"),
         (Message::Open(opened(&"x".repeat(300))), Code::InvalidArgument, "300 bytes"),
         (Message::Open(opened("c")), Code::ResourceExhausted, "2 episodes are open"),
-        (Message::Open(Open { stage: 3, ..opened("a") }), Code::InvalidArgument, "stage is 1 or 2"),
-        (Message::Open(Open { stage: 2, ..Open { cost: Some(1.0), ..opened("a") } }), Code::InvalidArgument, "below 1"),
+        (Message::Open(Open { stage: 3, ..opened("a") }), Code::InvalidArgument, "stage is 3: give 1 or 2"),
+        (
+            Message::Open(Open { stage: 2, ..Open { cost: Some(1.0), ..opened("a") } }),
+            Code::InvalidArgument,
+            "cost is 1: give a number from 0, and below 1",
+        ),
         (
             Message::Open(Open { cost: None, stage: 2, target_fpr: Some(0.5), ..opened("a") }),
             Code::InvalidArgument,
@@ -300,7 +308,7 @@ async fn a_message_that_is_refused_changes_nothing_and_the_stream_goes_on() {
     assert_eq!(decision.decision.unwrap().q_values, of_recording(&events(1, 20), 0.5)[0].3);
     stream.send(ready("a", vec![0.5; WIDTH])).await;
     let (code, text) = stream.refusal().await;
-    assert!(code == Code::FailedPrecondition && text.contains("fed by events"), "{code:?} {text}");
+    assert!(code == Code::FailedPrecondition && text.contains("fed by events: send events"), "{code:?} {text}");
     // Nor does it say how a stage is fed.
     let mut early = events(1, 2);
     early[0].stage = 2;

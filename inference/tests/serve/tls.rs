@@ -1,5 +1,7 @@
 //! TLS: who is let in, who is not, and certificates that change while connections stand.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -155,7 +157,14 @@ async fn certificates_are_read_again_when_they_change_and_kept_when_they_cannot_
     assert!(is_answered(&server, trusting(&before)).await);
     let (certificate, key) = issued(&after);
     replace("certificate.pem", &certificate);
-    replace("key.pem", &key);
+    // A key that others can read is not used until they cannot.
+    let new = private(folder.path(), "new", &key);
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    mode(&new, 0o644);
+    std::fs::rename(new, folder.path().join("key.pem")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(is_answered(&server, trusting(&before)).await);
+    mode(&folder.path().join("key.pem"), 0o600);
     for _ in 0..100 {
         if is_answered(&server, trusting(&after)).await {
             assert!(!is_answered(&server, trusting(&before)).await);
@@ -168,7 +177,6 @@ async fn certificates_are_read_again_when_they_change_and_kept_when_they_cannot_
 
 #[test]
 fn files_that_cannot_be_used_are_refused_before_anything_listens() {
-    use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let ours = authority();
     let good = files(folder.path(), &ours, None);
@@ -176,17 +184,43 @@ fn files_that_cannot_be_used_are_refused_before_anything_listens() {
     let other_key = private(folder.path(), "other-key.pem", &other_key);
     let empty = private(folder.path(), "empty.pem", "");
     let open = private(folder.path(), "open.pem", &std::fs::read_to_string(&good.key).unwrap());
-    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
-    for tls in [
-        TlsFiles { certificate: empty.clone(), ..good.clone() },
-        TlsFiles { key: empty.clone(), ..good.clone() },
-        TlsFiles { key: other_key, ..good.clone() },
-        TlsFiles { key: open, ..good.clone() },
-        TlsFiles { client_ca: Some(empty), ..good.clone() },
-        TlsFiles { certificate: folder.path().join("absent"), ..good.clone() },
+    std::fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
+    let absent = folder.path().join("absent");
+    // Each with the file that is to blame, what is wrong with it and what to do.
+    for (tls, blamed, wrong, advice) in [
+        (
+            TlsFiles { certificate: empty.clone(), ..good.clone() },
+            &empty,
+            "no tls.certificate: it holds none",
+            "give certificates in PEM",
+        ),
+        (TlsFiles { key: empty.clone(), ..good.clone() }, &empty, "no tls.key", "give a private key in PEM"),
+        (
+            TlsFiles { key: other_key, ..good.clone() },
+            &good.certificate,
+            "other-key.pem) are no pair",
+            "and the key of that one",
+        ),
+        (TlsFiles { key: open.clone(), ..good.clone() }, &open, "mode 644", "chmod 600"),
+        (TlsFiles { key: absent.clone(), ..good.clone() }, &absent, "No such file", "give a file"),
+        (
+            TlsFiles { client_ca: Some(empty.clone()), ..good.clone() },
+            &empty,
+            "no tls.client_ca: it holds none",
+            "give certificates in PEM",
+        ),
+        (
+            TlsFiles { certificate: absent.clone(), ..good.clone() },
+            &absent,
+            "no tls.certificate: ",
+            "give certificates in PEM",
+        ),
     ] {
         let mut config = config();
         config.tls = Some(tls);
-        assert!(matches!(Server::start(config, policy(1), "policy", None), Err(ServeError::File { .. })));
+        let error = Server::start(config, policy(1), "policy", None).unwrap_err();
+        assert!(matches!(&error, ServeError::File { path, .. } if path == blamed), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(wrong) && text.contains(advice), "{wrong}, {advice}: {text}");
     }
 }

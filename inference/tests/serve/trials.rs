@@ -1,6 +1,7 @@
 //! Models on trial by admin call: which are taken, who decides an episode, and how a trial ends.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::mpsc;
 
 use bellwether_artifact::release::{ONNX_FILE, SIGNATURE_FILE};
@@ -28,7 +29,7 @@ async fn start(releases: &Releases, change: impl FnOnce(&mut ServeConfig) + Send
     let policy = releases.policy();
     // What is wanted stays number 1, whatever is added.
     let source = FolderSource::releases(releases.root(), VersionPolicy::Pinned(1));
-    let options = WatchOptions { trusted: Some(trust(&[1])), ..patient() };
+    let options = WatchOptions { trusted: Some(trust(&[1])), memory: Some(memory(releases)), ..patient() };
     spawn_blocking(move || {
         let watcher = Watcher::start(policy.clone(), source, options).unwrap();
         watcher.check_now();
@@ -38,6 +39,16 @@ async fn start(releases: &Releases, change: impl FnOnce(&mut ServeConfig) + Send
     })
     .await
     .unwrap()
+}
+
+fn memory(releases: &Releases) -> PathBuf {
+    releases.root().join("memory.json")
+}
+
+/// The number that a restart would serve.
+fn written(releases: &Releases) -> Option<u64> {
+    let memory: serde_json::Value = serde_json::from_slice(&std::fs::read(memory(releases)).unwrap()).unwrap();
+    memory["served"]["number"].as_u64()
 }
 
 async fn admin(server: &Server) -> AdminClient<Channel> {
@@ -174,11 +185,14 @@ async fn a_model_is_tried_on_its_share_of_the_episodes_and_promoted_or_withdrawn
     admin.try_out(number(2, 0.1)).await.unwrap();
     let status = admin.promote(PromoteRequest {}).await.unwrap().into_inner();
     assert_eq!((status.champion.unwrap().number, status.previous.unwrap().number), (Some(2), Some(1)));
+    // Who has the answer may pull the plug.
+    assert_eq!(written(&releases), Some(2));
     let status = admin.check_now(CheckNowRequest {}).await.unwrap().into_inner();
     assert_eq!(status.champion.unwrap().number, Some(2));
     assert!(deciders(&server, 100).await.values().all(|version| *version == second));
     let status = admin.rollback(RollbackRequest {}).await.unwrap().into_inner();
     assert_eq!((status.champion.unwrap().number, status.rollbacks), (Some(1), 1));
+    assert_eq!((written(&releases), status.watch.unwrap().unwritten.as_str()), (Some(1), ""));
     // By hand it may be tried again.
     assert_eq!(canary_of(&admin.try_out(number(2, 0.125)).await.unwrap().into_inner()), (Some(2), 0.125));
 }

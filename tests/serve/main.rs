@@ -1,54 +1,20 @@
 //! `bellwether serve` from outside: what it says when it listens, how it ends, and that wrong usage touches nothing.
-#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail loudly; what is skipped is named")]
 #![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
+mod full_disk;
+#[path = "../program/mod.rs"]
 mod program;
+mod served;
+mod stuck_disk;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Command};
 
-use program::{bellwether, bellwether_in, command, keeps_schema, post};
-
-fn model() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/quickstart").to_str().unwrap().to_owned()
-}
-
-/// A server that is killed where a test fails.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Served {
-    /// Starts a server and waits for the line that says where it listens.
-    fn start(folder: &Path, arguments: &[&str]) -> (Served, serde_json::Value) {
-        let all = [&["--json", "serve"], arguments].concat();
-        let mut served = Served(command(folder, &all).spawn().unwrap());
-        let mut line = String::new();
-        BufReader::new(served.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let told = serde_json::from_str(&line).unwrap_or_else(|error| {
-            let mut complaint = String::new();
-            served.0.stderr.as_mut().unwrap().read_to_string(&mut complaint).unwrap();
-            panic!("{error} in {line:?}: {complaint}")
-        });
-        keeps_schema("serve-listening.schema.json", &told);
-        (served, told)
-    }
-
-    /// Asks it to stop and waits until it has.
-    fn stop(mut self, signal: &str) -> Option<i32> {
-        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
-        self.0.wait().unwrap().code()
-    }
-}
+use program::{bellwether, bellwether_in, command, post};
+use served::{Served, model};
 
 #[test]
 fn it_says_where_it_listens_and_ends_well_when_it_is_told_to() {
@@ -74,16 +40,13 @@ fn a_second_signal_ends_it_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let a_day = ["--models", &model(), "--grpc", "127.0.0.1:0", "--set", "times.leave_ms=86400000"];
     let (mut served, _) = Served::start(folder.path(), &a_day);
-    let tell = |served: &Served, signal: &str| {
-        assert!(Command::new("kill").args([signal, &served.0.id().to_string()]).status().unwrap().success());
-    };
-    tell(&served, "-TERM");
+    served.tell("-TERM");
     // Again and again, since the first one may not be seen yet.
     let begun = std::time::Instant::now();
     let status = loop {
         assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it does not end");
-        tell(&served, "-INT");
-        if let Some(status) = served.0.try_wait().unwrap() {
+        served.tell("-INT");
+        if let Some(status) = served.child.try_wait().unwrap() {
             break status;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -103,6 +66,27 @@ fn a_registry_is_served_by_its_name_or_a_number() {
     }
     bellwether(folder.path(), &["serve", "--name", "nobody"]).complains(1, &["there is no model to serve"]);
     bellwether(folder.path(), &["serve", "--models", &model(), "--latest"]).complains(64, &["is one model"]);
+}
+
+#[test]
+fn a_server_that_was_killed_goes_on_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--models", &model(), "--grpc", "127.0.0.1:0", "--set", "watch.memory=watch.json"];
+    let (served, told) = Served::start(folder.path(), &arguments);
+    assert_eq!(served.stop("-KILL"), None);
+    let path = folder.path().join("watch.json");
+    let mut memory: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(memory["served"]["version"], told["model_version"]);
+    let (served, again) = Served::start(folder.path(), &arguments);
+    assert_eq!(again["model_version"], told["model_version"]);
+    assert_eq!(served.stop("-TERM"), Some(0));
+    // What was taken back is not served, and there is no other.
+    memory["rolled_back"] = serde_json::json!([told["model_version"]]);
+    memory["served"]["version"] = "0123456789abcdef".into();
+    std::fs::write(&path, memory.to_string()).unwrap();
+    bellwether(folder.path(), &[&["serve"], &arguments[..]].concat()).complains(1, &["rolled back", "release another"]);
+    std::fs::write(&path, "{").unwrap();
+    bellwether(folder.path(), &[&["serve"], &arguments[..]].concat()).complains(1, &["watch.json", "take it away"]);
 }
 
 #[test]
@@ -152,10 +136,7 @@ fn the_service_log_goes_to_a_file_of_its_own() {
     let arguments =
         ["--models", &model(), "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.path=\"service.jsonl\""];
     let all = [&["--json", "--log-format", "json", "serve"], &arguments[..]].concat();
-    let mut served = Served(command(folder.path(), &all).env("BELLWETHER_LOG", "info").spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(served.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (served, told) = Served::run(command(folder.path(), &all).env("BELLWETHER_LOG", "info"));
     assert!(told["endpoints"]["http"].is_string());
     assert_eq!(served.stop("-TERM"), Some(0));
     let path = folder.path().join("service.jsonl");

@@ -10,7 +10,7 @@ use std::path::Path;
 use bellwether_env_adapter::ingest::TelemetryWriter;
 use program::{bellwether, bellwether_in, files, keeps_schema, shell, unread};
 
-const VERBS: [&[&str]; 36] = [
+const VERBS: [&[&str]; 37] = [
     &[],
     &["quickstart"],
     &["ingest"],
@@ -21,6 +21,7 @@ const VERBS: [&[&str]; 36] = [
     &["export"],
     &["decide"],
     &["detonate"],
+    &["record"],
     &["runs"],
     &["runs", "list"],
     &["runs", "show"],

@@ -38,7 +38,7 @@ impl EventSink for States {
     }
 
     fn event(&mut self, event: &Event<'_>) -> Result<(), Self::Error> {
-        if !self.marked && event.path == Some(bellwether_corpus::PAYLOAD_MARK) {
+        if !self.marked && event.path.is_some_and(|path| path.ends_with(bellwether_corpus::PAYLOAD_MARK)) {
             self.before.push(self.featurizer.close_window().as_slice().to_vec());
             self.marked = true;
         }

@@ -81,6 +81,22 @@ fn quickstart_leaves_a_verified_released_model_that_decides_as_it_says() {
     let baselines = evaluation["baselines"].as_object().unwrap();
     assert!(baselines.len() >= 5, "{:?}", baselines.keys());
 
+    // Two programs ran live, of families that training never saw, or it is said what is missing.
+    let missing = report["live"]["missing"].as_array().unwrap();
+    let detonated = report["live"]["detonated"].as_array().unwrap();
+    if missing.is_empty() {
+        let labels: Vec<&Value> = detonated.iter().map(|one| &one["label"]).collect();
+        assert_eq!(labels, ["benign", "malicious"]);
+        for one in detonated {
+            assert!(!evaluation["per_family"][one["family"].as_str().unwrap()].is_null(), "{one}");
+            assert!(one["decisions"].as_u64().unwrap() > 0 && one["partial"] == serde_json::json!([]), "{one}");
+            assert!(at.join(one["folder"].as_str().unwrap()).join("telemetry.parquet").is_file());
+        }
+    } else {
+        assert!(detonated.is_empty() && missing.iter().all(|line| line.as_str().unwrap().contains("missing: ")));
+        eprintln!("skipped the live end of quickstart: {missing:?}");
+    }
+
     // The families of the test are those that training never saw.
     let validated = bellwether(at, &["validate", "quickstart/data/train.parquet", "quickstart/data/test.parquet"]);
     validated.expect(0);

@@ -4,82 +4,16 @@
 #![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
 mod program;
+mod running;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Child, Command};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use program::{bellwether, command, files, keeps_schema};
+use running::{Running, alive, can_run, drop_in, model, there, until};
 use serde_json::Value;
-
-/// A program that is killed where a test fails.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    /// Starts the program and waits for the line that says that it is ready.
-    fn start(folder: &Path, schema: &str, arguments: &[&str]) -> (Running, Value) {
-        let all = [&["--json", "--log-format", "json"], arguments].concat();
-        let mut child = command(folder, &all);
-        child.env("BELLWETHER_LOG", "info").stderr(std::fs::File::create(folder.join("log.jsonl")).unwrap());
-        let mut running = Running(child.spawn().unwrap());
-        let mut line = String::new();
-        BufReader::new(running.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let log = || std::fs::read_to_string(folder.join("log.jsonl")).unwrap();
-        let told = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}: {}", log()));
-        keeps_schema(schema, &told);
-        (running, told)
-    }
-
-    fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
-    }
-
-    fn end(mut self) -> Option<i32> {
-        self.0.wait().unwrap().code()
-    }
-}
-
-fn model() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/quickstart").to_str().unwrap().to_owned()
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what} never came about");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Whether this machine can run files; says why not.
-fn can_run(test: &str) -> bool {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("sample"), "#!/bin/sh\nexit 0\n").unwrap();
-    let ran = bellwether(folder.path(), &["detonate", "sample", "--model", &model(), "--one-stage"]);
-    let can = !ran.stderr.contains("could not run the file");
-    if !can {
-        eprintln!("skipped {test}: {}", ran.stderr.trim());
-    }
-    can
-}
-
-/// Processes whose command line holds a text that nothing else has.
-fn alive(marker: &str) -> usize {
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let path = entry.unwrap().path();
-        std::fs::read(path.join("cmdline")).ok()
-    });
-    processes.filter(|line| line.windows(marker.len()).any(|part| part == marker.as_bytes())).count()
-}
 
 /// A script that sleeps, with a number that its processes are known by.
 fn sleeper(seconds: &str) -> String {
@@ -170,17 +104,6 @@ fn a_stage_that_is_killed_takes_its_samples_with_it_and_the_episode_says_so() {
     assert!(report["telemetry"].is_string(), "what had happened is kept");
 }
 
-fn drop_in(root: &Path, name: &str, text: &str) {
-    let inbox = root.join("inbox");
-    std::fs::create_dir_all(&inbox).unwrap();
-    std::fs::write(inbox.join(format!(".{name}")), text).unwrap();
-    std::fs::rename(inbox.join(format!(".{name}")), inbox.join(name)).unwrap();
-}
-
-fn there(root: &Path, place: &str) -> Vec<String> {
-    files(&root.join(place))
-}
-
 fn scrape(told: &Value) -> String {
     let mut stream = std::net::TcpStream::connect(told["metrics"].as_str().unwrap()).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -203,6 +126,7 @@ fn files_go_where_their_verdict_sends_them() {
     let model = model();
     let site = root.to_str().unwrap();
     let arguments = ["loop", site, "--models", &model, "--metrics", "127.0.0.1:0", "--episodes", "2", "--queue", "1"];
+    let arguments = [&arguments[..], &["--label", "benign", "--seed", "7", "--marked-home"]].concat();
     let (running, told) = Running::start(folder.path(), "loop-working.schema.json", &arguments);
     drop_in(&root, "data", "neither a program nor a script");
     // A second loop finds the folder taken.
@@ -262,6 +186,13 @@ fn a_loop_that_is_killed_leaves_no_sample_and_the_next_one_takes_its_files_up_ag
     let flagged: Value = serde_json::from_slice(&flagged).unwrap();
     keeps_schema("detonation-report.schema.json", &flagged);
     assert_eq!((&flagged["verdict"], flagged["partial"].as_array().unwrap().len()), (&Value::Null, 1));
+    // What had happened when the loop was killed is kept.
+    let kept = files(&root.join("episodes").join(episode));
+    assert_eq!(kept, ["episode.json", "steps.parquet", "telemetry.parquet"]);
+    let telemetry = root.join("episodes").join(episode).join("telemetry.parquet");
+    assert_eq!(flagged["telemetry"], telemetry.to_str().unwrap());
+    let told = bellwether(folder.path(), &["--json", "validate", telemetry.to_str().unwrap()]).json();
+    assert!(told["files"][0]["report"]["events"].as_u64().is_some_and(|events| events > 0), "{told:#}");
     assert!(there(&root, "work").is_empty());
 }
 
@@ -298,12 +229,14 @@ fn a_second_signal_kills_what_runs_and_leaves_it_in_work() {
 fn wrong_usage_touches_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let model = model();
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 10] = [
         (&["sandbox", "serve", "--stage", "3", "--listen", "unix:s"], &["--stage"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "127.0.0.1:0"], &["--client-ca"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "nowhere"], &["unix:PATH"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--runs", "0"], &["runs"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--lease", "0"], &["lease"]),
+        (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--connections", "0"], &["connections"]),
+        (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--file-mib", "0"], &["specimen_bytes"]),
         (&["loop", "site", "--models", &model, "--stage-1", "http://x:1"], &["unix:PATH"]),
         (&["loop", "site", "--models", &model, "--stage-2", "https://x:1"], &["TLS"]),
         (&["loop", "site", "--models", &model, "--target-fpr", "0.3333"], &["0.3333"]),

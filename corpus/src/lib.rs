@@ -4,6 +4,8 @@
 //! lie beside this crate in `programs/`, and `cargo xtask record-corpus` records them anew.
 #![forbid(unsafe_code)]
 
+pub mod programs;
+
 /// Telemetry of all runs, as a Parquet file of the telemetry format.
 static RECORDINGS: &[u8] = include_bytes!("../recordings.parquet");
 
@@ -29,10 +31,11 @@ pub fn jobs() -> &'static str {
     include_str!("../programs/jobs.csv")
 }
 
-/// The file to which every program writes when its own work begins, after the prologue that all of them share.
+/// The end of the path of the file to which every program writes when its own work begins, after the prologue that all of them
+/// share. What stands before it is the home, whose user is another one in stage 2.
 ///
 /// What an episode holds before the first event on this path says nothing of its class.
-pub const PAYLOAD_MARK: &str = "/home/user/.local/state/desk/progress";
+pub const PAYLOAD_MARK: &str = "/.local/state/desk/progress";
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,8 @@
 //! How fast actions take hold: `cargo run --release --example actions -p bellwether-sandbox -- [ROUNDS]`. As root, with a C compiler.
 //!
 //! First, herds of sleeping, spinning and multiplying tasks in a cage are killed: from the decision until `SIGKILL` is pending for all of
-//! them, and until their group is empty. Then a sample that makes calls without pause is traced and decided on in process, and
+//! them, and until their group is empty. Where tracefs is mounted (`mount -t tracefs tracefs /sys/kernel/tracing`), the kernel's own record
+//! of the last signal is read too: who kills is put aside on the way back from the system call, because those who are killed run first. Then a sample that makes calls without pause is traced and decided on in process, and
 //! each level is raised in turn: from the close of a window until the action is in force, the decision included, which is
 //! made up on the spot. Prints quantiles in milliseconds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for developers")]
@@ -11,8 +12,9 @@ mod launch;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fs;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +27,48 @@ use bellwether_sandbox::stage::{Came, Command, Course, Feedback, Kept, LocalStag
 use bellwether_sandbox::vault::Sample;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The kernel's record of the `SIGKILL`s that this program sends.
+struct Record(PathBuf);
+
+impl Record {
+    /// Begins a record of its own, which disturbs no other; `None` where there is no tracefs.
+    fn begin() -> Option<Record> {
+        let record = Record(format!("/sys/kernel/tracing/instances/actions-{}", std::process::id()).into());
+        fs::create_dir(&record.0).ok()?;
+        // The clock of `now`.
+        record.set("trace_clock", "mono");
+        record
+            .set("events/signal/signal_generate/filter", &format!("sig == 9 && common_pid == {}", std::process::id()));
+        record.set("events/signal/signal_generate/enable", "1");
+        Some(record)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "these files are the kernel's")]
+    fn set(&self, file: &str, value: &str) {
+        fs::write(self.0.join(file), value).unwrap();
+    }
+
+    /// When the last signal before this time became pending, of those since the last call.
+    fn last_before(&self, end: Duration) -> Duration {
+        let trace = fs::read_to_string(self.0.join("trace")).unwrap();
+        self.set("trace", "");
+        let sent = trace.lines().filter_map(|line| line.split_once(": signal_generate:")?.0.rsplit(' ').next());
+        let times = sent.map(|seconds| Duration::from_secs_f64(seconds.parse().expect("a time in seconds")));
+        times.filter(|time| *time < end).max().expect("signals were sent")
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn now() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+}
 
 /// Raises the level at each of the first windows, then ends the sample, and keeps what came of it.
 #[derive(Default)]
@@ -75,14 +119,21 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     println!("milliseconds over {rounds} rounds: p50, p99, most");
     let herd = launch::compile(folder.path(), "herd");
+    let record = Record::begin();
     for (tasks, what) in [(64, "sleep"), (64, "spin"), (64, "bomb"), (512, "sleep"), (512, "spin"), (512, "bomb")] {
-        let (mut pending, mut empty) = (Vec::new(), Vec::new());
+        let (mut recorded, mut pending, mut empty) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let (killed_after, empty_after) = kill(&herd, tasks, what);
+            let (began, killed_after, empty_after) = kill(&herd, tasks, what);
+            // Its init is killed once more when its cage is given up.
+            let last = record.as_ref().map(|record| record.last_before(began + killed_after));
+            recorded.extend(last.map(|last| last.saturating_sub(began).as_secs_f64() * 1e3));
             pending.push(killed_after.as_secs_f64() * 1e3);
             empty.push(empty_after.as_secs_f64() * 1e3);
         }
-        print(&format!("{tasks} tasks, {what}: SIGKILL pending"), pending);
+        if record.is_some() {
+            print(&format!("{tasks} tasks, {what}: SIGKILL pending"), recorded);
+        }
+        print(&format!("{tasks} tasks, {what}: who killed goes on"), pending);
         print(&format!("{tasks} tasks, {what}: group empty"), empty);
     }
     let crowd = launch::compile(folder.path(), "crowd");
@@ -95,8 +146,8 @@ fn main() {
     }
 }
 
-/// Starts a herd, waits until it is complete, and kills it.
-fn kill(herd: &Path, tasks: u32, what: &str) -> (Duration, Duration) {
+/// Starts a herd, waits until it is complete, and kills it: when that was decided, and how long the two steps took.
+fn kill(herd: &Path, tasks: u32, what: &str) -> (Duration, Duration, Duration) {
     let sample = Sample::open(herd, 1 << 20).unwrap();
     let arguments = ["herd", &tasks.to_string(), what].map(|word| CString::new(word).unwrap()).to_vec();
     let program = Program::File(sample.memory().try_clone_to_owned().unwrap());
@@ -115,8 +166,9 @@ fn kill(herd: &Path, tasks: u32, what: &str) -> (Duration, Duration) {
         );
         thread::sleep(Duration::from_millis(1));
     }
+    let decided = now();
     let ended = terminate(&enclosure, &cgroup, PATIENCE).unwrap();
-    (ended.killed_after, ended.empty_after)
+    (decided, ended.killed_after, ended.empty_after)
 }
 
 /// Runs one sample through all levels.

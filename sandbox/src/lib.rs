@@ -12,6 +12,9 @@ pub mod intake;
 pub mod isolation;
 mod limits;
 pub mod network;
+#[cfg(feature = "serve")]
+pub mod peer;
+pub mod recording;
 pub mod report;
 pub mod stage;
 pub mod tracer;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use bellwether_artifact::durable;
 use bellwether_artifact::secret::{Purpose, Secrets};
-use bellwether_env_adapter::{Action, EpisodeId, Label};
+use bellwether_env_adapter::{Action, EpisodeId};
 use bellwether_inference::policy::{Options, Policy};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::episode::{self, Decision, Episode, Happening, Listener, Monotonic, Setup, Trail, Transition};
@@ -21,8 +21,9 @@ use bellwether_sandbox::vault::{Case, Sample, Vault};
 
 use super::audit::Witness;
 use super::detonation::Report;
+use super::judges::{Ground, Judges, ServiceFlags};
 use super::stages::StageFlags;
-use super::terms::{self, Beginnings, Terms};
+use super::terms::{self, Beginnings, Known, Terms};
 use super::{Failure, Output, model, output, played};
 
 /// Runs a file in the sandbox, decides window by window whether it goes on, and prints what was decided and done.
@@ -37,10 +38,12 @@ pub(crate) struct Arguments {
     #[arg(last = true)]
     arguments: Vec<OsString>,
     /// Folder of the model: `model.onnx` and `model.json`.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR", conflicts_with = "policy_service")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     engine: model::EngineFlags,
+    #[command(flatten)]
+    service: ServiceFlags,
     /// False-positive rate to serve.
     #[arg(long, value_name = "RATE", default_value_t = played::TARGET_FPR)]
     target_fpr: f64,
@@ -53,8 +56,8 @@ pub(crate) struct Arguments {
     /// Seconds until a verdict must fall, in stage 1 and in stage 2.
     #[arg(long, value_name = "S", num_args = 2, default_values_t = [60, 120])]
     time: Vec<u64>,
-    /// Milliseconds that a window waits for a model that ONNX Runtime evaluates; then the safe rule raises the isolation, and the episode
-    /// says so. The native engine is not waited for: it decides at once.
+    /// Milliseconds that a window waits for a policy service or a model that ONNX Runtime evaluates; then the safe rule raises the
+    /// isolation, and the episode says so. The native engine is not waited for: it decides at once.
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     decide_within: u64,
     /// Seed of the made-up home.
@@ -79,22 +82,14 @@ pub(crate) struct Arguments {
     witness: Witness,
 }
 
-/// What a file is known to be.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Known {
-    Benign,
-    Malicious,
-}
-
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
-        let policy = Policy::new(self.engine.load(&self.model, 1)?, None, Options::default())
-            .context("the model cannot decide here")?;
         let [first, second] = self.stages.open()?;
+        let ground = self.judges()?.now();
         let sample = Sample::open(&self.file, terms::MOST_BYTES)?;
-        let setup = self.setup(&policy, &sample)?;
+        let setup = self.setup(&ground, &sample)?;
         let limit = Duration::from_millis(self.decide_within);
-        let mut judge = episode::in_process(&policy, &setup.episode, self.target_fpr, limit).map_err(Failure::usage)?;
+        let mut judge = ground.judge(&setup.episode, self.target_fpr, limit).map_err(Failure::usage)?;
         let vault = match (&self.vault, &self.vault_key) {
             (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
             _ => None,
@@ -142,11 +137,22 @@ impl Arguments {
         report.verdict_met()
     }
 
-    fn setup(&self, policy: &Policy, sample: &Sample) -> Result<Setup, Failure> {
+    fn judges(&self) -> Result<Judges, Failure> {
+        let Some(model) = &self.model else {
+            if self.engine.is_given() {
+                return Err(Failure::usage(anyhow!("--engine and --onnx-runtime are for a model in this process")));
+            }
+            return self.service.find()?.ok_or_else(|| Failure::usage(anyhow!("give --model or --policy-service")));
+        };
+        let policy = Policy::new(self.engine.load(model, 1)?, None, Options::default());
+        Ok(Judges::Here(policy.context("the model cannot decide here")?))
+    }
+
+    fn setup(&self, ground: &Ground, sample: &Sample) -> Result<Setup, Failure> {
         let zero = |_| Failure::usage(anyhow!("an argument of the file holds a zero byte"));
         let texts = self.arguments.iter().map(|text| CString::new(text.clone().into_vec()).map_err(zero));
         let terms = Terms {
-            policy,
+            ground,
             target_fpr: self.target_fpr,
             stages: if self.one_stage { 1 } else { 2 },
             limits: terms::limits(&self.time)?,
@@ -160,17 +166,8 @@ impl Arguments {
     }
 }
 
-impl Known {
-    fn label(self) -> Label {
-        match self {
-            Known::Benign => Label::Benign,
-            Known::Malicious => Label::Malicious,
-        }
-    }
-}
-
 /// Prints an episode line by line while it happens.
-struct Lines;
+pub(crate) struct Lines;
 
 impl Lines {
     fn print(&self, line: &str) -> Result<(), String> {

@@ -185,9 +185,20 @@ impl Report {
         }
     }
 
-    /// Of an episode that was cut off before anything of it was kept under a name. Without a hash where the file is gone.
+    /// Of an episode whose program was killed, from what it left. Without a hash where the file is gone.
+    #[cfg(feature = "serve")]
+    pub(crate) fn recovered(report: &episode::Report, sha256: Option<Sha256>, path: &Path) -> Report {
+        Report {
+            sha256: sha256.map(|hash| hash.to_string()).unwrap_or_default(),
+            unreported: Some("the episode was cut off: its telemetry is what there is".to_owned()),
+            ..Report::new(report, Sha256::of(b""), path)
+        }
+    }
+
+    /// The same where it left nothing, or had given its files their names.
     #[cfg(feature = "serve")]
     pub(crate) fn cut_off(episode: &EpisodeId, sha256: Option<Sha256>, path: &Path) -> Report {
+        let named = |name: &str| Some(path.with_file_name(name)).filter(|path| path.is_file());
         Report {
             episode_id: episode.0.clone(),
             sha256: sha256.map(|hash| hash.to_string()).unwrap_or_default(),
@@ -199,8 +210,8 @@ impl Report {
             quarantine: None,
             safe_rule: 0,
             partial: vec!["the program that ran the file was killed: the file was taken up again".to_owned()],
-            telemetry: None,
-            steps: None,
+            telemetry: named("telemetry.parquet"),
+            steps: named("steps.parquet"),
             cape: None,
             ocsf: None,
             page: None,

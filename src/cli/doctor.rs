@@ -8,7 +8,7 @@ use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::Isa;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-use bellwether_sandbox::abilities::Abilities;
+use bellwether_sandbox::abilities::{Abilities, Ability};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -179,14 +179,23 @@ fn describe(report: &Report) -> String {
     lines.join("\n")
 }
 
+/// What of a sandbox this host has not, a line each.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn lacking(abilities: &Abilities) -> Vec<String> {
+    abilities.abilities.iter().filter(|ability| !ability.here).map(describe_ability).collect()
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn describe_ability(ability: &Ability) -> String {
+    let missing = if ability.here { "" } else { "missing: " };
+    let needed = if ability.here { String::new() } else { format!("; needed for {}", ability.needed_for) };
+    format!("  {:<15} {missing}{}{needed}", ability.name, ability.found)
+}
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn describe_sandbox(abilities: &Abilities) -> Vec<String> {
     let mut lines = vec!["sandbox".to_owned()];
-    lines.extend(abilities.abilities.iter().map(|ability| {
-        let missing = if ability.here { "" } else { "missing: " };
-        let needed = if ability.here { String::new() } else { format!("; needed for {}", ability.needed_for) };
-        format!("  {:<15} {missing}{}{needed}", ability.name, ability.found)
-    }));
+    lines.extend(abilities.abilities.iter().map(describe_ability));
     lines.extend(
         abilities.kill_latency_us.map(|time| format!("  {:<15} {time} us to none of 16 tasks alive", "kill latency")),
     );

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bellwether_artifact::durable;
 use bellwether_artifact::secret::{Purpose, Secrets};
-use bellwether_env_adapter::{Action, EpisodeId};
+use bellwether_env_adapter::{Action, EpisodeId, Label};
 use bellwether_inference::Policy;
 use bellwether_inference::watch::{WatchOptions, Watcher};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
-use bellwether_sandbox::episode::{self, Episode, Listener, Monotonic, PolicyJudge, Trail, Transition};
+use bellwether_sandbox::episode::{self, Episode, Listener, Monotonic, Trail, Transition};
 use bellwether_sandbox::intake::{Counts, Crew, Folder, IntakeError, Place, Played, Signals, Taken, Told};
 use bellwether_sandbox::report::{self, Circumstances};
 use bellwether_sandbox::stage::DecisionId;
@@ -24,11 +24,12 @@ use serde::Serialize;
 
 use super::audit::Witness;
 use super::detonation::Report;
+use super::judges::{Judges, ServiceFlags};
 use super::loop_metrics::{self, Numbers};
-use super::served::Served;
+use super::served::{AnySource, Served};
 use super::stages::{AnyStage, StageFlags};
 use super::stop::Stop;
-use super::terms::{self, Beginnings, Terms};
+use super::terms::{self, Beginnings, Known, Terms};
 use super::{Failure, Output, build, played};
 
 /// Runs the files that come into a folder, several at once, and puts each where its verdict sends it.
@@ -42,6 +43,8 @@ pub(crate) struct Arguments {
     folder: PathBuf,
     #[command(flatten)]
     models: Served,
+    #[command(flatten)]
+    service: ServiceFlags,
     /// False-positive rate to serve.
     #[arg(long, value_name = "RATE", default_value_t = played::TARGET_FPR)]
     target_fpr: f64,
@@ -57,12 +60,22 @@ pub(crate) struct Arguments {
     /// Seconds until a verdict must fall, in stage 1 and in stage 2.
     #[arg(long, value_name = "S", num_args = 2, default_values_t = [60, 120])]
     time: Vec<u64>,
-    /// Milliseconds that a window waits for a model that ONNX Runtime evaluates; then the safe rule raises the isolation, and the episode
-    /// says so. The native engine is not waited for: it decides at once.
+    /// Milliseconds that a window waits for a policy service or a model that ONNX Runtime evaluates; then the safe rule raises the
+    /// isolation, and the episode says so. The native engine is not waited for: it decides at once.
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     decide_within: u64,
+    /// Seed of the made-up homes.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     #[command(flatten)]
     stages: StageFlags,
+    /// What all files are, where that is known: the rewards in the steps rest on it.
+    #[arg(long, value_enum)]
+    label: Option<Known>,
+    /// Put markers into the homes without which programs of the corpus refuse to run, and answer the ports of their peer; others
+    /// could tell by them where they are.
+    #[arg(long)]
+    marked_home: bool,
     /// Folder of the vault into which `quarantine` moves a file. Without one it goes where other convicted files go.
     #[arg(long, value_name = "DIR", requires = "vault_key")]
     vault: Option<PathBuf>,
@@ -90,11 +103,14 @@ pub(crate) struct Working<'a> {
 
 /// What episodes share.
 struct Site {
-    policy: Policy,
+    judges: Judges,
     target_fpr: f64,
     stages: [AnyStage; 2],
     one_stage: bool,
     limits: [Limits; 2],
+    seed: u64,
+    label: Option<Label>,
+    marked_home: bool,
     decide_within: Duration,
     vault: Option<Vault>,
     trail: Option<Arc<Mutex<Trail>>>,
@@ -111,10 +127,11 @@ impl Arguments {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether loop");
         let limits = terms::limits(&self.time)?;
         let stages = self.stages.open()?;
-        let options = self.models.watch_options(1, WatchOptions::default())?;
-        let (policy, _, source) = self.models.first(&options)?;
+        let (judges, following) = self.judges()?;
+        let decide_within = Duration::from_millis(self.decide_within);
         // Whether the model can steer a sandbox at this rate is asked before any file is taken.
-        PolicyJudge::new(&policy, &EpisodeId(String::new()), self.target_fpr).map_err(Failure::usage)?;
+        let ground = judges.now();
+        ground.judge(&EpisodeId(String::new()), self.target_fpr, decide_within).map_err(Failure::usage)?;
         let vault = match (&self.vault, &self.vault_key) {
             (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
             _ => None,
@@ -128,9 +145,9 @@ impl Arguments {
         let stop = Stop::prepare()?;
         let numbers = Arc::new(Numbers::default());
         let metrics = self.metrics.map(|address| loop_metrics::tell(address, Arc::clone(&numbers))).transpose()?;
-        let _watcher = Watcher::start(policy.clone(), source, options)?;
-        let working =
-            Working { folder: &self.folder, model_version: policy.status().champion.version.to_string(), metrics };
+        let follow = |(policy, source, options)| Watcher::start(policy, source, options);
+        let _watcher = following.map(follow).transpose()?;
+        let working = Working { folder: &self.folder, model_version: ground.model_version(), metrics };
         tracing::info!(folder = %self.folder.display(), model_version = working.model_version, "working");
         output.line(&working, || working.describe())?;
         let signals = Arc::new(Signals::default());
@@ -141,12 +158,15 @@ impl Arguments {
             tracing::info!(second, "told to end");
         })?;
         let site = Site {
-            policy,
+            judges,
             target_fpr: self.target_fpr,
             stages,
             one_stage: self.one_stage,
             limits,
-            decide_within: Duration::from_millis(self.decide_within),
+            seed: self.seed,
+            label: self.label.map(Known::label),
+            marked_home: self.marked_home,
+            decide_within,
             vault,
             trail,
             folder: folder.episodes(),
@@ -168,6 +188,24 @@ impl Arguments {
                 "{cut_off} episodes were cut off; the next loop takes their files up again"
             ))),
         }
+    }
+}
+
+/// A policy that follows its models: itself, where they come from, and how.
+type Following = (Policy, AnySource, WatchOptions);
+
+impl Arguments {
+    fn judges(&self) -> Result<(Judges, Option<Following>), Failure> {
+        if self.service.is_given() && self.models.is_given() {
+            let what = "--policy-service: the service chooses the model: leave out what names one here";
+            return Err(Failure::usage(anyhow::anyhow!(what)));
+        }
+        if let Some(service) = self.service.find()? {
+            return Ok((service, None));
+        }
+        let options = self.models.watch_options(1, WatchOptions::default())?;
+        let (policy, _, source) = self.models.first(&options)?;
+        Ok((Judges::Here(policy.clone()), Some((policy, source, options))))
     }
 }
 
@@ -196,18 +234,22 @@ impl Site {
     }
 
     fn episode(&self, taken: &Taken) -> Result<Played, Failure> {
+        if !self.await_judges() {
+            return Ok(Played::Ended(Place::Inbox));
+        }
         let sample = Sample::open(&taken.path, terms::MOST_BYTES)?;
+        let ground = self.judges.now();
         let terms = Terms {
-            policy: &self.policy,
+            ground: &ground,
             target_fpr: self.target_fpr,
             stages: if self.one_stage { 1 } else { 2 },
             limits: self.limits.clone(),
-            seed: 1,
-            label: None,
-            marked_home: false,
+            seed: self.seed,
+            label: self.label,
+            marked_home: self.marked_home,
         };
         let setup = terms.setup(taken.episode.clone(), &sample, &taken.name, Vec::new(), &self.folder)?;
-        let mut judge = episode::in_process(&self.policy, &setup.episode, self.target_fpr, self.decide_within)?;
+        let mut judge = ground.judge(&setup.episode, self.target_fpr, self.decide_within)?;
         let began = Beginnings::default();
         let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(began.clone())];
         if let Some(trail) = &self.trail {
@@ -268,6 +310,18 @@ impl Site {
         Ok(Played::Ended(place))
     }
 
+    /// Waits for a policy service that is away: under the safe rule files that are harmless would be convicted one after the other.
+    /// Whether it is there; the loop is to end otherwise.
+    fn await_judges(&self) -> bool {
+        while !self.judges.answer() {
+            if self.signals.drain.load(Ordering::Relaxed) {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        true
+    }
+
     fn tell(&self, told: &Told<'_>) {
         match told {
             Told::Resumed { before, now } => {
@@ -282,20 +336,30 @@ impl Site {
         }
     }
 
-    /// Says of an episode that was cut off when a loop was killed that it is partial.
+    /// Keeps what an episode left that was cut off when a loop was killed, and says of it that it is partial.
     fn flag(&self, before: &Taken, now: &Taken) {
-        let path = self.folder.join(&before.episode.0).join("episode.json");
+        let folder = self.folder.join(&before.episode.0);
+        let path = folder.join("episode.json");
         if path.exists() {
             return;
         }
-        if let Some(folder) = path.parent().filter(|folder| folder.is_dir())
-            && let Err(error) = durable::sweep(folder)
-        {
-            tracing::warn!(episode = before.episode.0, %error, "what was begun could not be removed");
+        let sha256 = Sample::open(&now.path, terms::MOST_BYTES).map(|sample| sample.identity().sha256).ok();
+        let recovered = episode::recover(&folder);
+        match &recovered {
+            Ok(_) if folder.is_dir() => {
+                if let Err(error) = durable::sweep(&folder) {
+                    tracing::warn!(episode = before.episode.0, %error, "what was begun could not be removed");
+                }
+            }
+            Ok(_) => {}
+            // It stays as it is: whoever looks may make more of it.
+            Err(error) => tracing::error!(episode = before.episode.0, %error, "what was told is not recovered"),
         }
-        let flagged = Sample::open(&now.path, terms::MOST_BYTES).map(|sample| sample.identity().sha256);
-        let report = Report::cut_off(&before.episode, flagged.ok(), &path);
-        let written = path.parent().map_or(Ok(()), durable::create_folder).and_then(|()| {
+        let report = match recovered {
+            Ok(Some(report)) => Report::recovered(&report, sha256, &path),
+            _ => Report::cut_off(&before.episode, sha256, &path),
+        };
+        let written = durable::create_folder(&folder).and_then(|()| {
             durable::write(&path, |out| serde_json::to_writer_pretty(out, &report).map_err(std::io::Error::from))
         });
         if let Err(error) = written {

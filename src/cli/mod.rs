@@ -13,6 +13,8 @@ mod evaluate;
 mod export;
 mod gates;
 mod ingest;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod judges;
 mod keys;
 pub(crate) mod log;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
@@ -29,6 +31,9 @@ mod output;
 mod played;
 mod progress;
 mod quickstart;
+mod quickstart_live;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod record;
 mod release;
 mod runs;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
@@ -96,11 +101,13 @@ pub(crate) enum Verb {
     Export(export::Arguments),
     Decide(decide::Arguments),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    Detonate(detonate::Arguments),
+    Detonate(Box<detonate::Arguments>),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    Loop(looping::Arguments),
+    Loop(Box<looping::Arguments>),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Sandbox(sandbox::Arguments),
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Record(record::Arguments),
     Runs(runs::Arguments),
     Release(release::Arguments),
     Keys(keys::Arguments),
@@ -129,6 +136,8 @@ impl Verb {
             Verb::Loop(arguments) => arguments.run(output),
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             Verb::Sandbox(arguments) => arguments.run(output),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Verb::Record(arguments) => arguments.run(output),
             Verb::Runs(arguments) => arguments.run(output),
             Verb::Release(arguments) => arguments.run(output),
             Verb::Keys(arguments) => arguments.run(output),

@@ -1,5 +1,6 @@
 //! `bellwether quickstart`: the main job, end to end, on the recordings that ship with the program.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,11 +24,13 @@ use serde::Serialize;
 
 use super::played::EpisodeFile;
 use super::progress::Progress;
+use super::quickstart_live::{self, Live};
 use super::train::{Settings, left_out};
 use super::{Failure, Output, build, gates, keep_inputs, model, split};
 
 /// Ingests, splits by family, trains, evaluates beside baselines, exports, verifies, releases and decides: minutes on two
-/// cores, all in one folder.
+/// cores, all in one folder. Where this machine can run programs in the sandbox, two of families that were held out follow, decided
+/// on window by window while they run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Folder for everything that is written.
@@ -60,6 +63,8 @@ pub(crate) struct Report {
     release: Option<Release>,
     /// Decisions per second on recorded states, one at a time on one thread.
     decisions_per_second: f64,
+    /// Programs of families that the policy never saw, decided on while they ran.
+    live: Live,
     /// Time that the whole took, in seconds.
     wall_seconds: f64,
 }
@@ -93,7 +98,7 @@ impl Arguments {
             keep_inputs([given], &played)?;
             split::keep_from_parts(given, &data)?;
         }
-        let assignment = self.split_by_family(&recordings, &config)?;
+        let (assignment, trained_on) = self.split_by_family(&recordings, &config)?;
         durable::create_folder(&self.out)?;
         match &self.data {
             Some(path) => {
@@ -137,6 +142,8 @@ impl Arguments {
             Err(RegistryError::GateFailed { .. }) => None,
             moved => Some(Release { registry: registry_folder, name: NAME, number: moved?.to }),
         };
+        let decisions_per_second = decisions_per_second(&loaded, &held_out)?;
+        let live = quickstart_live::show(loaded, &trained_on, &self.out.join("live"), output)?;
         let report = Report {
             folder: self.out,
             run: trained.run,
@@ -144,7 +151,8 @@ impl Arguments {
             evaluation: trained.evaluation,
             unlabelled_episodes: trained.unlabelled,
             release,
-            decisions_per_second: decisions_per_second(&loaded, &held_out)?,
+            decisions_per_second,
+            live,
             wall_seconds: started.elapsed().as_secs_f64(),
         };
         output.report(&report, || describe(&report, &gates::describe(&gate)))?;
@@ -156,8 +164,13 @@ impl Arguments {
 
     /// Splits the recordings by family into what is learnt from and what is tested on, and refuses what cannot be learnt
     /// from before anything is written. What a split by three calls `valid` is learnt from too: operating points are
-    /// calibrated inside training. `recordings` is what the recordings that ship will be called.
-    fn split_by_family(&self, recordings: &Path, config: &TrainConfig) -> Result<Assignment, Failure> {
+    /// calibrated inside training. `recordings` is what the recordings that ship will be called. The families that are learnt from
+    /// come along.
+    fn split_by_family(
+        &self,
+        recordings: &Path,
+        config: &TrainConfig,
+    ) -> Result<(Assignment, BTreeSet<String>), Failure> {
         let name = self.data.as_deref().unwrap_or(recordings);
         let mut digests = DigestSink::default();
         let reader = match &self.data {
@@ -171,11 +184,12 @@ impl Arguments {
         let assignment = assign(episodes, SplitBy::Family, SHARES, config.seed).map_err(Failure::usage)?;
         let on = |side: Side, episode: &EpisodeDigest| assignment.side(&episode.episode_id.0) == Some(side);
         let learnt_from = episodes.iter().filter(|episode| on(Side::Train, episode));
+        let families = learnt_from.clone().filter_map(|episode| episode.family.clone()).collect();
         run::require_learnable(&self.out.join("data/train.parquet"), learnt_from, config).map_err(Failure::of_run)?;
         if !episodes.iter().any(|episode| on(Side::Test, episode)) {
             return Err(Failure::usage(anyhow!("{} holds too few families to test on some of them", name.display())));
         }
-        Ok(assignment)
+        Ok((assignment, families))
     }
 }
 
@@ -215,6 +229,7 @@ fn describe(report: &Report, gates: &str) -> String {
         "{table}{}\n{gates}\n\n\
          model version {} {released}\n\
          {:.0} decisions per second on one thread, one at a time\n\
+         {}\n\
          {:.0} seconds in all; everything lies in {folder}/, every step that was played on the test in {folder}/episodes.parquet\n\n\
          What to do next:\n  \
          bellwether runs --runs {folder}/runs show {}\n  \
@@ -224,6 +239,7 @@ fn describe(report: &Report, gates: &str) -> String {
         left_out(report.unlabelled_episodes),
         report.model_version,
         report.decisions_per_second,
+        report.live.describe(),
         report.wall_seconds,
         report.run,
         report.run

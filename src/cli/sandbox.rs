@@ -53,6 +53,24 @@ struct Serve {
     /// Files that run at once.
     #[arg(long, value_name = "N", default_value_t = 4)]
     runs: usize,
+    /// Connections at a time; one too many is closed.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    connections: usize,
+    /// Longest file that is taken, in MiB; it is held in memory.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    file_mib: u64,
+    /// Seconds that a file may take to arrive.
+    #[arg(long, value_name = "S", default_value_t = 120)]
+    upload: u64,
+    /// Records of a run that may wait to be acknowledged; then the file waits.
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    backlog: usize,
+    /// Their size in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 8)]
+    backlog_mib: usize,
+    /// Seconds that an outcome waits to be fetched.
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    keep: u64,
     /// Seconds for which a file runs on while nothing is heard of whoever decides.
     #[arg(long, value_name = "S", default_value_t = 30.0)]
     lease: f64,
@@ -87,6 +105,12 @@ impl Serve {
         let lease = Duration::try_from_secs_f64(self.lease).map_err(|error| anyhow!("--lease: {error}"));
         let config = StageConfig {
             runs: self.runs,
+            connections: self.connections,
+            specimen_bytes: self.file_mib.saturating_mul(1 << 20),
+            upload: Duration::from_secs(self.upload),
+            backlog_records: self.backlog,
+            backlog_bytes: self.backlog_mib.saturating_mul(1 << 20),
+            keep: Duration::from_secs(self.keep),
             lease: lease.map_err(Failure::usage)?,
             ..StageConfig::new(self.stage, self.listen()?)
         };

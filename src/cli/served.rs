@@ -38,6 +38,13 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// Whether any of them is given.
+    pub(crate) fn is_given(&self) -> bool {
+        let Served { models, name, number, latest, trusted, engine } = self;
+        let given = models.is_some() || name.is_some() || number.is_some() || trusted.is_some();
+        given || *latest || engine.is_given()
+    }
+
     /// How models are brought: as in `options`, for so many threads, from those who are trusted.
     pub(crate) fn watch_options(&self, threads: usize, options: WatchOptions) -> Result<WatchOptions, Failure> {
         let trusted = match &self.trusted {

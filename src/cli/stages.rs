@@ -45,15 +45,13 @@ impl StageFlags {
     #[cfg(feature = "serve")]
     fn remote(&self, number: u8, address: &str) -> Result<AnyStage, Failure> {
         use bellwether_sandbox::episode::Monotonic;
-        use bellwether_sandbox::stage::remote::{Address, ClientTls, RemoteOptions, RemoteStage};
+        use bellwether_sandbox::peer::{Address, ClientIdentity, ClientTls};
+        use bellwether_sandbox::stage::remote::{RemoteOptions, RemoteStage};
 
         let address: Address = address.parse().map_err(Failure::usage)?;
-        let tls = match (&self.stage_ca, &self.stage_cert, &self.stage_key) {
-            (Some(authority), Some(certificate), Some(key)) => {
-                Some(ClientTls { authority: authority.clone(), certificate: certificate.clone(), key: key.clone() })
-            }
-            _ => None,
-        };
+        let identity = self.stage_cert.clone().zip(self.stage_key.clone());
+        let identity = identity.map(|(certificate, key)| ClientIdentity { certificate, key });
+        let tls = self.stage_ca.clone().map(|authority| ClientTls { authority, identity });
         let clock = std::sync::Arc::new(Monotonic);
         let stage = RemoteStage::new(number, &address, tls.as_ref(), RemoteOptions::default(), clock);
         Ok(Box::new(stage.map_err(Failure::usage)?))

@@ -10,21 +10,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::anyhow;
 use bellwether_artifact::Visible;
 use bellwether_env_adapter::{EpisodeId, Label, RewardConfig};
-use bellwether_inference::Policy;
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
-use bellwether_sandbox::episode::{Happening, Listener, Schedule, Setup, Transition, window_of};
+use bellwether_sandbox::episode::{Happening, Listener, Schedule, Setup, Transition};
 use bellwether_sandbox::stage::Specimen;
 use bellwether_sandbox::vault::{Removal, Sample};
 
 use super::Failure;
+use super::judges::Ground;
 
 /// Longest file that is taken, in bytes.
 pub(crate) const MOST_BYTES: u64 = 256 << 20;
 
 /// On what terms files run.
 pub(crate) struct Terms<'a> {
-    pub(crate) policy: &'a Policy,
+    pub(crate) ground: &'a Ground,
     pub(crate) target_fpr: f64,
     pub(crate) stages: u8,
     pub(crate) limits: [Limits; 2],
@@ -44,7 +44,7 @@ impl Terms<'_> {
         folder: &Path,
     ) -> Result<Setup, Failure> {
         let player = serde_json::json!({
-            "model_version": self.policy.status().champion.version.to_string(),
+            "model_version": self.ground.model_version(),
             "target_fpr": self.target_fpr,
             "course": "live",
         });
@@ -61,13 +61,29 @@ impl Terms<'_> {
             label: self.label,
             family: None,
             stages: self.stages,
-            window: window_of(self.policy),
+            window: self.ground.window(),
             reward: RewardConfig::default(),
             limits: self.limits.clone(),
             seed: self.seed,
             policy: Some(player.to_string()),
             schedule: Schedule::default(),
         })
+    }
+}
+
+/// What a file is known to be.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Known {
+    Benign,
+    Malicious,
+}
+
+impl Known {
+    pub(crate) fn label(self) -> Label {
+        match self {
+            Known::Benign => Label::Benign,
+            Known::Malicious => Label::Malicious,
+        }
     }
 }
 
@@ -101,7 +117,7 @@ pub(crate) fn original(removal: &Removal) -> String {
 }
 
 /// Name of a file by which it can be called in the sandbox, whatever bytes it has: spelled out, and as long as a name may be.
-fn shown(name: &[u8]) -> String {
+pub(crate) fn shown(name: &[u8]) -> String {
     const MOST_BYTES: usize = 255;
     let mut shown = Visible::new(name).to_string().replace('\\', "_");
     while shown.len() > MOST_BYTES {

@@ -1,34 +1,33 @@
 //! `cargo xtask record-corpus`: records the jobs and emulations of `corpus/programs` into telemetry.
 //!
-//! Each run gets its own mount, network, process, host-name and IPC namespaces, a made-up home by its seed, and strace.
-//! What a run is (job, language, seed, ports, names) follows from `--seed` alone; times and interleavings are the machine's.
+//! Each run gets a made-up home by its seed, in the sandbox's cage, in one of the two stages. What a run is (job, language, seed,
+//! stage, ports, names) follows from `--seed` alone; times and interleavings are the machine's.
 #![allow(
     clippy::disallowed_methods,
-    reason = "the raw logs are scratch; the Parquet file is written durably by the binary that this calls"
+    reason = "programs and their list are scratch; the Parquet file is written durably by the binary that this calls"
 )]
 
 mod plan;
 mod program;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use plan::{Plan, Run};
 use program::Programs;
 
-/// A recording is cut after this many lines and marked incomplete, whatever its class.
-const MOST_LINES: usize = 3_000;
+/// Events of a stage that are kept; a recording that is cut is marked incomplete, whatever its class.
+const MOST_EVENTS: usize = 3_000;
 
-/// What must be on the machine: the program, the Debian package that brings it, and whether recording is impossible without.
+/// Seconds that a program has in each stage: several times what the longest takes.
+const SECONDS: &str = "25";
+
+/// What must be on the machine: the program, and the Debian package that brings it.
 const TOOLS: &[(&str, &str)] = &[
-    ("strace", "strace"),
-    ("unshare", "util-linux"),
     ("cc", "gcc"),
     ("python3", "python3-minimal"),
     ("perl", "perl"),
@@ -50,7 +49,7 @@ const TOOLS: &[(&str, &str)] = &[
 /// Options of `record-corpus`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folder for the raw logs, their sidecars and `recordings.parquet`; made if missing.
+    /// Folder for the programs of the runs, their list and `recordings.parquet`; made if missing.
     #[arg(long)]
     out: PathBuf,
     /// Runs per job, instead of the number in `corpus/programs/jobs.csv`.
@@ -65,44 +64,57 @@ pub(crate) struct Args {
     /// Runs at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Stop after the raw logs.
+    /// Stop after the programs and their list, which `bellwether record --list` takes.
     #[arg(long)]
-    raw_only: bool,
-    /// Use the raw logs that are there and only convert them.
-    #[arg(long, conflicts_with = "raw_only")]
-    convert_only: bool,
+    list_only: bool,
     /// Put the result into `corpus/`, to be committed.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "list_only")]
     install: bool,
 }
 
-/// Records the plan, reports failures by job, and converts the logs.
+/// Makes the programs of all runs, lists them, and has them recorded.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    let raw = args.out.join("raw");
-    if !args.convert_only {
-        require_tools()?;
-        let programs_folder = root.join("corpus/programs");
-        let jobs = plan::read_jobs(&programs_folder.join("jobs.csv"))?;
-        let plan = Plan::new(&jobs, args.seed, args.runs, args.only.as_deref())?;
-        fs::create_dir_all(&raw).with_context(|| format!("cannot make {}", raw.display()))?;
-        ensure!(fs::read_dir(&raw)?.next().is_none(), "{} is not empty; choose a fresh folder", raw.display());
-        let calls = recorded_calls(&root.join("docs/formats/calls-v1.txt"))?;
-        let scratch = args.out.join("programs");
-        fs::create_dir_all(&scratch)?;
-        let programs = Programs::build(&programs_folder, &scratch)?;
-        record(&plan, &programs, &calls, &raw, args.jobs.max(1))?;
-        fs::remove_dir_all(&scratch)?;
+    let folder = root.join("corpus/programs");
+    require_tools()?;
+    let plan = Plan::new(&plan::read_jobs(&folder.join("jobs.csv"))?, args.seed, args.runs, args.only.as_deref())?;
+    let scratch = args.out.join("programs");
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+    ensure!(fs::read_dir(&scratch)?.next().is_none(), "{} is not empty; choose a fresh folder", scratch.display());
+    let programs = Programs::build(&folder, &scratch)?;
+    let list = args.out.join("list.jsonl");
+    let mut lines = Vec::new();
+    for run in &plan.runs {
+        writeln!(lines, "{}", entry(run, &programs)?)?;
     }
-    if args.raw_only {
+    fs::write(&list, lines)?;
+    if args.list_only {
         return Ok(());
     }
     let parquet = args.out.join("recordings.parquet");
-    convert(root, &raw, &parquet)?;
+    record(root, &list, &parquet, args.jobs.max(1))?;
+    fs::remove_dir_all(&scratch)?;
     if args.install {
         install(&parquet, &root.join("corpus"))?;
     }
     Ok(())
+}
+
+/// A line of the list: the run, whose files are made.
+fn entry(run: &Run, programs: &Programs) -> Result<serde_json::Value> {
+    let sample = programs.sample(run)?;
+    Ok(serde_json::json!({
+        "episode_id": run.name,
+        "file": format!("programs/{}", sample.program),
+        "name": sample.name,
+        "label": run.job.label,
+        "family": run.job.name,
+        "seed": run.seed,
+        "stage": run.stage,
+        "marked_home": true,
+        // Every run has the file, and those that run no shell script have an empty one.
+        "beside": { "steps.sh": format!("programs/{}", sample.steps) },
+    }))
 }
 
 /// Puts the file and its checksum into the crate that embeds it.
@@ -135,138 +147,21 @@ fn require_tools() -> Result<()> {
         let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
         bail!("recording needs {}; install with: apt-get install {}", tools.join(", "), packages.join(" "));
     }
-    let status = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "true"])
-        .stderr(Stdio::null())
-        .status()?;
-    ensure!(status.success(), "recording needs fresh namespaces; run it as root on a machine that allows unshare(1)");
     Ok(())
 }
 
-/// The names on the list of recorded calls, joined for `strace -e trace=`.
-fn recorded_calls(list: &Path) -> Result<String> {
-    let text = fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))?;
-    let names: Vec<_> =
-        text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_whitespace().nth(1)).collect();
-    ensure!(!names.is_empty(), "{} names no call", list.display());
-    Ok(names.join(","))
-}
-
-/// Runs the plan with `workers` at a time; a run that fails is tried again once and then reported.
-fn record(plan: &Plan, programs: &Programs, calls: &str, raw: &Path, workers: usize) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let failures = Mutex::new(Vec::new());
-    let cut = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(run) = plan.runs.get(index) else { break };
-                    if index.is_multiple_of(100) {
-                        say(&format!("{index} of {} runs", plan.runs.len()));
-                    }
-                    let outcome =
-                        record_one(run, programs, calls, raw).or_else(|_| record_one(run, programs, calls, raw));
-                    match outcome {
-                        Ok(true) => _ = cut.fetch_add(1, Ordering::Relaxed),
-                        Ok(false) => {}
-                        Err(error) => {
-                            if let Ok(mut list) = failures.lock() {
-                                list.push(format!("{} {} seed {}: {error:#}", run.job.name, run.language, run.seed));
-                            }
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let failures = failures.into_inner().unwrap_or_default();
-    say(&format!(
-        "{} recorded, {} of them cut after {MOST_LINES} lines, {} failed",
-        plan.runs.len() - failures.len(),
-        cut.into_inner(),
-        failures.len()
-    ));
-    for failure in &failures {
-        say(failure);
-    }
-    ensure!(failures.is_empty(), "{} runs failed; nothing was converted", failures.len());
-    Ok(())
-}
-
-/// One run; returns whether its log was cut.
-fn record_one(run: &Run, programs: &Programs, calls: &str, raw: &Path) -> Result<bool> {
-    let sample = programs.sample(run)?;
-    let spec_path = programs.scratch.join(format!("{}.spec", run.name));
-    let spec = serde_json::json!({
-        "name": run.name,
-        "binary": sample.program,
-        "steps": sample.steps,
-        "program": sample.path_inside,
-        "argv": sample.argv,
-        "calls": calls,
-        "ports": run.ports,
-        "seed": run.seed,
-        "episode_id": run.name,
-        "label": run.job.label,
-        "family": run.job.name,
-        "technique": run.job.technique,
-        "language": run.language,
-        "job": run.job.name,
-        "sample_sha256": sample.sha256,
-    });
-    fs::write(&spec_path, spec.to_string())?;
-    let output = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"])
-        .args(["/usr/bin/python3", "-I"])
-        .arg(&programs.inside)
-        .arg(&spec_path)
-        .arg(raw)
-        .stdin(Stdio::null())
-        .output()?;
-    let log = raw.join(format!("{}.strace", run.name));
-    let sidecar = raw.join(format!("{}.json", run.name));
-    for path in [&spec_path, &sample.program, &sample.steps] {
-        fs::remove_file(path)?;
-    }
-    if !output.status.success() {
-        // A half-written log must not be taken for a recording.
-        _ = fs::remove_file(&log);
-        _ = fs::remove_file(&sidecar);
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    cut_long(&log, &sidecar)
-}
-
-/// Cuts a log after [`MOST_LINES`] lines and marks its sidecar incomplete.
-fn cut_long(log: &Path, sidecar: &Path) -> Result<bool> {
-    let mut lines = BufReader::new(fs::File::open(log)?).split(b'\n');
-    let mut kept = Vec::new();
-    for line in lines.by_ref().take(MOST_LINES) {
-        kept.extend_from_slice(&line?);
-        kept.push(b'\n');
-    }
-    if lines.next().is_none() {
-        return Ok(false);
-    }
-    fs::write(log, kept)?;
-    let mut fields: serde_json::Value = serde_json::from_slice(&fs::read(sidecar)?)?;
-    fields["complete"] = false.into();
-    fs::write(sidecar, serde_json::to_vec(&fields)?)?;
-    Ok(true)
-}
-
-/// Calls the project's own binary to turn the logs into telemetry.
-fn convert(root: &Path, raw: &Path, parquet: &Path) -> Result<()> {
+/// Has the project's own binary record what is listed.
+fn record(root: &Path, list: &Path, parquet: &Path, jobs: usize) -> Result<()> {
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(root)
-        .args(["run", "--quiet", "--profile", "ci", "--package", "bellwether", "--", "ingest", "--format", "strace"])
-        .arg(fs::canonicalize(raw)?)
+        .args(["run", "--quiet", "--profile", "ci", "--package", "bellwether", "--", "record", "--only-successful"])
+        .args(["--time", SECONDS, SECONDS, "--most-events", &MOST_EVENTS.to_string(), "--jobs", &jobs.to_string()])
+        .arg("--list")
+        .arg(fs::canonicalize(list)?)
         .arg("--out")
         .arg(std::path::absolute(parquet)?)
         .status()?;
-    ensure!(status.success(), "`bellwether ingest` failed; the raw logs are kept in {}", raw.display());
+    ensure!(status.success(), "`bellwether record` left something out; its list is {}", list.display());
     say(&format!("wrote {} ({} bytes)", parquet.display(), fs::metadata(parquet)?.len()));
     Ok(())
 }

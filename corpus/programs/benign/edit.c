@@ -165,10 +165,10 @@ JOB(edit_crontab)
     everyday();
     char *draft = home("work/crontab.txt");
     for (int n = within(1, 3); n > 0; n--) {
-        blob table = read_file(SPOOL "/user");
+        blob table = read_file(crontab());
         write_file(draft, joined(table, text("%d 4 * * * /usr/bin/find /tmp -mtime +7\n", within(0, 59))));
         shell("test $(grep -c . $HOME/work/crontab.txt) -gt 0");
-        save(SPOOL "/user", read_file(draft), 0600);
+        save(crontab(), read_file(draft), 0600);
     }
     list paths = pick(files("Projects", NULL), 10, 25);
     for (int i = 0; i < paths.n; i++)

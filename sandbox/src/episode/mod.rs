@@ -3,18 +3,24 @@
 //! [`Machine`] is the episode as a list of happenings; [`run`] makes them happen: it runs the stages, asks the [`Judge`], hands
 //! commands to the stage and what comes back to the machine, and writes down everything on a thread of its own.
 
+mod journal;
 mod judge;
 mod machine;
 mod record;
 mod reserve;
 mod retry;
 mod run;
+#[cfg(feature = "serve")]
+mod service;
 mod trail;
 mod trajectory;
 
+pub use journal::recover;
 pub use judge::{Away, Judge, JudgeError, Judgement, Patient, PolicyJudge, in_process, safe_rule, window_of};
 pub use machine::{Happening, Machine, Next, Partial, Phase, Transition};
 pub use record::{Listener, RecordError, Recorded};
 pub use retry::{Clock, Monotonic, Schedule};
 pub use run::{Decision, Episode, Report, Setup, run};
+#[cfg(feature = "serve")]
+pub use service::{Described, PolicyAccess, PolicyService, ServiceError, ServiceJudge};
 pub use trail::Trail;

@@ -14,9 +14,10 @@ use bellwether_artifact::durable::DurableFile;
 use bellwether_artifact::{ArtifactError, durable};
 use bellwether_env_adapter::ingest::IngestError;
 use bellwether_env_adapter::ingest::telemetry::{TelemetryWriter, WriterOptions};
-use bellwether_env_adapter::{EpisodeAttributes, Event, EventBuf, EventSink, RewardConfig, StateVector, WindowConfig};
+use bellwether_env_adapter::{EpisodeAttributes, Event, EventBuf, EventSink, StateVector};
 use bellwether_replay::ReplayError;
 
+use super::journal::{Journal, Subject};
 use super::machine::Transition;
 use super::reserve::{Reserve, Reserved};
 use super::run::Decision;
@@ -83,6 +84,11 @@ pub enum RecordError {
     /// A listener failed.
     #[error("{0}")]
     Listener(String),
+    /// The journal of an episode makes no sense.
+    #[error(
+        "the journal of the episode makes no sense ({0}): remove the files in its folder whose names begin with a dot"
+    )]
+    Journal(String),
     /// The disk is full.
     #[error("the disk was full: the episode ended there, and nothing that had happened is lost")]
     Full,
@@ -111,10 +117,7 @@ pub(super) struct Decided {
 /// What to write, and where.
 pub(super) struct Plan<'a> {
     pub(super) folder: &'a Path,
-    pub(super) attributes: EpisodeAttributes,
-    pub(super) reward: &'a RewardConfig,
-    pub(super) window: &'a WindowConfig,
-    pub(super) policy: Option<String>,
+    pub(super) subject: Subject,
     pub(super) listeners: Vec<Box<dyn Listener>>,
 }
 
@@ -128,7 +131,7 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Begins the files of an episode in a folder, which is made where it is missing.
     pub(super) fn start(plan: Plan<'_>) -> Result<Recorder, RecordError> {
-        let Plan { folder, attributes, reward, window, policy, listeners } = plan;
+        let Plan { folder, subject, listeners } = plan;
         durable::create_folder(folder)?;
         let reserve = Reserve::new(folder, RESERVE_BYTES)
             .map_err(|cause| RecordError::Room { folder: folder.to_path_buf(), cause })?;
@@ -136,18 +139,12 @@ impl Recorder {
             |name: &str| DurableFile::create(folder.join(name)).map(|file| Reserved::new(file, reserve.clone()));
         let options = WriterOptions { row_group_bytes: ROW_GROUP_BYTES, ..WriterOptions::default() };
         let mut telemetry = TelemetryWriter::with_options(create("telemetry.parquet")?, options)?;
-        let terms = Terms {
-            episode: &attributes.episode_id.0,
-            label: attributes.label,
-            reward,
-            window,
-            source: format!("sha256:{}", attributes.sample_sha256.as_deref().unwrap_or("unknown")),
-            policy,
-        };
-        let steps = Trajectory::new(create("steps.parquet")?, terms)?;
-        telemetry.begin(&attributes)?;
+        let steps = Trajectory::new(create("steps.parquet")?, terms(&subject))?;
+        telemetry.begin(&subject.attributes)?;
+        let journal = Journal::begin(folder, &subject)?;
         let broken = Arc::new(AtomicBool::new(false));
-        let writing = Writing { telemetry, steps, reserve, listeners, broken: Arc::clone(&broken), error: None };
+        let writing =
+            Writing { telemetry, steps, journal, reserve, listeners, broken: Arc::clone(&broken), error: None };
         let (sender, entries) = mpsc::sync_channel(QUEUE);
         let thread = thread::Builder::new().name("recorder".to_owned()).spawn(move || writing.write(&entries));
         Ok(Recorder { sender, broken, thread: thread.map_err(RecordError::Thread)? })
@@ -173,12 +170,26 @@ impl Recorder {
     }
 }
 
+/// What a file of steps is about.
+pub(super) fn terms(subject: &Subject) -> Terms<'_> {
+    let EpisodeAttributes { episode_id, label, sample_sha256, .. } = &subject.attributes;
+    Terms {
+        episode: &episode_id.0,
+        label: *label,
+        reward: &subject.reward,
+        window: &subject.window,
+        source: format!("sha256:{}", sample_sha256.as_deref().unwrap_or("unknown")),
+        policy: subject.policy.clone(),
+    }
+}
+
 type File = Reserved<DurableFile>;
 
 /// The far end of the queue.
 struct Writing {
     telemetry: TelemetryWriter<File>,
     steps: Trajectory<File>,
+    journal: Journal,
     reserve: Reserve,
     listeners: Vec<Box<dyn Listener>>,
     broken: Arc<AtomicBool>,
@@ -189,19 +200,24 @@ struct Writing {
 impl Writing {
     fn write(mut self, entries: &Receiver<Entry>) -> (Option<Recorded>, Option<RecordError>) {
         let had_room = self.reserve.is_whole();
-        for entry in entries {
+        while let Some(entry) = self.next(entries) {
             let written = match entry {
-                Entry::Event(event) => self.telemetry.event(&event.as_event()).map_err(RecordError::from),
+                Entry::Event(event) => {
+                    self.journal.event(&event.as_event());
+                    self.telemetry.event(&event.as_event()).map_err(RecordError::from)
+                }
                 Entry::Decided(decided) => {
+                    self.journal.decided(&decided);
                     let Decided { question, command, state, decision } = *decided;
                     self.listeners.iter_mut().for_each(|listener| listener.decision(&decision));
                     self.steps.decided(&question, &command, state).map_err(RecordError::from)
                 }
-                Entry::Transition(transition) => self
-                    .listeners
-                    .iter_mut()
-                    .try_for_each(|listener| listener.transition(&transition))
-                    .map_err(RecordError::Listener),
+                Entry::Transition(transition) => {
+                    self.journal.transition(&transition);
+                    let mut listeners = self.listeners.iter_mut();
+                    let told = listeners.try_for_each(|listener| listener.transition(&transition));
+                    told.map_err(RecordError::Listener)
+                }
                 Entry::Close { attributes_complete, decided } => return self.close(attributes_complete, decided),
             };
             let full = had_room && !self.reserve.is_whole();
@@ -215,13 +231,24 @@ impl Writing {
         self.close(false, false)
     }
 
+    /// The next entry. While there is none, nothing of the journal waits in memory.
+    fn next(&mut self, entries: &Receiver<Entry>) -> Option<Entry> {
+        entries.try_recv().ok().or_else(|| {
+            self.journal.flush();
+            entries.recv().ok()
+        })
+    }
+
     fn close(self, complete: bool, decided: bool) -> (Option<Recorded>, Option<RecordError>) {
         // The last bytes may need the room.
         self.reserve.free();
         let complete = complete && self.error.is_none();
         let (error, telemetry, steps) = (self.error, self.telemetry, self.steps);
         match commit(telemetry, steps, complete, decided) {
-            Ok(recorded) => (Some(recorded), error),
+            Ok(recorded) => {
+                let removed = self.journal.remove();
+                (Some(recorded), error.or(removed.err().map(RecordError::from)))
+            }
             Err(failed) => (None, error.or(Some(failed))),
         }
     }

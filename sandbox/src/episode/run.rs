@@ -12,6 +12,7 @@ use bellwether_env_adapter::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::journal::Subject;
 use super::judge::{Away, Judge, safe_rule};
 use super::machine::{Happening, Machine, Next, Partial};
 use super::record::{Decided, Entry, Listener, Plan, RecordError, Recorded, Recorder};
@@ -139,21 +140,7 @@ pub struct Report {
 /// The files of the episode cannot be begun; nothing has run then. Whatever happens later is part of the report.
 pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
     let Episode { stages, judge, seal, listeners, clock, stop } = episode;
-    let recorder = Recorder::start(Plan {
-        folder: &setup.folder,
-        attributes: EpisodeAttributes {
-            episode_id: setup.episode.clone(),
-            label: setup.label,
-            family: setup.family.clone(),
-            source: Some("sandbox".to_owned()),
-            sample_sha256: Some(setup.sha256.to_string()),
-            complete: true,
-        },
-        reward: &setup.reward,
-        window: &setup.window,
-        policy: setup.policy.clone(),
-        listeners,
-    })?;
+    let recorder = Recorder::start(Plan { folder: &setup.folder, subject: setup.subject(), listeners })?;
     let mut conduct = Conduct {
         machine: Machine::new(setup.episode.clone(), setup.stages, setup.schedule),
         judge,
@@ -226,6 +213,24 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
 }
 
 impl Setup {
+    fn subject(&self) -> Subject {
+        Subject {
+            attributes: EpisodeAttributes {
+                episode_id: self.episode.clone(),
+                label: self.label,
+                family: self.family.clone(),
+                source: Some("sandbox".to_owned()),
+                sample_sha256: Some(self.sha256.to_string()),
+                complete: true,
+            },
+            stages: self.stages,
+            schedule: self.schedule,
+            reward: self.reward.clone(),
+            window: self.window.clone(),
+            policy: self.policy.clone(),
+        }
+    }
+
     fn order(&self, stage: u8) -> Order {
         let [first, second] = &self.limits;
         Order {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -67,7 +67,8 @@ pub enum Told<'a> {
         /// Where it went; nothing for what was gone.
         to: Option<&'a std::path::Path>,
     },
-    /// A file could not be moved, or the inbox not be read. It is tried again.
+    /// A file could not be moved, or the inbox not be read. Each look at the inbox tries again, and the end of the loop once more; what
+    /// stays in work then is for the next loop. A file is told of once.
     Trouble(&'a IntakeError),
 }
 
@@ -132,6 +133,8 @@ struct Site<'a> {
     signals: &'a Signals,
     counts: &'a Counts,
     tell: &'a (dyn Fn(Told<'_>) + Sync),
+    /// Files whose episode is over and that could not be moved yet.
+    unsettled: Mutex<Vec<(Taken, Place)>>,
 }
 
 impl Crew {
@@ -149,12 +152,12 @@ impl Crew {
         play: &(dyn Fn(&Taken) -> Played + Sync),
         tell: &(dyn Fn(Told<'_>) + Sync),
     ) -> Result<(), IntakeError> {
-        let site = Site { folder, signals, counts, tell };
+        let site = Site { folder, signals, counts, tell, unsettled: Mutex::default() };
         let mut resumed = folder.left()?;
         resumed.reverse();
         let (give, files) = mpsc::channel::<Taken>();
         let files = Mutex::new(files);
-        thread::scope(|scope| {
+        let worked = thread::scope(|scope| {
             let mut workers = Vec::new();
             for number in 0..self.episodes.max(1) {
                 let (site, files) = (&site, &files);
@@ -187,7 +190,9 @@ impl Crew {
             }
             drop(give);
             Ok(())
-        })
+        });
+        site.settle_again();
+        worked
     }
 }
 
@@ -202,6 +207,7 @@ impl Site<'_> {
         give: &dyn Fn(Taken),
     ) -> Result<(), IntakeError> {
         let Site { folder, counts, tell, .. } = self;
+        self.settle_again();
         while free()
             && let Some(before) = resumed.last()
         {
@@ -241,8 +247,23 @@ impl Site<'_> {
         Ok(())
     }
 
+    /// Puts files where they go that could not be moved before.
+    fn settle_again(&self) {
+        self.unsettled().retain(|(taken, place)| match self.folder.settle(taken, *place) {
+            Ok(to) => {
+                (self.tell)(Told::Settled { taken, to: to.as_deref() });
+                false
+            }
+            Err(_) => true,
+        });
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, Vec<(Taken, Place)>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn play_all(&self, files: &Mutex<Receiver<Taken>>, play: &(dyn Fn(&Taken) -> Played + Sync)) {
-        let Site { folder, signals, counts, tell } = self;
+        let Site { folder, signals, counts, tell, .. } = self;
         loop {
             let next = files.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(taken) = next else { return };
@@ -263,7 +284,10 @@ impl Site<'_> {
             if let Played::Ended(place) = played {
                 match folder.settle(&taken, place) {
                     Ok(to) => tell(Told::Settled { taken: &taken, to: to.as_deref() }),
-                    Err(error) => tell(Told::Trouble(&error)),
+                    Err(error) => {
+                        tell(Told::Trouble(&error));
+                        self.unsettled().push((taken, place));
+                    }
                 }
             }
             if let Some(count) = count {
@@ -382,5 +406,35 @@ mod tests {
             assert_eq!(counts.resumed.into_inner(), [0, 4][round]);
         }
         assert_eq!((count(root.path(), "undecided"), count(root.path(), "work")), (4, 0));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_moved_is_told_of_once_and_moved_when_it_can_be() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        // Its place is gone for a while.
+        let (there, away) = (root.path().join("released"), root.path().join("away"));
+        std::fs::rename(&there, &away).unwrap();
+        drop_in(root.path(), 2);
+        let (signals, counts, next) = (Signals::default(), Counts::default(), AtomicUsize::new(0));
+        let (troubles, settled) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let tell = |told: Told<'_>| match told {
+                    Told::Trouble(_) => drop(troubles.fetch_add(1, Ordering::Relaxed)),
+                    Told::Settled { .. } => drop(settled.fetch_add(1, Ordering::Relaxed)),
+                    _ => {}
+                };
+                let play = |_: &Taken| Played::Ended(Place::Released);
+                CREW.work(&folder, &signals, &counts, &|| named(&next), &play, &tell).unwrap();
+            });
+            until("two files that cannot be moved", || troubles.load(Ordering::Relaxed) == 2);
+            assert_eq!(count(root.path(), "work"), 2);
+            std::fs::rename(&away, &there).unwrap();
+            until("two files that were moved", || settled.load(Ordering::Relaxed) == 2);
+            signals.drain.store(true, Ordering::Relaxed);
+        });
+        assert_eq!((count(root.path(), "released"), count(root.path(), "work")), (2, 0));
+        assert_eq!(troubles.load(Ordering::Relaxed), 2);
     }
 }

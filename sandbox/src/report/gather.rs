@@ -148,7 +148,7 @@ fn window(report: &episode::Report, decision: &Decision) -> WindowRecord {
             Came::Refused { why } => format!("refused: {why:?}").to_lowercase(),
             Came::Failed { why } => why.clone(),
         },
-        attempts: 1,
+        attempts: feedback.attempts,
         latency_ns: feedback.took_us.saturating_mul(1_000),
     });
     WindowRecord {

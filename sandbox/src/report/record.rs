@@ -109,7 +109,7 @@ pub struct Feedback {
     pub applied: bool,
     /// What proves that, or why it did not.
     pub proof: String,
-    /// Times that it was tried.
+    /// Times that the action was brought to the stage.
     pub attempts: u32,
     /// Time from the decision until it had taken hold, in nanoseconds.
     pub latency_ns: u64,

@@ -62,6 +62,9 @@ pub struct Feedback {
     pub came: Came,
     /// From the arrival of the command to its effect, in microseconds.
     pub took_us: u64,
+    /// How often the command was brought to the stage until it was admitted, at least 1.
+    #[serde(default = "once")]
+    pub attempts: u32,
 }
 
 /// What came of a command.
@@ -115,6 +118,10 @@ pub enum Refusal {
     Over,
     /// The action is not allowed where it was decided.
     Masked,
+}
+
+fn once() -> u32 {
+    1
 }
 
 impl DecisionId {

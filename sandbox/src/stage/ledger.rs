@@ -162,6 +162,7 @@ mod tests {
             level: 1,
             came: crate::stage::Came::Done { proof: crate::stage::Proof::NetworkDown },
             took_us: 80,
+            attempts: 1,
         };
         ledger.settle(&feedback);
         assert_eq!(ledger.admit(&command, &question), Admission::Repeated(Some(feedback)));

@@ -12,7 +12,7 @@ use bellwether_env_adapter::Action;
 use bellwether_env_adapter::sensor::Decoys;
 
 use super::watch::{Hands, Seen, Watch};
-use super::{Came, Course, Fault, Feedback, Order, Outcome, Proof, Specimen, Stage, StageError};
+use super::{Beside, Came, Course, Fault, Feedback, Order, Outcome, Proof, Specimen, Stage, StageError};
 use crate::abilities;
 use crate::cage::{Activity, Bounds, Cage, CgroupHandle, Enclosure, Gate, Held, Home, Identity, Placed, Plan, Program};
 use crate::filter;
@@ -92,6 +92,16 @@ impl Hands for Outside {
 
 impl Stage for LocalStage {
     fn run(&self, order: &Order, course: &mut dyn Course) -> Result<Outcome, StageError> {
+        self.run_beside(order, &[], course)
+    }
+}
+
+impl LocalStage {
+    /// Runs a sample to its end, with further files beside it in its working folder.
+    ///
+    /// # Errors
+    /// Those of [`Stage::run`].
+    pub fn run_beside(&self, order: &Order, beside: &[Beside], course: &mut dyn Course) -> Result<Outcome, StageError> {
         let identity = identity(order.stage);
         let home = Home::draw(order.seed, &identity);
         let home = if order.sample.marked_home { home.marked(&identity) } else { home };
@@ -102,6 +112,12 @@ impl Stage for LocalStage {
         let files = home.files.into_iter().chain(activity.iter().flat_map(Activity::files).cloned()).collect();
         let user = activity.map(|activity| Arc::new(Mutex::new(User { activity, away: false })));
         let mut plan = plan(order, identity, files)?;
+        plan.files.extend(beside.iter().map(|file| Placed {
+            path: format!("{}/{}", plan.folder, file.name),
+            bytes: file.bytes.clone(),
+            mode: 0o644,
+            modified_s: None,
+        }));
         let Held { pid, gate, enclosure, cgroup, .. } = Cage::start(&plan)?;
         let began = Instant::now();
         let outside = Outside { enclosure: Arc::new(enclosure), cgroup: Arc::new(cgroup) };
@@ -211,6 +227,7 @@ fn conclude(order: &Order, course: &mut dyn Course, outside: &Outside, began: In
             level: seen.level,
             came,
             took_us: u64::try_from(seen.killed.unwrap_or(asked).elapsed().as_micros()).unwrap_or(u64::MAX),
+            attempts: 1,
         });
     }
     Outcome {

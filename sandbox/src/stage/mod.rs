@@ -111,6 +111,15 @@ pub struct Specimen {
     pub marked_home: bool,
 }
 
+/// A file that lies in the working folder when a sample starts, such as the script that it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// Its name, without a slash.
+    pub name: String,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
 /// A window that has closed and waits for an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {

@@ -330,6 +330,7 @@ impl Court<'_> {
             level: self.level,
             came,
             took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            attempts: 1,
         };
         self.ledger.settle(&feedback);
         self.course.feedback(feedback);

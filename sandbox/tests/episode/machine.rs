@@ -30,6 +30,7 @@ fn feedback(stage: u8, step: u32, action: Action) -> Feedback {
         level: 0,
         came: Came::Done { proof: Proof::EmptyCgroup },
         took_us: 1,
+        attempts: 1,
     }
 }
 

@@ -3,7 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed set-up is a failed test")]
 #![allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
 
+#[cfg(feature = "serve")]
+#[path = "../../../inference/tests/manifests/mod.rs"]
+mod manifests;
+#[cfg(feature = "serve")]
+#[path = "../../../inference/tests/nets/mod.rs"]
+mod nets;
+
+mod closure;
 mod faults;
+mod journal;
 mod machine;
 mod real;
 #[cfg(feature = "serve")]

@@ -58,6 +58,7 @@ impl Stage for Scripted {
                 level: command.context.level_after,
                 came: Came::Done { proof },
                 took_us: 1,
+                attempts: 1,
             };
             for _ in 0..if *silent { 0 } else { 1 + u32::from(*twice) } {
                 course.feedback(feedback.clone());

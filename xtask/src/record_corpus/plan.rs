@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) language: String,
     /// Seed of the home, the prologue and the job.
     pub(crate) seed: u64,
+    /// Stage in which it runs, 1 or 2.
+    pub(crate) stage: u64,
     /// Repetitions.
     pub(crate) rounds: u64,
     /// Loopback address of the peer.
@@ -131,12 +133,14 @@ fn draw(job: &Job, number: usize, random: &mut SplitMix) -> Run {
             }
         };
     }
+    // Programs keep seeds in signed numbers, and JSON readers in doubles.
+    let seed = random.next() >> 12;
     Run {
         name: String::new(),
         job: job.clone(),
         language,
-        // Programs keep seeds in signed numbers, and JSON readers in doubles.
-        seed: random.next() >> 12,
+        seed,
+        stage: 1 + (seed & 1),
         rounds: 1 + random.below(job.rounds),
         peer: format!("127.{}.{}.{}", random.below(256), random.below(256), 1 + random.below(254)),
         ports,
@@ -217,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_names_ports_and_peers_do_not_depend_on_the_class() {
+    fn seeds_stages_names_ports_and_peers_do_not_depend_on_the_class() {
         // Relabelling every job changes nothing of what is drawn.
         let jobs = jobs();
         let mut relabelled = jobs.clone();
@@ -226,7 +230,9 @@ mod tests {
         }
         let drawn = |jobs: &[Job]| {
             let runs = Plan::new(jobs, 3, None, None).unwrap().runs;
-            runs.into_iter().map(|r| (r.seed, r.ports, r.peer, r.program, r.rounds, r.name)).collect::<Vec<_>>()
+            runs.into_iter()
+                .map(|r| (r.seed, r.stage, r.ports, r.peer, r.program, r.rounds, r.name))
+                .collect::<Vec<_>>()
         };
         assert_eq!(drawn(&jobs), drawn(&relabelled));
     }

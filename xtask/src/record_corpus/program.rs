@@ -16,25 +16,19 @@ pub(crate) struct Programs {
     compiled: Vec<u8>,
     script: Vec<u8>,
     folder: PathBuf,
-    /// Where programs of single runs are put while they run.
-    pub(crate) scratch: PathBuf,
-    /// The script that runs inside the namespaces.
-    pub(crate) inside: PathBuf,
+    /// Where programs of single runs are put.
+    scratch: PathBuf,
 }
 
-/// The files of one run.
+/// The files of one run, by their names in the folder of programs.
 #[derive(Debug)]
 pub(crate) struct Sample {
-    /// The program, outside.
-    pub(crate) program: PathBuf,
-    /// The shell script of a run with steps, else an empty file, outside.
-    pub(crate) steps: PathBuf,
-    /// Where the program lies inside.
-    pub(crate) path_inside: String,
-    /// How it is started.
-    pub(crate) argv: Vec<String>,
-    /// SHA-256 of the program and of the script beside it.
-    pub(crate) sha256: String,
+    /// The program.
+    pub(crate) program: String,
+    /// The shell script of a run with steps, else an empty file.
+    pub(crate) steps: String,
+    /// What the program is called inside.
+    pub(crate) name: String,
 }
 
 impl Programs {
@@ -54,7 +48,6 @@ impl Programs {
             script: joined(folder, "py")?,
             folder: folder.to_owned(),
             scratch: scratch.to_owned(),
-            inside: folder.join("harness/inside.py"),
         })
     }
 
@@ -67,18 +60,10 @@ impl Programs {
         let parameters = format!("{job} {} {} {} {first} {second} {third}", run.seed, run.rounds, run.peer);
         let program_bytes = with_parameters(if in_c { &self.compiled } else { &self.script }, &parameters)?;
         let steps_bytes = if shell { self.steps(run)? } else { Vec::new() };
-        let program = self.scratch.join(format!("{}.program", run.name));
-        let steps = self.scratch.join(format!("{}.steps", run.name));
-        fs::write(&program, &program_bytes)?;
-        fs::write(&steps, &steps_bytes)?;
-        let path_inside = format!("/home/user/work/{}{}", run.program, if in_c { "" } else { ".py" });
-        let argv = if in_c {
-            vec![path_inside.clone()]
-        } else {
-            ["/usr/bin/python3", "-S", "-E", &path_inside].map(str::to_owned).to_vec()
-        };
-        let sha256 = sha256_hex(&[&program_bytes, &steps_bytes]);
-        Ok(Sample { program, steps, path_inside, argv, sha256 })
+        let (program, steps) = (format!("{}.program", run.name), format!("{}.steps", run.name));
+        fs::write(self.scratch.join(&program), &program_bytes)?;
+        fs::write(self.scratch.join(&steps), &steps_bytes)?;
+        Ok(Sample { program, steps, name: format!("{}{}", run.program, if in_c { "" } else { ".py" }) })
     }
 
     /// The shell script of a run: the shared beginning, what its class shares, the steps themselves.

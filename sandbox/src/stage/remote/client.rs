@@ -15,13 +15,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use super::address::{Address, AddressError, ClientTls};
 use super::follow::Following;
 use super::lines::{KEEPALIVE, PIECE_BYTES, REQUEST_BYTES, RESPONSE_BYTES};
 use super::proto::sandbox_service_client::SandboxServiceClient;
 use super::proto::{DetonateRequest, detonate_request::Part};
 use super::wire;
 use crate::episode::{Clock, Schedule};
+use crate::peer::{Address, AddressError, ClientTls};
 use crate::stage::{Course, Order, Outcome, Stage, StageError};
 
 /// Runs samples at a stage that is served elsewhere.
@@ -74,6 +74,10 @@ impl RemoteStage {
         options: RemoteOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<RemoteStage, AddressError> {
+        let nameless = tls.is_none_or(|tls| tls.identity.is_none());
+        if matches!(address, Address::Loopback(_)) || nameless && matches!(address, Address::Tls(_)) {
+            return Err(AddressError::Tls { address: address.to_string() });
+        }
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         runtime.worker_threads(1).thread_name(format!("client-{number}")).enable_io().enable_time();
         let runtime = runtime.build().map_err(AddressError::Threads)?;

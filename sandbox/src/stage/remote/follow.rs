@@ -1,8 +1,10 @@
 //! Following a run elsewhere to its end, over as many connections as that takes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bellwether_artifact::Sha256;
+use bellwether_env_adapter::Action;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -11,7 +13,7 @@ use tonic::{Request, Status};
 use super::client::{Client, RemoteStage, is_passing};
 use super::proto::{self, FollowRequest, Record, StopRequest, act_response, record::What};
 use super::wire::{self, WireError};
-use crate::stage::{Came, Command, Course, Fault, Feedback, Kept, Order, Outcome, Refusal, StageError};
+use crate::stage::{Came, Command, Course, DecisionId, Fault, Feedback, Kept, Order, Outcome, Refusal, StageError};
 
 /// One run that is followed.
 pub(super) struct Following<'a> {
@@ -22,6 +24,8 @@ pub(super) struct Following<'a> {
     /// Number of the next record.
     next: u64,
     events: u64,
+    /// How often actions were brought to the stage of which it has not told what came yet.
+    brought: BTreeMap<DecisionId, u32>,
     /// Events could not be kept.
     unkept: bool,
     /// Since when the sample is to be killed.
@@ -57,7 +61,17 @@ impl<'a> Following<'a> {
         course: &'a mut dyn Course,
         lease: Duration,
     ) -> Following<'a> {
-        Following { stage, order, course, lease, next: 0, events: 0, unkept: false, stopped: None }
+        Following {
+            stage,
+            order,
+            course,
+            lease,
+            next: 0,
+            events: 0,
+            brought: BTreeMap::new(),
+            unkept: false,
+            stopped: None,
+        }
     }
 
     /// Follows until the last record has come, or the stage is lost.
@@ -179,7 +193,10 @@ impl<'a> Following<'a> {
                 Ok(self.dispatch(&command, Sha256::of(&message.state)))
             }
             What::Feedback(message) => {
-                self.course.feedback(wire::feedback(&message)?);
+                let mut feedback = wire::feedback(&message)?;
+                let attempts = feedback.decision.as_ref().and_then(|decision| self.brought.remove(decision));
+                feedback.attempts = attempts.unwrap_or(feedback.attempts);
+                self.course.feedback(feedback);
                 Ok(None)
             }
             What::Outcome(message) => {
@@ -211,10 +228,15 @@ impl<'a> Following<'a> {
             let mut client = self.stage.client.clone();
             let status = match self.stage.wait(self.stage.options.act, client.act(request)) {
                 Ok(answer) => match answer.result {
-                    Some(act_response::Result::Applied(_) | act_response::Result::Repeated(_)) => return None,
+                    Some(act_response::Result::Applied(_) | act_response::Result::Repeated(_)) => {
+                        if command.action != Action::Continue {
+                            self.brought.insert(command.decision.clone(), attempt);
+                        }
+                        return None;
+                    }
                     Some(act_response::Result::Refused(why)) => {
                         let why = proto::Refusal::try_from(why).ok().and_then(|why| Refusal::try_from(why).ok());
-                        self.refused(command, why.unwrap_or(Refusal::Context), began);
+                        self.refused(command, why.unwrap_or(Refusal::Context), (began, attempt));
                         return None;
                     }
                     None => Status::data_loss("the stage answered an action with nothing"),
@@ -232,7 +254,7 @@ impl<'a> Following<'a> {
         }
     }
 
-    fn refused(&mut self, command: &Command, why: Refusal, began: Instant) {
+    fn refused(&mut self, command: &Command, why: Refusal, (began, attempts): (Instant, u32)) {
         self.course.feedback(Feedback {
             decision: Some(command.decision.clone()),
             stage: command.context.stage,
@@ -240,6 +262,7 @@ impl<'a> Following<'a> {
             level: command.context.level,
             came: Came::Refused { why },
             took_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            attempts,
         });
         // A sample that is over needs no answer; any other would wait for one for ever.
         if why != Refusal::Over {

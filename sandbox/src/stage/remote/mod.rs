@@ -5,8 +5,8 @@
 //! until it is acknowledged, so that a connection may break anywhere; while too many are not, the sample waits. Whoever decides
 //! must be heard of again and again, or the sample is killed.
 
-mod address;
 mod client;
+mod door;
 mod follow;
 mod lines;
 pub mod proto;
@@ -16,7 +16,6 @@ mod service;
 mod table;
 mod wire;
 
-pub use address::{Address, AddressError, ClientTls};
 pub use client::{RemoteOptions, RemoteStage};
 pub use server::{Endpoint, Listen, ServeStageError, StageConfig, StageServer};
 pub use wire::WireError;

@@ -203,6 +203,12 @@ impl Run {
         self.state().over.map(|(since, started)| (since.elapsed(), started))
     }
 
+    /// Whether its end is still to come, or somebody who was heard of within the lease has not fetched it yet.
+    pub(super) fn is_awaited(&self) -> bool {
+        let state = self.state();
+        state.over.is_none() || state.heard.elapsed() < self.bounds.lease
+    }
+
     /// Keeps a record, once there is room; not where nobody waits for it any more.
     fn push(&self, what: What) -> bool {
         let mut state = self.state();

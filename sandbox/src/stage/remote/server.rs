@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellwether_inference::serve::{ServeError, TlsFiles, UnixEndpoint, read_private};
+use bellwether_inference::serve::{ServeError, Tls, TlsFiles, UnixEndpoint};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
 use tonic::transport::server::Router;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
 
+use super::door::Door;
 use super::lines::{KEEPALIVE, REQUEST_BYTES, RESPONSE_BYTES};
 use super::proto::sandbox_service_server::SandboxServiceServer;
 use super::proto::{self};
@@ -30,19 +30,21 @@ pub struct StageConfig {
     pub stage: u8,
     /// Where it listens.
     pub listen: Listen,
+    /// Connections at a time, those that still shake hands too, 1 to 65,536. One too many is closed.
+    pub connections: usize,
     /// Samples that run at once, 1 to 1,024.
     pub runs: usize,
     /// How long a sample runs on while nothing is heard of whoever decides: 10 ms to an hour.
     pub lease: Duration,
-    /// Longest file that is taken, in bytes.
+    /// Longest file that is taken, in bytes, 1 to 2^30: it is held in memory.
     pub specimen_bytes: u64,
-    /// Records of a run that may wait to be acknowledged, at least 1; then the sample waits.
+    /// Records of a run that may wait to be acknowledged, 1 to 2^20; then the sample waits.
     pub backlog_records: usize,
-    /// Their bytes.
+    /// Their bytes, 1 to 2^30.
     pub backlog_bytes: usize,
-    /// How long the file of an order may take.
+    /// How long the file of an order may take, up to an hour.
     pub upload: Duration,
-    /// How long an outcome waits to be fetched.
+    /// How long an outcome waits to be fetched, up to a day.
     pub keep: Duration,
 }
 
@@ -83,9 +85,6 @@ pub enum ServeStageError {
     /// A socket or a file cannot be used.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// The certificates cannot be used.
-    #[error("the certificates cannot be used: {0}")]
-    Tls(String),
     /// The system gives no listener or no threads.
     #[error("cannot {what}: {cause}")]
     System {
@@ -114,8 +113,6 @@ const THREADS: usize = 2;
 const STREAMS: u32 = 2_048;
 /// Bytes of the headers of a request.
 const HEADER_BYTES: u32 = 16 << 10;
-/// How long handshakes may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long what was killed may take to end.
 const ENDING: Duration = Duration::from_secs(20);
 /// How often it is looked whether all is over.
@@ -127,6 +124,7 @@ impl StageConfig {
         StageConfig {
             stage,
             listen,
+            connections: 256,
             runs: 4,
             lease: Duration::from_secs(30),
             specimen_bytes: 256 << 20,
@@ -152,8 +150,20 @@ impl StageConfig {
         if !(Duration::from_millis(10)..=Duration::from_secs(3_600)).contains(&self.lease) {
             return refuse("lease", "give 10 ms to an hour");
         }
-        if self.backlog_records == 0 || self.backlog_bytes == 0 {
-            return refuse("backlog", "give at least one record and one byte");
+        if !(1..=1 << 16).contains(&self.connections) {
+            return refuse("connections", "give 1 to 65536");
+        }
+        if !(1..=1 << 30).contains(&self.specimen_bytes) {
+            return refuse("specimen_bytes", "give 1 byte to 2^30, a GiB");
+        }
+        if !(1..=1 << 20).contains(&self.backlog_records) || !(1..=1 << 30).contains(&self.backlog_bytes) {
+            return refuse("backlog", "give 1 to 2^20 records, of 1 to 2^30 bytes");
+        }
+        if self.upload.is_zero() || self.upload > Duration::from_secs(3_600) {
+            return refuse("upload", "give more than nothing, and an hour at most");
+        }
+        if self.keep > Duration::from_secs(86_400) {
+            return refuse("keep", "give a day at most");
         }
         match &self.listen {
             Listen::Tcp { tls, .. } if tls.client_ca.is_none() => {
@@ -192,14 +202,11 @@ impl StageServer {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .max_concurrent_streams(STREAMS)
             .http2_max_header_list_size(HEADER_BYTES);
-        if let Listen::Tcp { tls, .. } = &config.listen {
-            server = server.tls_config(certificates(tls)?).map_err(|error| ServeStageError::Tls(chain(&error)))?;
-        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
-            .map_err(|error| ServeStageError::Tls(error.to_string()))?;
+            .map_err(|error| failed("answer for what it speaks")(io::Error::other(error)))?;
         let service = SandboxServiceServer::new(service)
             .max_decoding_message_size(REQUEST_BYTES)
             .max_encoding_message_size(RESPONSE_BYTES);
@@ -207,7 +214,7 @@ impl StageServer {
         let (end, ends) = oneshot::channel();
         let (serving, endpoint, socket) = {
             let _inside = runtime.enter();
-            listen(&config.listen, router, ends)?
+            listen(&config, router, ends)?
         };
         Ok(StageServer { endpoint, table, health, end: Some(end), serving: Some(serving), runtime, _socket: socket })
     }
@@ -222,14 +229,14 @@ impl StageServer {
         self.table.count()
     }
 
-    /// Takes no more samples, waits until those that run have ended and their outcomes are fetched, then ends. `wait` hears many
-    /// times a second how many run, and says whether to go on waiting; those that are left then are killed. How many were.
+    /// Takes no more samples, waits until those that run have ended and whoever still follows has fetched their outcomes, then ends.
+    /// `wait` hears many times a second how many run, and says whether to go on waiting; those that are left then are killed. How
+    /// many were.
     pub fn drain(mut self, mut wait: impl FnMut(usize) -> bool) -> usize {
         self.table.leave();
         self.runtime.block_on(self.health.set_not_serving::<SandboxServiceServer<Service>>());
         loop {
-            let (running, known) = self.table.count();
-            if known == 0 || !wait(running) {
+            if !self.table.is_awaited() || !wait(self.table.count().0) {
                 return self.finish();
             }
             std::thread::sleep(LOOK);
@@ -267,49 +274,25 @@ impl Drop for StageServer {
 type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
 
 fn listen(
-    listen: &Listen,
+    config: &StageConfig,
     router: Router,
     ends: oneshot::Receiver<()>,
 ) -> Result<(Serving, Endpoint, Option<UnixEndpoint>), ServeStageError> {
     let failed = |cause| ServeStageError::System { what: "listen", cause };
-    let ends = async move { drop(ends.await) };
-    Ok(match listen {
+    let (door, endpoint, socket) = match &config.listen {
         Listen::Unix(path) => {
             let socket = UnixEndpoint::bind(path)?;
-            let listener = tokio::net::UnixListener::from_std(socket.share().map_err(failed)?).map_err(failed)?;
-            let serving = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), ends);
-            (tokio::spawn(serving), Endpoint::Unix(path.clone()), Some(socket))
+            let door = Door::unix(socket.share().map_err(failed)?).map_err(failed)?;
+            (door, Endpoint::Unix(path.clone()), Some(socket))
         }
-        Listen::Tcp { address, .. } => {
+        Listen::Tcp { address, tls } => {
+            let tls = Tls::read(tls)?;
             let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-            listener.set_nonblocking(true).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-            let serving = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), ends);
-            (tokio::spawn(serving), Endpoint::Tcp(bound), None)
+            (Door::tcp(listener, tls).map_err(failed)?, Endpoint::Tcp(bound), None)
         }
-    })
-}
-
-fn certificates(files: &TlsFiles) -> Result<ServerTlsConfig, ServeStageError> {
-    let read = |path: &PathBuf| {
-        let refused = |error: io::Error| ServeError::File { path: path.clone(), reason: error.to_string() };
-        std::fs::read(path).map_err(refused)
     };
-    let identity = Identity::from_pem(read(&files.certificate)?, read_private(&files.key)?);
-    let config = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE);
-    Ok(match &files.client_ca {
-        Some(path) => config.client_ca_root(Certificate::from_pem(read(path)?)),
-        None => config,
-    })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    let ends = async move { drop(ends.await) };
+    let serving = router.serve_with_incoming_shutdown(door.open(config.connections), ends);
+    Ok((tokio::spawn(serving), endpoint, socket))
 }

@@ -85,6 +85,11 @@ impl Table {
         (runs.values().filter(|run| run.over().is_none()).count(), runs.len())
     }
 
+    /// Whether anybody waits for the end of a run.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.runs().values().any(|run| run.is_awaited())
+    }
+
     /// Has every sample killed.
     pub(super) fn stop(&self, why: &str) {
         self.runs().values().for_each(|run| run.stop(why));

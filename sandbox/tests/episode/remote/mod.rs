@@ -1,6 +1,8 @@
 //! Stages behind gRPC: what the wire, a broken connection or a peer that vanishes may do to a run.
 
+mod door;
 mod faults;
+mod policy;
 mod protocol;
 mod stages;
 mod wire;

@@ -6,14 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bellwether_artifact::Sha256;
-use bellwether_env_adapter::{Action, EpisodeId};
+use bellwether_env_adapter::Action;
 use bellwether_sandbox::stage::remote::proto::sandbox_service_client::SandboxServiceClient;
 use bellwether_sandbox::stage::remote::proto::{
     ActRequest, DetonateRequest, FollowRequest, FollowResponse, Limits, Order, Outcome, Question, Record, Refusal,
     Specimen, StopRequest, Window, act_response, detonate_request::Part, record::What,
 };
-use bellwether_sandbox::stage::remote::{Address, ClientTls, Endpoint, Listen, RemoteStage, StageConfig, StageServer};
-use bellwether_sandbox::stage::{Question as Asked, Stage};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,8 +20,7 @@ use tonic::{Code, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::super::{Paused, Rule, play};
-use super::stages::{Busy, serve, setup, until};
+use super::stages::{Busy, serve, until};
 
 /// A client that says what it likes.
 pub(super) struct Raw {
@@ -335,58 +332,4 @@ fn a_stage_that_leaves_takes_nothing_new_and_waits_for_what_runs() {
     let all = FollowRequest { acknowledged: 8, ..FollowRequest::default() };
     raw.runtime.block_on(followed.requests.send(all)).unwrap();
     assert_eq!(draining.join().unwrap(), 0, "nothing had to be killed");
-}
-
-#[test]
-fn only_clients_with_a_certificate_are_heard_over_tcp() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    let write = |name: &str, text: String| {
-        use std::os::unix::fs::OpenOptionsExt;
-        let file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(path(name));
-        std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
-    };
-    for (authority, names) in [("ours", ["server", "client"]), ("theirs", ["impostor", "stranger"])] {
-        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let issuer = rcgen::CertifiedIssuer::self_signed(parameters, rcgen::KeyPair::generate().unwrap()).unwrap();
-        write(&format!("{authority}.pem"), issuer.pem());
-        for name in names {
-            let key = rcgen::KeyPair::generate().unwrap();
-            let leaf = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-            write(&format!("{name}.pem"), leaf.signed_by(&key, &issuer).unwrap().pem());
-            write(&format!("{name}.key"), key.serialize_pem());
-        }
-    }
-    let tls = |client_ca| bellwether_inference::serve::TlsFiles {
-        certificate: path("server.pem"),
-        key: path("server.key"),
-        client_ca,
-    };
-    let address = ([127, 0, 0, 1], 0).into();
-    let stage = Arc::new(Busy { windows: vec![3; 3], ..Busy::default() });
-    let open = StageConfig::new(1, Listen::Tcp { address, tls: tls(None) });
-    assert!(StageServer::start(open, stage.clone()).is_err(), "never without the authority of clients");
-    let config = StageConfig::new(1, Listen::Tcp { address, tls: tls(Some(path("ours.pem"))) });
-    let server = StageServer::start(config, stage.clone()).unwrap();
-    let Endpoint::Tcp(bound) = server.endpoint().clone() else { panic!("{:?}", server.endpoint()) };
-    let address: Address = format!("https://localhost:{}", bound.port()).parse().unwrap();
-    for (name, authority, heard) in [("stranger", "ours", false), ("client", "theirs", false), ("client", "ours", true)]
-    {
-        let tls = ClientTls {
-            authority: path(&format!("{authority}.pem")),
-            certificate: path(&format!("{name}.pem")),
-            key: path(&format!("{name}.key")),
-        };
-        let remote =
-            RemoteStage::new(1, &address, Some(&tls), Default::default(), Arc::new(Paused::default())).unwrap();
-        let mut setup = setup(&path(&format!("{name}-{authority}")), b"x");
-        setup.episode = EpisodeId(format!("{name}-{authority}"));
-        let remote: &dyn Stage = &remote;
-        let mut judge =
-            Rule(|asked: &Asked| Ok(if asked.close.is_last() { Action::Release } else { Action::Continue }));
-        let (report, _, _) = play(&setup, [remote, remote], &mut judge);
-        assert_eq!(report.verdict.is_some(), heard, "{name} {authority}: {:?}", report.partial);
-    }
-    assert_eq!(stage.ended.load(Ordering::Relaxed), 1);
 }

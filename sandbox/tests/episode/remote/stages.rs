@@ -13,7 +13,8 @@ use bellwether_env_adapter::reward::Toll;
 use bellwether_env_adapter::spec::WIDTH;
 use bellwether_env_adapter::{Action, Event, EventKind, StateVector, action};
 use bellwether_sandbox::episode::{Clock, Setup};
-use bellwether_sandbox::stage::remote::{Address, Listen, RemoteOptions, RemoteStage, StageConfig, StageServer};
+use bellwether_sandbox::peer::Address;
+use bellwether_sandbox::stage::remote::{Listen, RemoteOptions, RemoteStage, StageConfig, StageServer};
 use bellwether_sandbox::stage::{
     Came, Close, Command, Course, Fault, Feedback, Kept, Order, Outcome, Proof, Question, Stage, StageError,
 };
@@ -82,6 +83,7 @@ impl Busy {
                     level: outcome.level,
                     came: Came::Done { proof: Proof::EmptyCgroup },
                     took_us: 7,
+                    attempts: 1,
                 });
             }
             if command.action.is_verdict() {

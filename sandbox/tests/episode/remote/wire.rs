@@ -87,30 +87,53 @@ impl bellwether_env_adapter::EventSink for Seen {
     }
 }
 
-#[test]
-fn several_episodes_at_once_lose_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let stage = Arc::new(Busy { windows: vec![500; 20], ..Busy::default() });
-    let (server, path) = serve(folder.path(), stage.clone(), |config| {
-        config.runs = 8;
-        config.backlog_records = 128;
-    });
-    let remote = client(&path, Arc::new(Paused::default()));
-    std::thread::scope(|scope| {
-        for number in 0..8 {
-            let (folder, remote) = (folder.path().join(number.to_string()), &remote);
-            scope.spawn(move || {
-                let mut setup = setup(&folder, b"sample");
-                setup.episode = bellwether_env_adapter::EpisodeId(format!("e{number}"));
-                let mut judge = Rule(|question: &Question| {
-                    Ok(if question.close.is_last() { Action::Release } else { Action::Continue })
-                });
-                let (report, _, _) = play(&setup, [remote, remote], &mut judge);
-                assert_eq!((report.partial.len(), report.verdict), (0, Some(Action::Release)), "{:?}", report.partial);
-                assert_eq!(report.files.unwrap().events, 10_000);
-            });
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// However many episodes share a stage, its client and its bounds, each has all of its own and nothing of another's.
+    #[test]
+    fn several_episodes_at_once_lose_nothing(
+        episodes in prop::collection::vec(1u64..4, 2..6),
+        windows in prop::collection::vec(1u32..40, 1..8),
+        backlog in 1usize..64,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let stage = Arc::new(Busy { windows: windows.clone(), ..Busy::default() });
+        let (server, path) = serve(folder.path(), stage.clone(), |config| {
+            config.runs = episodes.len();
+            config.backlog_records = backlog;
+        });
+        let remote = client(&path, Arc::new(Paused::default()));
+        let events: u64 = windows.iter().map(|events| u64::from(*events)).sum();
+        let reports: Vec<_> = std::thread::scope(|scope| {
+            let played: Vec<_> = (0..).zip(&episodes).map(|(number, raise)| {
+                let (folder, remote) = (folder.path().join(format!("{number}")), &remote);
+                scope.spawn(move || {
+                    let mut setup = setup(&folder, b"sample");
+                    setup.episode = bellwether_env_adapter::EpisodeId(format!("e{number}"));
+                    // Each raises at questions of its own.
+                    let mut judge = Rule(|question: &Question| Ok(match question.close.is_last() {
+                        true => Action::Release,
+                        false if u64::from(question.step) % raise == 0 && question.mask[1] => Action::RaiseIsolation,
+                        false => Action::Continue,
+                    }));
+                    play(&setup, [remote, remote], &mut judge).0
+                })
+            }).collect();
+            played.into_iter().map(|played| played.join().unwrap()).collect()
+        });
+        for (report, raise) in reports.iter().zip(&episodes) {
+            prop_assert_eq!((report.partial.len(), report.verdict, report.strays), (0, Some(Action::Release), 0));
+            let files = report.files.as_ref().unwrap();
+            let mut seen = Seen::default();
+            TelemetryReader::open(&files.telemetry).unwrap().read(&mut seen).unwrap();
+            prop_assert!(seen.0.iter().copied().eq(0..events), "without a gap and in order");
+            prop_assert_eq!(report.decisions.len(), windows.len());
+            let raised = (0..windows.len() as u64 - 1).filter(|step| step % raise == 0).count().min(3);
+            let levels = report.decisions.iter().filter(|decision| decision.action == Action::RaiseIsolation).count();
+            prop_assert_eq!(levels, raised);
         }
-    });
-    assert_eq!(stage.done.lock().unwrap().len(), 8 * 20);
-    assert_eq!(server.runs(), (0, 0), "what was fetched is forgotten");
+        prop_assert_eq!(stage.done.lock().unwrap().len(), episodes.len() * windows.len());
+        prop_assert_eq!(server.runs(), (0, 0), "what was fetched is forgotten");
+    }
 }

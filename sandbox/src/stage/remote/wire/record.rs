@@ -138,5 +138,7 @@ pub(in super::super) fn feedback(message: &proto::Feedback) -> Result<Feedback, 
         level: level("level", message.level)?,
         came,
         took_us: message.took_us,
+        // How often it was brought is known at the end that brought it.
+        attempts: 1,
     })
 }

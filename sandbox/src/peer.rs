@@ -1,43 +1,57 @@
-//! Where a stage is served, and how a client shows who it is.
+//! Where stages and policies are served, and how a client shows who it is.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use bellwether_inference::serve::read_private;
+use bellwether_inference::serve::{ServeError, read_private};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-/// Where a stage is served.
+/// Where something is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A Unix socket.
     Unix(PathBuf),
+    /// A port of this host, in plain text. Policies alone are asked so: who may run files shows a certificate.
+    Loopback(SocketAddr),
     /// A host and its port, over TLS.
     Tls(String),
 }
 
-/// Files that a client shows, and those that it knows servers by. All are PEM.
+/// Files that a client knows servers by, and those that it shows. All are PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
     /// Authorities of servers.
     pub authority: PathBuf,
-    /// The client's certificate chain.
+    /// Who the client is; stages want to know it.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// Who a client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// Its certificate chain.
     pub certificate: PathBuf,
     /// Its private key; readable by its owner alone.
     pub key: PathBuf,
 }
 
-/// Why a stage elsewhere cannot be asked.
+/// Why nobody can be asked there.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// It is no address.
-    #[error("{text:?} is no address of a stage: give unix:PATH or https://HOST:PORT")]
+    #[error(
+        "{text:?} is no address: give unix:PATH or https://HOST:PORT, or for a policy service of this host http://127.0.0.1:PORT"
+    )]
     Address {
         /// What was given.
         text: String,
     },
     /// Certificates are needed for it.
-    #[error("{address} is reached over TLS: give an authority, a certificate and a key")]
+    #[error(
+        "{address} is asked over TLS: give https:// with an authority, and for a stage a certificate and its key too"
+    )]
     Tls {
         /// The address.
         address: String,
@@ -50,6 +64,9 @@ pub enum AddressError {
         /// Why.
         why: String,
     },
+    /// A file with a secret cannot be used.
+    #[error(transparent)]
+    Private(#[from] ServeError),
     /// The system gives no threads for it.
     #[error("cannot start the threads of a client: {0}")]
     Threads(std::io::Error),
@@ -60,9 +77,13 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
         let refused = || AddressError::Address { text: text.to_owned() };
-        match (text.strip_prefix("unix:"), text.strip_prefix("https://")) {
-            (Some(path), _) if !path.is_empty() => Ok(Address::Unix(PathBuf::from(path))),
-            (_, Some(host)) => {
+        match (text.strip_prefix("unix:"), text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(path), _, _) if !path.is_empty() => Ok(Address::Unix(PathBuf::from(path))),
+            (_, _, Some(host)) => {
+                let address = host.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+                address.filter(|address| address.port() > 0).map(Address::Loopback).ok_or_else(refused)
+            }
+            (_, Some(host), _) => {
                 let (name, port) = host.rsplit_once(':').ok_or_else(refused)?;
                 let port = port.parse::<u16>().is_ok_and(|port| port > 0);
                 let plain = !name.is_empty() && !name.contains(['/', '@', '?', '#', ' ']);
@@ -77,21 +98,22 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Loopback(address) => write!(f, "http://{address}"),
             Address::Tls(host) => write!(f, "https://{host}"),
         }
     }
 }
 
 impl Address {
-    pub(super) fn endpoint(&self, tls: Option<&ClientTls>) -> Result<Endpoint, AddressError> {
+    pub(crate) fn endpoint(&self, tls: Option<&ClientTls>) -> Result<Endpoint, AddressError> {
         let refused = |_| AddressError::Address { text: self.to_string() };
         let endpoint = Endpoint::from_shared(self.to_string()).map_err(refused)?;
         match (self, tls) {
-            (Address::Unix(_), _) => Ok(endpoint),
+            (Address::Unix(_) | Address::Loopback(_), _) => Ok(endpoint),
             (Address::Tls(_), None) => Err(AddressError::Tls { address: self.to_string() }),
             (Address::Tls(_), Some(tls)) => {
                 let why = |error: tonic::transport::Error| AddressError::File {
-                    path: tls.certificate.clone(),
+                    path: tls.identity.as_ref().map_or(&tls.authority, |identity| &identity.certificate).clone(),
                     why: std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
                 };
                 endpoint.tls_config(tls.config()?).map_err(why)
@@ -102,11 +124,9 @@ impl Address {
 
 impl ClientTls {
     fn config(&self) -> Result<ClientTlsConfig, AddressError> {
-        let key = read_private(&self.key)
-            .map_err(|error| AddressError::File { path: self.key.clone(), why: error.to_string() })?;
-        let identity = Identity::from_pem(read(&self.certificate)?, key);
-        let authority = Certificate::from_pem(read(&self.authority)?);
-        Ok(ClientTlsConfig::new().ca_certificate(authority).identity(identity))
+        let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.authority)?));
+        let Some(ClientIdentity { certificate, key }) = &self.identity else { return Ok(config) };
+        Ok(config.identity(Identity::from_pem(read(certificate)?, read_private(key)?)))
     }
 }
 
@@ -119,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_sockets_or_hosts_over_tls() {
+    fn addresses_are_sockets_hosts_over_tls_or_ports_of_this_host() {
         for (text, good) in [
             ("unix:/run/stage-1.sock", true),
             ("unix:stage-1.sock", true),
@@ -131,6 +151,10 @@ mod tests {
             ("https://a:0", false),
             ("https://a:99999", false),
             ("https://user@a:1", false),
+            ("http://127.0.0.1:50051", true),
+            ("http://[::1]:50051", true),
+            ("http://127.0.0.1:0", false),
+            ("http://10.0.0.7:50051", false),
             ("http://stage-1.example:4100", false),
             ("stage-1.example:4100", false),
             ("", false),

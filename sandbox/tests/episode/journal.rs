@@ -1,0 +1,156 @@
+//! What a program that is killed leaves of an episode, and what is made of it.
+
+use std::path::{Path, PathBuf};
+
+use bellwether_env_adapter::ingest::telemetry::TelemetryReader;
+use bellwether_env_adapter::{Action, EpisodeAttributes, Event, EventSink};
+use bellwether_replay::episodes::{End, EpisodeReader, StepRow};
+use bellwether_sandbox::episode::{Episode, Listener, Partial, Report, Transition, recover, run};
+use bellwether_sandbox::stage::Question;
+use proptest::prelude::*;
+
+use super::scripted::{Script, Scripted};
+use super::{Paused, Rule, setup};
+
+/// Copies what lies in the folder of an episode when it has come so far, as a program leaves it that is killed there.
+struct Killed {
+    at: u64,
+    folder: PathBuf,
+    to: PathBuf,
+}
+
+impl Listener for Killed {
+    fn transition(&mut self, transition: &Transition) -> Result<(), String> {
+        if transition.number == self.at {
+            for name in left(&self.folder) {
+                std::fs::copy(self.folder.join(&name), self.to.join(&name)).unwrap();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn left(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[derive(Default)]
+struct Read {
+    events: Vec<(u8, u64)>,
+    complete: Option<bool>,
+}
+
+impl EventSink for Read {
+    type Error = std::convert::Infallible;
+
+    fn begin(&mut self, _: &EpisodeAttributes) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event<'_>) -> Result<(), Self::Error> {
+        self.events.push((event.stage, event.seq));
+        Ok(())
+    }
+
+    fn end(&mut self, complete: bool) -> Result<(), Self::Error> {
+        self.complete = Some(complete);
+        Ok(())
+    }
+}
+
+fn events(report: &Report) -> Read {
+    let mut read = Read::default();
+    TelemetryReader::open(&report.files.as_ref().unwrap().telemetry).unwrap().read(&mut read).unwrap();
+    read
+}
+
+fn steps(report: &Report) -> Vec<StepRow> {
+    let file = std::fs::File::open(&report.files.as_ref().unwrap().steps).unwrap();
+    let mut reader = EpisodeReader::open(file, None).unwrap();
+    let (mut row, mut rows) = (StepRow::default(), Vec::new());
+    while reader.next(&mut row).unwrap() {
+        rows.push(row.clone());
+    }
+    rows
+}
+
+fn nothing() -> std::os::fd::OwnedFd {
+    std::io::pipe().unwrap().0.into()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whenever a program is killed, every event before the last decision that was told, every decision and what came of them is
+    /// kept, in the files of an episode that says that it was cut off; a line that was torn spoils nothing.
+    #[test]
+    fn what_was_told_outlives_whoever_was_told(
+        windows in prop::collection::vec(1u32..30, 1..8),
+        actions in prop::collection::vec(0usize..2, 8),
+        at in 0u64..24,
+        torn in any::<bool>(),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, copy) = (root.path().join("e1"), root.path().join("copy"));
+        std::fs::create_dir(&copy).unwrap();
+        let setup = setup(&folder, nothing(), 2);
+        let stage = Scripted::new(Script { windows, ..Script::default() });
+        let mut judge = Rule(|question: &Question| {
+            let action = Action::from_index(actions[question.step as usize]).unwrap();
+            Ok(match question.close.is_last() {
+                true => Action::Release,
+                false if question.mask[action.index()] => action,
+                false => Action::Continue,
+            })
+        });
+        let killed = Killed { at, folder: folder.clone(), to: copy.clone() };
+        let whole = run(&setup, Episode {
+            stages: [&stage, &stage],
+            judge: &mut judge,
+            seal: &mut |_| Ok(String::new()),
+            listeners: vec![Box::new(killed)],
+            clock: &Paused::default(),
+            stop: &std::sync::atomic::AtomicBool::new(false),
+        }).unwrap();
+        prop_assert!(whole.partial.is_empty());
+        prop_assert!(left(&folder).iter().all(|name| !name.starts_with('.')), "{:?}", left(&folder));
+        prop_assert_eq!(recover(&folder).unwrap(), None, "what is whole is not recovered");
+        if torn {
+            for name in left(&copy) {
+                use std::io::Write;
+                let file = std::fs::File::options().append(true).open(copy.join(name));
+                file.unwrap().write_all(b"{\"transition\":{\"episode\":").unwrap();
+            }
+        }
+        let Some(report) = recover(&copy).unwrap() else {
+            // It ended before it came so far.
+            prop_assert!(left(&copy).is_empty());
+            return Ok(());
+        };
+        let decided = report.decisions.len();
+        prop_assert_eq!(&report.decisions[..], &whole.decisions[..decided]);
+        prop_assert_eq!(&report.feedback[..], &whole.feedback[..report.feedback.len()]);
+        let cut_off = |partial: &Partial| matches!(partial, Partial::Record { why } if why.contains("was killed"));
+        prop_assert!(report.partial.last().is_some_and(cut_off));
+        let (found, told) = (events(&report), events(&whole).events);
+        prop_assert_eq!(&found.events[..], &told[..found.events.len()]);
+        prop_assert!(found.events.is_empty() || found.complete == Some(false));
+        if let Some(last) = report.decisions.last() {
+            let before = told.iter().filter(|(stage, _)| *stage < last.stage).count();
+            prop_assert!(found.events.len() as u64 >= before as u64 + last.events_seen);
+        }
+        let (rows, all) = (steps(&report), steps(&whole));
+        prop_assert_eq!(rows.len(), decided);
+        for (number, (row, same)) in rows.iter().zip(&all).enumerate() {
+            prop_assert_eq!((&row.state, row.played.map(|played| played.action)), (&same.state, same.played.map(|played| played.action)));
+            let end = match number + 1 == decided {
+                false => None,
+                true if report.verdict.is_some() => Some(End::Terminated),
+                true => Some(End::Truncated),
+            };
+            prop_assert_eq!((row.end, row.partial), (end, end.is_some()));
+        }
+        prop_assert!(left(&copy).iter().all(|name| !name.starts_with('.')));
+    }
+}

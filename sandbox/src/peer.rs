@@ -4,9 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use bellwether_inference::serve::{ServeError, read_private};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+/// Between two questions whether the other end of a connection is still there, and how long the answer may take.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// Where something is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +110,31 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    pub(crate) fn endpoint(&self, tls: Option<&ClientTls>) -> Result<Endpoint, AddressError> {
+    /// A thread of this name for a client, and its channel, which connects when it is used and gives up after `within`.
+    pub(crate) fn channel(
+        &self,
+        tls: Option<&ClientTls>,
+        thread: &str,
+        within: Duration,
+    ) -> Result<(Runtime, Channel), AddressError> {
+        let mut runtime = Builder::new_multi_thread();
+        runtime.worker_threads(1).thread_name(thread).enable_io().enable_time();
+        let runtime = runtime.build().map_err(AddressError::Threads)?;
+        let endpoint = self
+            .endpoint(tls)?
+            .connect_timeout(within)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        let channel = {
+            let _inside = runtime.enter();
+            endpoint.connect_lazy()
+        };
+        Ok((runtime, channel))
+    }
+
+    fn endpoint(&self, tls: Option<&ClientTls>) -> Result<Endpoint, AddressError> {
         let refused = |_| AddressError::Address { text: self.to_string() };
         let endpoint = Endpoint::from_shared(self.to_string()).map_err(refused)?;
         match (self, tls) {

@@ -21,7 +21,7 @@ use clap::Parser;
 enum Task {
     /// Time ours and its peers in turn, and print the ratios as tables.
     BenchPeers(bench_peers::Args),
-    /// Record the jobs and emulations of `corpus/programs` under strace.
+    /// Record the jobs and emulations of `corpus/programs` in the sandbox.
     RecordCorpus(record_corpus::Args),
     /// Set up what the tests need, run all of them, and say what was not run.
     Test(test::Args),

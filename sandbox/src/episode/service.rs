@@ -117,8 +117,6 @@ const DESCRIBE: Duration = Duration::from_secs(2);
 /// Between two beats while the service answers, and while it does not.
 const BEAT: Duration = Duration::from_secs(1);
 const SEARCH: Duration = Duration::from_millis(100);
-/// Between two questions whether the other end of a connection is still there, and how long the answer may take.
-const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Bytes of an answer: a few numbers and names.
 const ANSWER_BYTES: usize = 64 << 10;
 
@@ -130,20 +128,7 @@ impl PolicyService {
     pub fn find(access: &PolicyAccess, schedule: Schedule, clock: &dyn Clock) -> Result<PolicyService, ServiceError> {
         let PolicyAccess { address, tls, token } = access;
         let token = token.as_ref().map(|path| bearer(path)).transpose()?;
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        runtime.worker_threads(1).thread_name("policy-client").enable_io().enable_time();
-        let runtime = runtime.build().map_err(AddressError::Threads)?;
-        let endpoint = address
-            .endpoint(tls.as_ref())?
-            .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        let channel = {
-            let _inside = runtime.enter();
-            endpoint.connect_lazy()
-        };
+        let (runtime, channel) = address.channel(tls.as_ref(), "policy-client", CONNECT)?;
         let caller = Caller { client: Client::new(channel).max_decoding_message_size(ANSWER_BYTES), token };
         let mut attempt = 1;
         let described = loop {

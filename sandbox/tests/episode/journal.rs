@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use bellwether_env_adapter::ingest::telemetry::TelemetryReader;
-use bellwether_env_adapter::{Action, EpisodeAttributes, Event, EventSink};
-use bellwether_replay::episodes::{End, EpisodeReader, StepRow};
-use bellwether_sandbox::episode::{Episode, Listener, Partial, Report, Transition, recover, run};
+use bellwether_env_adapter::Action;
+use bellwether_replay::episodes::End;
+use bellwether_sandbox::episode::{Episode, Listener, Partial, Transition, recover, run};
 use bellwether_sandbox::stage::Question;
 use proptest::prelude::*;
 
-use super::scripted::{Script, Scripted};
+use super::scripted::{Script, Scripted, read_events, read_steps};
 use super::{Paused, Rule, setup};
 
 /// Copies what lies in the folder of an episode when it has come so far, as a program leaves it that is killed there.
@@ -33,46 +32,6 @@ impl Listener for Killed {
 fn left(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
-#[derive(Default)]
-struct Read {
-    events: Vec<(u8, u64)>,
-    complete: Option<bool>,
-}
-
-impl EventSink for Read {
-    type Error = std::convert::Infallible;
-
-    fn begin(&mut self, _: &EpisodeAttributes) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    fn event(&mut self, event: &Event<'_>) -> Result<(), Self::Error> {
-        self.events.push((event.stage, event.seq));
-        Ok(())
-    }
-
-    fn end(&mut self, complete: bool) -> Result<(), Self::Error> {
-        self.complete = Some(complete);
-        Ok(())
-    }
-}
-
-fn events(report: &Report) -> Read {
-    let mut read = Read::default();
-    TelemetryReader::open(&report.files.as_ref().unwrap().telemetry).unwrap().read(&mut read).unwrap();
-    read
-}
-
-fn steps(report: &Report) -> Vec<StepRow> {
-    let file = std::fs::File::open(&report.files.as_ref().unwrap().steps).unwrap();
-    let mut reader = EpisodeReader::open(file, None).unwrap();
-    let (mut row, mut rows) = (StepRow::default(), Vec::new());
-    while reader.next(&mut row).unwrap() {
-        rows.push(row.clone());
-    }
-    rows
 }
 
 fn nothing() -> std::os::fd::OwnedFd {
@@ -133,14 +92,14 @@ proptest! {
         prop_assert_eq!(&report.feedback[..], &whole.feedback[..report.feedback.len()]);
         let cut_off = |partial: &Partial| matches!(partial, Partial::Record { why } if why.contains("was killed"));
         prop_assert!(report.partial.last().is_some_and(cut_off));
-        let (found, told) = (events(&report), events(&whole).events);
+        let (found, told) = (read_events(&report), read_events(&whole).events);
         prop_assert_eq!(&found.events[..], &told[..found.events.len()]);
         prop_assert!(found.events.is_empty() || found.complete == Some(false));
         if let Some(last) = report.decisions.last() {
             let before = told.iter().filter(|(stage, _)| *stage < last.stage).count();
             prop_assert!(found.events.len() as u64 >= before as u64 + last.events_seen);
         }
-        let (rows, all) = (steps(&report), steps(&whole));
+        let (rows, all) = (read_steps(&report), read_steps(&whole));
         prop_assert_eq!(rows.len(), decided);
         for (number, (row, same)) in rows.iter().zip(&all).enumerate() {
             prop_assert_eq!((&row.state, row.played.map(|played| played.action)), (&same.state, same.played.map(|played| played.action)));

@@ -113,11 +113,13 @@ fn nothing() -> OwnedFd {
     OwnedFd::from(std::io::pipe().unwrap().0)
 }
 
+/// What a file of telemetry holds of one episode.
 #[derive(Default)]
-struct Read {
-    attributes: Option<EpisodeAttributes>,
-    events: Vec<(u8, u64)>,
-    complete: Option<bool>,
+pub(crate) struct Read {
+    pub(crate) attributes: Option<EpisodeAttributes>,
+    /// Stage and number of each event.
+    pub(crate) events: Vec<(u8, u64)>,
+    pub(crate) complete: Option<bool>,
 }
 
 impl EventSink for Read {
@@ -139,22 +141,33 @@ impl EventSink for Read {
     }
 }
 
+pub(crate) fn read_events(report: &Report) -> Read {
+    let mut read = Read::default();
+    TelemetryReader::open(&report.files.as_ref().unwrap().telemetry).unwrap().read(&mut read).unwrap();
+    read
+}
+
+pub(crate) fn read_steps(report: &Report) -> Vec<StepRow> {
+    let file = std::fs::File::open(&report.files.as_ref().unwrap().steps).unwrap();
+    let mut reader = EpisodeReader::open(file, None).unwrap();
+    let (mut row, mut rows) = (StepRow::default(), Vec::new());
+    while reader.next(&mut row).unwrap() {
+        rows.push(row.clone());
+    }
+    rows
+}
+
 /// Reads the files of an episode and holds them to its report.
 fn check_files(report: &Report, events: u64, label: Option<Label>) {
     let files = report.files.as_ref().unwrap();
     let partial = !report.partial.is_empty();
-    let mut read = Read::default();
-    TelemetryReader::open(&files.telemetry).unwrap().read(&mut read).unwrap();
+    let read = read_events(report);
     assert_eq!((read.events.len() as u64, files.events), (events, events), "no event is lost on its way to the file");
     if events > 0 {
         assert_eq!(read.complete, Some(!partial));
         assert_eq!(read.attributes.unwrap().episode_id, report.episode_id);
     }
-    let mut reader = EpisodeReader::open(std::fs::File::open(&files.steps).unwrap(), None).unwrap();
-    let (mut row, mut rows) = (StepRow::default(), Vec::new());
-    while reader.next(&mut row).unwrap() {
-        rows.push(row.clone());
-    }
+    let rows = read_steps(report);
     assert_eq!(rows.len(), report.decisions.len(), "one row for each decision");
     for (row, decision) in rows.iter().zip(&report.decisions) {
         let played = row.played.unwrap();

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::follow::Following;
-use super::lines::{KEEPALIVE, PIECE_BYTES, REQUEST_BYTES, RESPONSE_BYTES};
+use super::lines::{PIECE_BYTES, REQUEST_BYTES, RESPONSE_BYTES};
 use super::proto::sandbox_service_client::SandboxServiceClient;
 use super::proto::{DetonateRequest, detonate_request::Part};
 use super::wire;
@@ -78,20 +78,7 @@ impl RemoteStage {
         if matches!(address, Address::Loopback(_)) || nameless && matches!(address, Address::Tls(_)) {
             return Err(AddressError::Tls { address: address.to_string() });
         }
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        runtime.worker_threads(1).thread_name(format!("client-{number}")).enable_io().enable_time();
-        let runtime = runtime.build().map_err(AddressError::Threads)?;
-        let endpoint = address
-            .endpoint(tls)?
-            .connect_timeout(options.connect)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        let channel = {
-            let _inside = runtime.enter();
-            endpoint.connect_lazy()
-        };
+        let (runtime, channel) = address.channel(tls, &format!("client-{number}"), options.connect)?;
         let client = SandboxServiceClient::new(channel)
             .max_encoding_message_size(REQUEST_BYTES)
             .max_decoding_message_size(RESPONSE_BYTES);

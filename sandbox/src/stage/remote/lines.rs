@@ -1,6 +1,4 @@
-//! How much travels at once, and how long things may take.
-
-use std::time::Duration;
+//! How much travels at once.
 
 /// Bytes of a message with a piece of a file.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
@@ -11,5 +9,3 @@ pub(super) const RESPONSE_BYTES: usize = 128 << 20;
 /// Records of one message, and their bytes. One record may be longer.
 pub(super) const BATCH_RECORDS: usize = 512;
 pub(super) const BATCH_BYTES: usize = 256 << 10;
-/// Between two questions whether the other end of a connection is still there, and how long the answer may take.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(5);

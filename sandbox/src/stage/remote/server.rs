@@ -15,12 +15,13 @@ use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
 
 use super::door::Door;
-use super::lines::{KEEPALIVE, REQUEST_BYTES, RESPONSE_BYTES};
+use super::lines::{REQUEST_BYTES, RESPONSE_BYTES};
 use super::proto::sandbox_service_server::SandboxServiceServer;
 use super::proto::{self};
 use super::run::Bounds;
 use super::service::Service;
 use super::table::Table;
+use crate::peer::KEEPALIVE;
 use crate::stage::Stage;
 
 /// What a server of a stage is told.

@@ -28,7 +28,8 @@ fn gradient_step(criterion: &mut Criterion) {
                 .collect();
             let (states, next) = (DenseRows::new(WIDTHS[0], &states), DenseRows::new(WIDTHS[0], &next));
             let masks = vec![true; batch * WIDTHS[3]];
-            let batched = Batch { states: &states, answers: &answers, next_states: &next, next_masks: &masks };
+            let batched =
+                Batch { states: &states, masks: &[], answers: &answers, next_states: &next, next_masks: &masks };
             let mut learner = FusedLearner::new(shape.clone(), &parameters, FusedOptions::default()).unwrap();
             let mut errors = Vec::new();
             group.throughput(Throughput::Elements(1));

@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use bellwether_replay::{
-    ActionMask, BufferConfig, Draw, DrawnStates, Encoding, EpisodeSampler, EpisodeStore, EpisodeStoreConfig, Outcome,
-    Played, ReplayBuffer, SampleSpec, Sampled, StateRows, StoreConfig,
+    ActionMask, BufferConfig, DrawnStates, Encoding, EpisodeSampler, EpisodeStore, EpisodeStoreConfig, Outcome, Played,
+    ReplayBuffer, SampleSpec, Sampled, StateRows, StoreConfig,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -76,7 +76,7 @@ fn recorded(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(batch as u64));
         group.bench_function(BenchmarkId::from_parameter(batch), |bencher| {
             bencher.iter(|| {
-                sampler.sample(&mut rng, batch, Draw::Uniform, &mut drawn);
+                sampler.sample(&mut rng, batch, &mut drawn);
                 for (row, out) in drawn.rows.iter().zip(rows.chunks_exact_mut(WIDTH)) {
                     store.states().gather(*row as usize, out);
                 }

@@ -2,15 +2,6 @@
 
 use rand::Rng;
 
-/// How items are drawn.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub enum Draw {
-    /// Every item is as likely as any other, with replacement; all weights are 1.
-    #[default]
-    Uniform,
-}
-
 /// A number in `0..n`, each exactly as likely (Lemire, "Fast random integer generation in an interval", 2019,
 /// algorithm 5).
 ///

@@ -23,9 +23,9 @@ mod rows;
 mod store;
 
 pub use buffer::{
-    BufferConfig, Outcome, Played, ReplayBuffer, SampleSpec, Sampled, SharedReplay, StreamId, Transition,
+    BufferConfig, Draw, Outcome, Played, PriorityConfig, ReplayBuffer, SampleSpec, Sampled, SharedReplay, StreamId,
+    Transition,
 };
-pub use draw::Draw;
 pub use error::ReplayError;
 pub use mask::ActionMask;
 pub use recording::{DrawnStates, Episode, EpisodeSampler, EpisodeStore, EpisodeStoreConfig};

@@ -4,7 +4,7 @@
 //! reward: the caller keeps what it needs to derive its answers (costs, harm, what comes at the end) as annotations, and
 //! derives them when a state is drawn.
 
-use crate::draw::{Draw, below, unit};
+use crate::draw::{below, unit};
 use crate::error::{ReplayError, all_finite};
 use crate::{StateStore, StoreConfig};
 use rand::Rng;
@@ -296,8 +296,7 @@ impl EpisodeSampler {
     }
 
     /// Draws `count` states, with replacement, into `out`; what was there is gone, its memory is used again.
-    pub fn sample(&self, rng: &mut impl Rng, count: usize, draw: Draw, out: &mut DrawnStates) {
-        let Draw::Uniform = draw;
+    pub fn sample(&self, rng: &mut impl Rng, count: usize, out: &mut DrawnStates) {
         out.clear();
         let total = self.classes.last().map_or(0.0, |(sum, _)| *sum);
         for _ in 0..count {

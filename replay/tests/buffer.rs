@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
 use bellwether_replay::{
-    ActionMask, BufferConfig, Draw, Outcome, Played, ReplayBuffer, ReplayError, SampleSpec, Sampled, SharedReplay,
-    StateRows, StreamId, Transition, fuzz,
+    ActionMask, BufferConfig, Draw, Outcome, Played, PriorityConfig, ReplayBuffer, ReplayError, SampleSpec, Sampled,
+    SharedReplay, StateRows, StreamId, Transition, fuzz,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,6 +21,8 @@ struct Event {
     mask: u32,
     reward: f32,
     probability: f32,
+    /// An error that is told of the step, where it can be drawn.
+    error: Option<f32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,25 +42,28 @@ fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
         1 => Just(What::TruncateBlind),
         1 => Just(What::Abandon),
     ];
-    let event = (0_usize..3, what, 0..ACTIONS, 0_u32..32, -2.0_f32..2.0, 0.01_f32..=1.0);
+    let error = proptest::option::of(-3.0_f32..3.0);
+    let event = (0_usize..3, what, 0..ACTIONS, 0_u32..32, -2.0_f32..2.0, 0.01_f32..=1.0, error);
     vec(
-        event.prop_map(|(stream, what, action, mask, reward, probability)| Event {
+        event.prop_map(|(stream, what, action, mask, reward, probability, error)| Event {
             stream,
             what,
             action,
             mask,
             reward,
             probability,
+            error,
         }),
         0..most,
     )
 }
 
 fn spec() -> impl Strategy<Value = SampleSpec> {
-    (1_u32..6, prop_oneof![Just(1.0), Just(0.0), 0.0..1.0]).prop_map(|(n_step, gamma)| SampleSpec {
+    let draw = prop_oneof![Just(Draw::Uniform), (0.0..=1.0).prop_map(|correction| Draw::Prioritised { correction })];
+    (1_u32..6, prop_oneof![Just(1.0), Just(0.0), 0.0..1.0], draw).prop_map(|(n_step, gamma, draw)| SampleSpec {
         n_step,
         gamma,
-        draw: Draw::Uniform,
+        draw,
     })
 }
 
@@ -94,7 +99,8 @@ fn state(number: u64) -> [f32; 2] {
 
 impl Harness {
     fn new(capacity: usize) -> Self {
-        let mut buffer = ReplayBuffer::new(BufferConfig { width: 2, actions: ACTIONS, capacity }).unwrap();
+        let config = BufferConfig { width: 2, actions: ACTIONS, capacity };
+        let mut buffer = ReplayBuffer::with_priorities(config, PriorityConfig::default()).unwrap();
         let streams = (0..3).map(|_| buffer.add_stream()).collect();
         Harness { buffer, streams, model: Model::default() }
     }
@@ -138,6 +144,9 @@ impl Harness {
             return;
         }
         self.buffer.append(stream, played, outcome).unwrap();
+        if let Some(error) = event.error.filter(|_| event.what != What::TruncateBlind) {
+            self.buffer.learn(&[(open % capacity) as u32], &[error]).unwrap();
+        }
         let next = observes.then_some((model.written, next_mask));
         let terminated = event.what == What::Terminate;
         model.episodes[episode].push(Step { state: open, mask: open_mask, played, next, terminated });
@@ -247,7 +256,8 @@ proptest! {
                     next_mask: sampled.next_masks[i],
                 });
                 prop_assert!(expected.contains(&drawn), "{:?}", drawn);
-                prop_assert_eq!(sampled.weights[i], 1.0);
+                let weight = sampled.weights[i];
+                prop_assert!(weight > 0.0 && weight <= 1.0 && (spec.draw != Draw::Uniform || weight == 1.0));
                 let row = &masks[i * ACTIONS as usize..(i + 1) * ACTIONS as usize];
                 prop_assert_eq!(ActionMask::from_bools(row), drawn.next_mask);
             }
@@ -474,6 +484,8 @@ fn misuse_is_refused_and_changes_nothing() {
         let spec = SampleSpec { n_step, gamma, draw: Draw::Uniform };
         assert!(matches!(buffer.transition(0, &spec), Err(ReplayError::Setting { .. })));
     }
+    let prioritised = |correction| SampleSpec { draw: Draw::Prioritised { correction }, ..SampleSpec::default() };
+    assert!(matches!(buffer.transition(0, &prioritised(f64::NAN)), Err(ReplayError::Setting { .. })));
     for (width, actions, capacity) in [(0, 2, 2), (70_000, 2, 2), (1, 0, 2), (1, 33, 2), (1, 2, 1), (1, 2, usize::MAX)]
     {
         assert!(matches!(

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
 use bellwether_replay::{
-    Draw, DrawnStates, Encoding, EpisodeSampler, EpisodeStore, EpisodeStoreConfig, ReplayError, SampledRows, StateRows,
+    DrawnStates, Encoding, EpisodeSampler, EpisodeStore, EpisodeStoreConfig, ReplayError, SampledRows, StateRows,
     StoreConfig,
 };
 use proptest::collection::vec;
@@ -76,8 +76,8 @@ proptest! {
         let sampler = sampler.unwrap();
         prop_assert_eq!(sampler.states(), drawable as u64);
         let (mut drawn, mut again) = (DrawnStates::default(), DrawnStates::default());
-        sampler.sample(&mut ChaCha8Rng::seed_from_u64(seed), 40, Draw::Uniform, &mut drawn);
-        sampler.sample(&mut ChaCha8Rng::seed_from_u64(seed), 40, Draw::Uniform, &mut again);
+        sampler.sample(&mut ChaCha8Rng::seed_from_u64(seed), 40, &mut drawn);
+        sampler.sample(&mut ChaCha8Rng::seed_from_u64(seed), 40, &mut again);
         prop_assert_eq!(&drawn, &again);
         prop_assert_eq!(drawn.len(), 40);
         let rows = SampledRows::new(store.states(), &drawn.rows);
@@ -101,7 +101,7 @@ fn neither_the_larger_class_nor_the_longer_episode_drowns_the_other() {
     let mut drawn = DrawnStates::default();
     let mut count = |weights: Option<&[(u32, f64)]>| {
         let sampler = EpisodeSampler::new(&store, 0..5, weights).unwrap();
-        sampler.sample(&mut ChaCha8Rng::seed_from_u64(1), 36_000, Draw::Uniform, &mut drawn);
+        sampler.sample(&mut ChaCha8Rng::seed_from_u64(1), 36_000, &mut drawn);
         let mut counts = [0_i32; 5];
         drawn.episodes.iter().for_each(|e| counts[*e as usize] += 1);
         counts

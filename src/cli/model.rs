@@ -8,7 +8,7 @@ use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::model::{Contract, Expectation};
 use bellwether_inference::{Engines, Isa, LoadedRelease, load_release};
-use bellwether_trainer::network::{NetworkError, NetworkShape};
+use bellwether_trainer::network::NetworkShape;
 use bellwether_trainer::recorded::playback::{Learnt, Policy};
 
 use super::{Failure, build};
@@ -107,24 +107,24 @@ pub(crate) fn load_for(folder: &Path, engines: Engines) -> Result<LoadedRelease,
 
 /// A model that can be played on recordings.
 pub(crate) struct Playable<'a> {
-    /// A plain network as learners have it, whose rows are computed together; the q-values are the same.
-    plain: Option<(NetworkShape, Vec<f32>)>,
+    /// A network as learners have it, whose rows are computed together; the q-values are the same.
+    network: Option<(NetworkShape, Vec<f32>)>,
     engine: &'a bellwether_inference::Engine,
     isa: Isa,
 }
 
 impl<'a> Playable<'a> {
     pub(crate) fn of(release: &'a LoadedRelease) -> Result<Self, Failure> {
-        let plain = match release.mlp.as_ref().map(NetworkShape::from_mlp) {
-            None | Some(Err(NetworkError::Dueling)) => None,
-            Some(plain) => Some(plain?),
+        let network = match release.mlp.as_ref().map(NetworkShape::from_mlp) {
+            None => None,
+            Some(network) => Some(network?),
         };
-        Ok(Playable { plain, engine: &release.engine, isa: build::isa()? })
+        Ok(Playable { network, engine: &release.engine, isa: build::isa()? })
     }
 
     /// The policy that it is.
     pub(crate) fn policy(&self) -> Policy<'_> {
-        match &self.plain {
+        match &self.network {
             Some((shape, parameters)) => Learnt { shape, parameters, isa: self.isa }.into(),
             None => Policy::Released(self.engine),
         }

@@ -73,6 +73,7 @@ fn measure(
         }
         let batch = Batch {
             states: &DenseRows::new(64, &states),
+            masks: &[],
             answers: &answers,
             next_states: &DenseRows::new(64, &next_states),
             next_masks: &masks,

@@ -6,7 +6,7 @@ use bellwether_env_adapter::window::{WindowConfig, WindowConfigError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::network::NetworkConfig;
+use crate::network::{NetworkConfig, Returns};
 
 /// A value that cannot be run with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -178,7 +178,7 @@ impl Default for TrainConfig {
             window: WindowConfig::default(),
             reward: RewardConfig::default(),
             // Recordings are few: a wider network learns their families by heart.
-            network: NetworkConfig { hidden: vec![128, 64] },
+            network: NetworkConfig { hidden: vec![128, 64], ..NetworkConfig::default() },
             trainer: TrainerConfig::default(),
             cost: CostConfig::default(),
             calibration: CalibrationConfig::default(),
@@ -198,6 +198,14 @@ impl TrainConfig {
         }
         if self.network.hidden.is_empty() || self.network.hidden.len() > 8 {
             return Err(ConfigError::new("network.hidden", &self.network.hidden, "give 1 to 8 layers"));
+        }
+        if self.network.returns != Returns::Mean {
+            let reason = "recordings answer with means: choose `mean`";
+            return Err(ConfigError::new("network.returns", self.network.returns, reason));
+        }
+        if self.network.noisy_layers > 0 {
+            let reason = "recordings leave nothing to explore: choose 0";
+            return Err(ConfigError::new("network.noisy_layers", self.network.noisy_layers, reason));
         }
         if t.updates == 0 {
             return Err(ConfigError::new("trainer.updates", t.updates, "at least 1 gradient step is needed"));
@@ -318,7 +326,9 @@ mod tests {
     #[test]
     fn what_contradicts_itself_is_refused_by_key() {
         type Change = fn(&mut TrainConfig);
-        let cases: [(&str, Change); 12] = [
+        let cases: [(&str, Change); 14] = [
+            ("network.returns", |c| c.network.returns = Returns::Quantiles(8)),
+            ("network.noisy_layers", |c| c.network.noisy_layers = 1),
             ("trainer.call_dropout", |c| c.trainer.dropout = vec![]),
             ("network.hidden", |c| c.network.hidden = vec![64, 0]),
             ("trainer.updates", |c| c.trainer.updates = 0),

@@ -1,6 +1,8 @@
 //! Settings that change as a run goes on.
 
 use crate::learner::TargetSync;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A value that moves in a straight line from `initial` to `final_value` over the first `steps` steps, and then stays.
 ///
@@ -22,6 +24,71 @@ impl Linear {
             return self.final_value;
         }
         self.initial + (self.final_value - self.initial) * (step as f64 / self.steps as f64)
+    }
+}
+
+/// How a step size moves, in updates: it rises in a straight line over the first `warm_up` of them, and falls over the
+/// `decay_steps` after those to `final_share` of itself, where it stays.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StepSizeSchedule {
+    /// Updates over which it rises from next to nothing; 0 for none.
+    pub warm_up: u64,
+    /// The form in which it falls.
+    pub decay: Decay,
+    /// Updates over which it falls.
+    pub decay_steps: u64,
+    /// What is left of it at the end, 0 to 1.
+    pub final_share: f64,
+}
+
+/// The form in which a value falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// It does not.
+    #[default]
+    Constant,
+    /// In a straight line.
+    Linear,
+    /// Along half a period of a cosine (Loshchilov and Hutter 2017, equation 5).
+    Cosine,
+}
+
+impl Default for StepSizeSchedule {
+    /// It stays as it is.
+    fn default() -> Self {
+        StepSizeSchedule { warm_up: 0, decay: Decay::Constant, decay_steps: 0, final_share: 0.0 }
+    }
+}
+
+impl StepSizeSchedule {
+    /// What the step size is multiplied with in update `update`, counted from 0.
+    pub fn at(&self, update: u64) -> f64 {
+        if update < self.warm_up {
+            return (update + 1) as f64 / (self.warm_up + 1) as f64;
+        }
+        let done = ((update - self.warm_up) as f64 / self.decay_steps.max(1) as f64).min(1.0);
+        let left = match self.decay {
+            Decay::Constant => return 1.0,
+            Decay::Linear => 1.0 - done,
+            Decay::Cosine => 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done)),
+        };
+        self.final_share + (1.0 - self.final_share) * left
+    }
+
+    /// Refuses what contradicts itself: the key, the value and what would do.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
+        if !(0.0..=1.0).contains(&self.final_share) {
+            return Err(("final_share", self.final_share.to_string(), "choose a value from 0 to 1"));
+        }
+        let falls = self.decay != Decay::Constant;
+        if falls != (self.decay_steps > 0) {
+            let reason =
+                "give the updates over which it falls, above 0, with a `decay` of `linear` or `cosine`, and 0 without";
+            return Err(("decay_steps", self.decay_steps.to_string(), reason));
+        }
+        Ok(())
     }
 }
 
@@ -62,6 +129,30 @@ mod tests {
             assert!((line.at(step) - value).abs() < 1e-12, "{step}");
         }
         assert_eq!(Linear { initial: 1.0, final_value: 0.1, steps: 0 }.at(0), 0.1);
+    }
+
+    #[test]
+    fn a_step_size_rises_falls_and_stays() {
+        let schedule = |decay| StepSizeSchedule { warm_up: 3, decay, decay_steps: 100, final_share: 0.1 };
+        for (decay, half) in [(Decay::Linear, 0.55), (Decay::Cosine, 0.55)] {
+            let schedule = schedule(decay);
+            for (update, value) in [(0, 0.25), (2, 0.75), (3, 1.0), (53, half), (103, 0.1), (u64::MAX, 0.1)] {
+                assert!((schedule.at(update) - value).abs() < 1e-12, "{decay:?} {update}: {}", schedule.at(update));
+            }
+        }
+        // A quarter of the way a cosine has lost less than a line.
+        assert!((schedule(Decay::Cosine).at(28) - (0.1 + 0.9 * 0.853_553_390_593)).abs() < 1e-9);
+        assert!((0..1000).all(|update| StepSizeSchedule::default().at(update) == 1.0));
+    }
+
+    #[test]
+    fn a_fall_without_a_length_is_refused() {
+        let falls = StepSizeSchedule { decay: Decay::Cosine, ..StepSizeSchedule::default() };
+        assert_eq!(falls.check().unwrap_err().0, "decay_steps");
+        let stays = StepSizeSchedule { decay_steps: 5, ..StepSizeSchedule::default() };
+        assert_eq!(stays.check().unwrap_err().0, "decay_steps");
+        let share = StepSizeSchedule { final_share: f64::NAN, ..StepSizeSchedule::default() };
+        assert_eq!(share.check().unwrap_err().0, "final_share");
     }
 
     proptest! {

@@ -20,9 +20,10 @@ fn update(dropout: Vec<f32>, keep: &[Vec<u8>]) -> Result<Vec<f32>, LearnerError>
     let answers: Vec<Answer> = (0..ROWS as u32)
         .map(|row| Answer { row, action: row % 2, reward: 1.0, discount: 0.0, next: 0, weight: 1.0 })
         .collect();
-    let batch = Batch { states: &rows, answers: &answers, next_states: &rows, next_masks: &[true; ROWS * 2] };
+    let batch =
+        Batch { states: &rows, masks: &[], answers: &answers, next_states: &rows, next_masks: &[true; ROWS * 2] };
     let spec = UpdateSpec { dropout, learning_rate: 0.01, ..UpdateSpec::default() };
-    learner.update(&spec, batch, Noise { keep }, &mut Vec::new())?;
+    learner.update(&spec, batch, Noise { keep, ..Noise::default() }, &mut Vec::new())?;
     Ok(learner.parameters().to_vec())
 }
 

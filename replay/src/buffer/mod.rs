@@ -1,14 +1,17 @@
 //! Played experience in a ring: every state is stored once, and transitions are assembled when they are drawn.
 
+mod priority;
 mod sample;
 mod save;
 mod shared;
 
-pub use sample::{SampleSpec, Sampled, Transition};
+pub use priority::PriorityConfig;
+pub use sample::{Draw, SampleSpec, Sampled, Transition};
 pub use shared::SharedReplay;
 
 use crate::error::{ReplayError, all_finite};
 use crate::{ActionMask, StateRows};
+use priority::Priorities;
 
 /// What a [`ReplayBuffer`] is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +99,8 @@ pub struct ReplayBuffer {
     next: Vec<u32>,
     /// Row-major, `width` values per slot.
     states: Vec<f32>,
+    /// Where steps are drawn by their errors.
+    priorities: Option<Priorities>,
 }
 
 /// The episode that is under way in a stream.
@@ -149,7 +154,48 @@ impl ReplayBuffer {
             behaviour_probabilities: Vec::new(),
             next: Vec::new(),
             states: Vec::new(),
+            priorities: None,
         })
+    }
+
+    /// An empty buffer whose steps can be drawn by their errors: a new step is as likely as the likeliest, until
+    /// [`learn`](Self::learn) tells its error.
+    ///
+    /// # Errors
+    /// [`ReplayError::Setting`] on a setting out of range; [`ReplayError::Memory`] if there is none for the priorities, 32 to
+    /// 64 bytes per state of the capacity.
+    pub fn with_priorities(config: BufferConfig, priorities: PriorityConfig) -> Result<Self, ReplayError> {
+        let mut buffer = Self::new(config)?;
+        buffer.priorities = Some(Priorities::new(priorities, config.capacity)?);
+        Ok(buffer)
+    }
+
+    /// How errors become priorities, where they do.
+    pub fn priority_config(&self) -> Option<&PriorityConfig> {
+        self.priorities.as_ref().map(Priorities::config)
+    }
+
+    /// Tells the errors of steps that were drawn since the buffer was last written to; the last error of a row that comes
+    /// twice holds. Without priorities, nothing happens.
+    ///
+    /// # Errors
+    /// [`ReplayError::Width`] if there are not as many errors as rows, [`ReplayError::NotFinite`] on an error that is not
+    /// finite, [`ReplayError::Setting`] on a row that holds no finished step; nothing is changed then.
+    pub fn learn(&mut self, rows: &[u32], errors: &[f32]) -> Result<(), ReplayError> {
+        let Some(priorities) = &mut self.priorities else { return Ok(()) };
+        if rows.len() != errors.len() {
+            return Err(ReplayError::Width { what: "a list of errors", expected: rows.len(), found: errors.len() });
+        }
+        all_finite("an error", errors)?;
+        let finished = |row: &&u32| !self.kinds.get(**row as usize).is_some_and(|kind| kind.is_drawable());
+        if let Some(row) = rows.iter().find(finished) {
+            let reason = "it holds no finished step: tell errors before the buffer is written to";
+            return Err(ReplayError::Setting { key: "row", value: row.to_string(), reason });
+        }
+        for (row, error) in rows.iter().zip(errors) {
+            priorities.learn(*row as usize, *error);
+        }
+        Ok(())
     }
 
     /// Adds a stream of episodes.
@@ -223,7 +269,12 @@ impl ReplayBuffer {
         self.rewards[slot] = played.reward;
         self.behaviour_probabilities[slot] = played.behaviour_probability;
         self.next[slot] = next;
-        self.drawable += u32::from(kind.is_drawable());
+        if kind.is_drawable() {
+            self.drawable += 1;
+            if let Some(priorities) = &mut self.priorities {
+                priorities.add(slot);
+            }
+        }
         self.streams[stream.0 as usize] = after;
         Ok(())
     }
@@ -271,6 +322,7 @@ impl ReplayBuffer {
         self.states.capacity() * 4
             + self.kinds.capacity() * COLUMN_BYTES as usize
             + self.streams.capacity() * size_of::<Stream>()
+            + self.priorities.as_ref().map_or(0, Priorities::memory_bytes)
     }
 
     fn stream(&self, stream: StreamId) -> Result<Stream, ReplayError> {
@@ -327,7 +379,12 @@ impl ReplayBuffer {
             self.states.extend_from_slice(state);
         } else {
             let slot = self.slot(number);
-            self.drawable -= u32::from(self.kinds[slot].is_drawable());
+            if self.kinds[slot].is_drawable() {
+                self.drawable -= 1;
+                if let Some(priorities) = &mut self.priorities {
+                    priorities.remove(slot);
+                }
+            }
             self.kinds[slot] = kind;
             self.masks[slot] = mask;
             self.actions[slot] = 0;

@@ -2,8 +2,21 @@
 
 use super::{Kind, ReplayBuffer};
 use crate::draw::below;
-use crate::{ActionMask, Draw, ReplayError};
+use crate::{ActionMask, ReplayError};
 use rand::Rng;
+
+/// How steps are drawn, with replacement.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Draw {
+    /// Every step is as likely as any other; all weights are 1.
+    #[default]
+    Uniform,
+    /// By their priorities, in a buffer that has them.
+    Prioritised {
+        /// How far weights make up for the uneven draw, 0 to 1: `beta` of Schaul et al. 2016.
+        correction: f64,
+    },
+}
 
 /// What to draw.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,6 +76,8 @@ pub struct Sampled {
     pub next_masks: Vec<ActionMask>,
     /// Weights in the loss that make up for an uneven draw; 1 for a uniform one.
     pub weights: Vec<f32>,
+    /// Memory of a draw by priorities.
+    points: Vec<f64>,
 }
 
 /// Tries before a draw counts its way to a step instead. With half of the slots drawable, one draw in 10^19 gets there.
@@ -80,7 +95,8 @@ impl ReplayBuffer {
     /// stay valid until the buffer is written to.
     ///
     /// # Errors
-    /// [`ReplayError::Empty`] if no step can be drawn; [`ReplayError::Setting`] on a specification out of range.
+    /// [`ReplayError::Empty`] if no step can be drawn; [`ReplayError::Setting`] on a specification out of range, and on a draw
+    /// by priorities from a buffer without them.
     pub fn sample(
         &self,
         rng: &mut impl Rng,
@@ -89,15 +105,27 @@ impl ReplayBuffer {
         out: &mut Sampled,
     ) -> Result<(), ReplayError> {
         spec.check()?;
-        let Draw::Uniform = spec.draw;
         if self.drawable == 0 {
             return Err(ReplayError::Empty {
                 reason: "the replay buffer holds no finished step; play some first".into(),
             });
         }
         out.resize(count);
+        match (spec.draw, &self.priorities) {
+            (Draw::Uniform, _) => out.rows.iter_mut().for_each(|row| *row = self.draw(rng) as u32),
+            (Draw::Prioritised { correction }, Some(priorities)) => {
+                priorities.draw(rng, &mut out.rows, &mut out.points);
+                for (weight, row) in out.weights.iter_mut().zip(&out.rows) {
+                    *weight = priorities.weight(*row, correction);
+                }
+            }
+            (Draw::Prioritised { .. }, None) => {
+                let reason = "this buffer has no priorities; make it with `with_priorities`";
+                return Err(ReplayError::Setting { key: "draw", value: "prioritised".into(), reason });
+            }
+        }
         for at in 0..count {
-            let slot = self.draw(rng);
+            let slot = out.rows[at] as usize;
             out.set(at, &self.assemble(slot, spec));
         }
         Ok(())
@@ -182,6 +210,12 @@ impl SampleSpec {
             let reason = "a discount lies between 0 and 1";
             return Err(ReplayError::Setting { key: "gamma", value: self.gamma.to_string(), reason });
         }
+        if let Draw::Prioritised { correction } = self.draw
+            && !(0.0..=1.0).contains(&correction)
+        {
+            let reason = "a correction lies between 0 and 1";
+            return Err(ReplayError::Setting { key: "correction", value: correction.to_string(), reason });
+        }
         Ok(())
     }
 }
@@ -197,13 +231,14 @@ impl Sampled {
         self.rows.is_empty()
     }
 
-    /// Writes the successors' masks as a learner takes them: row-major, one `bool` per action.
+    /// Writes the masks of the states as a learner takes them: row-major, one `bool` per action.
+    pub fn write_masks(&self, actions: usize, out: &mut Vec<bool>) {
+        write_masks(&self.masks, actions, out);
+    }
+
+    /// Writes the masks of the successors in the same way.
     pub fn write_next_masks(&self, actions: usize, out: &mut Vec<bool>) {
-        out.clear();
-        out.resize(actions * self.next_masks.len(), false);
-        for (mask, out) in self.next_masks.iter().zip(out.chunks_exact_mut(actions.max(1))) {
-            mask.write(out);
-        }
+        write_masks(&self.next_masks, actions, out);
     }
 
     fn resize(&mut self, count: usize) {
@@ -230,5 +265,13 @@ impl Sampled {
         self.steps[at] = transition.steps;
         self.next_rows[at] = transition.next_row;
         self.next_masks[at] = transition.next_mask;
+    }
+}
+
+fn write_masks(masks: &[ActionMask], actions: usize, out: &mut Vec<bool>) {
+    out.clear();
+    out.resize(actions * masks.len(), false);
+    for (mask, out) in masks.iter().zip(out.chunks_exact_mut(actions.max(1))) {
+        mask.write(out);
     }
 }

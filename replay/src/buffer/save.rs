@@ -1,18 +1,21 @@
 //! Saving the ring and restoring it exactly.
 //!
 //! All numbers are little-endian. `BWREPLAY`, version u32, width u32, actions u32, capacity u64, states written u64,
-//! number of streams u32; two u64 per stream (its open state and the one before, all bits set for none); then the columns
+//! number of streams u32, and whether there are priorities, u8; where there are, their exponent, floor and largest, f64 each;
+//! two u64 per stream (its open state and the one before, all bits set for none); then the columns
 //! of the slots in use, one after the other: kind u8, mask u32, action u8, reward f32, behaviour probability f32, next
-//! slot u32, state f32 x width; and the CRC-32C of everything before it, u32. Slots in use follow from states written and
+//! slot u32, state f32 x width, and where there are priorities that of the slot, f64 (0 where it cannot be drawn); and the CRC-32C of
+//! everything before it, u32. Slots in use follow from states written and
 //! capacity. What is drawn after a restore depends on nothing else, so a resumed run goes on byte for byte.
 
+use super::priority::{Priorities, PriorityConfig};
 use super::{BufferConfig, COLUMN_BYTES, Kind, NO_SLOT, ReplayBuffer, Stream};
 use crate::error::all_finite;
 use crate::{ActionMask, ReplayError};
 use std::io::{Read, Write};
 
 const MAGIC: [u8; 8] = *b"BWREPLAY";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const NONE: u64 = u64::MAX;
 /// Bytes that are read or written at a time: what a header claims is allocated only as the data for it arrives.
 const CHUNK_BYTES: usize = 1 << 16;
@@ -31,6 +34,11 @@ impl ReplayBuffer {
         out.put((self.config.capacity as u64).to_le_bytes())?;
         out.put(self.written.to_le_bytes())?;
         out.put((self.streams.len() as u32).to_le_bytes())?;
+        out.put([u8::from(self.priorities.is_some())])?;
+        if let Some(priorities) = &self.priorities {
+            let PriorityConfig { exponent, floor } = *priorities.config();
+            [exponent, floor, priorities.highest()].iter().try_for_each(|v| out.put(v.to_le_bytes()))?;
+        }
         for stream in &self.streams {
             out.put(stream.open.unwrap_or(NONE).to_le_bytes())?;
             out.put(stream.previous.unwrap_or(NONE).to_le_bytes())?;
@@ -42,6 +50,9 @@ impl ReplayBuffer {
         self.behaviour_probabilities.iter().try_for_each(|v| out.put(v.to_le_bytes()))?;
         self.next.iter().try_for_each(|v| out.put(v.to_le_bytes()))?;
         self.states.iter().try_for_each(|v| out.put(v.to_le_bytes()))?;
+        if let Some(priorities) = &self.priorities {
+            (0..self.kinds.len()).try_for_each(|slot| out.put(priorities.of(slot).to_le_bytes()))?;
+        }
         out.flush_chunk()?;
         let sum = out.sum;
         out.put(sum.to_le_bytes())?;
@@ -68,6 +79,11 @@ impl ReplayBuffer {
         let capacity = u64::from_le_bytes(from.take()?);
         let written = u64::from_le_bytes(from.take()?);
         let streams = u32::from_le_bytes(from.take()?);
+        let prioritised = match from.take()? {
+            [0] => None,
+            [1] => Some([from.take()?, from.take()?, from.take()?].map(f64::from_le_bytes)),
+            _ => return Err(saved("whether it has priorities cannot be told")),
+        };
         let capacity = usize::try_from(capacity).map_err(|_| saved("its capacity is beyond this machine"))?;
         let config = BufferConfig { width, actions, capacity };
         config.check().map_err(|error| saved(error.to_string()))?;
@@ -76,7 +92,8 @@ impl ReplayBuffer {
             return Err(saved("its count of states written is out of range"));
         }
         let slots = written.min(capacity as u64);
-        let bytes = slots * (width as u64 * 4 + COLUMN_BYTES) + u64::from(streams) * size_of::<Stream>() as u64;
+        let tree = if prioritised.is_some() { Priorities::bytes(capacity) } else { 0 };
+        let bytes = slots * (width as u64 * 4 + COLUMN_BYTES) + u64::from(streams) * size_of::<Stream>() as u64 + tree;
         if bytes > limit_bytes {
             return Err(ReplayError::TooLarge { bytes, limit: limit_bytes });
         }
@@ -100,6 +117,7 @@ impl ReplayBuffer {
             behaviour_probabilities: Vec::new(),
             next: Vec::new(),
             states: Vec::new(),
+            priorities: None,
         };
         let kinds = from.column(slots, |[byte]: [u8; 1]| byte)?;
         buffer.masks = from.column(slots, |bytes| ActionMask::from_bits(u32::from_le_bytes(bytes)))?;
@@ -108,6 +126,12 @@ impl ReplayBuffer {
         buffer.behaviour_probabilities = from.column(slots, f32::from_le_bytes)?;
         buffer.next = from.column(slots, u32::from_le_bytes)?;
         buffer.states = from.column(slots * width, f32::from_le_bytes)?;
+        if let Some([exponent, floor, highest]) = prioritised {
+            let priorities = from.column(slots, f64::from_le_bytes)?;
+            let config = PriorityConfig { exponent, floor };
+            let restored = Priorities::restored(config, capacity, highest, &priorities);
+            buffer.priorities = Some(restored.map_err(|error| saved(error.to_string()))?);
+        }
         let sum = from.sum;
         if u32::from_le_bytes(from.take()?) != sum {
             return Err(saved("its checksum does not match, so it is damaged; restore an older checkpoint"));
@@ -147,6 +171,10 @@ impl ReplayBuffer {
             } else {
                 next == NO_SLOT
             };
+            let priority = self.priorities.as_ref().map(|priorities| priorities.of(slot) > 0.0);
+            if priority.is_some_and(|above| above != kind.is_drawable()) {
+                return Err(refuse("its priority is not that of what it holds".into()));
+            }
             if !sound {
                 return Err(refuse(format!("its link to slot {next} is wrong")));
             }

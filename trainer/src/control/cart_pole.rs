@@ -1,8 +1,8 @@
 //! The pole on a cart.
 
+use super::uniform;
 use crate::streams::stream;
 use bellwether_env_adapter::{Environment, Step};
-use rand::Rng;
 
 /// A pole on a cart that is pushed left (action 0) or right (action 1), reward 1 for each step: CartPole-v1.
 ///
@@ -60,10 +60,7 @@ impl Environment for CartPole {
 
     fn reset(&mut self, seed: u64) {
         let mut rng = stream(seed, "cart_pole");
-        self.reset_to(std::array::from_fn(|_| {
-            let unit = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-            -0.05 + 0.1 * unit
-        }));
+        self.reset_to(std::array::from_fn(|_| uniform(&mut rng, -0.05, 0.05)));
     }
 
     fn step(&mut self, action: usize) -> Step {

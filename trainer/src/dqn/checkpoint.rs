@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 
 const MAGIC: &[u8; 8] = b"BWDQNRUN";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Largest header that is read: an episode under way takes some bytes for each of its steps.
 const MAX_HEADER: u32 = 1 << 28;
 
@@ -31,6 +31,7 @@ struct Header {
     sampling: String,
     environment: String,
     dropout: String,
+    noise: String,
     seats: Vec<SavedSeat>,
 }
 
@@ -66,6 +67,7 @@ impl<E: Environment> DqnTrainer<E> {
             sampling: position(&self.streams.sampling),
             environment: position(&self.streams.environment),
             dropout: position(&self.streams.dropout),
+            noise: position(&self.streams.noise),
             seats: self.seats.iter().map(SavedSeat::of).collect(),
         };
         let header = serde_json::to_vec(&header).map_err(|error| unusable(error.to_string()))?;
@@ -108,17 +110,19 @@ impl<E: Environment> DqnTrainer<E> {
         run.learner.restore(&state)?;
         let expected = *run.buffer.config();
         run.buffer = ReplayBuffer::restore(&mut reader, limit_bytes)?;
-        if *run.buffer.config() != expected || run.buffer.streams().len() != run.seats.len() {
+        let prioritised = run.buffer.priority_config() == run.config.priorities().as_ref();
+        if *run.buffer.config() != expected || !prioritised || run.buffer.streams().len() != run.seats.len() {
             return Err(unusable("its buffer belongs to another run"));
         }
         (run.environment_steps, run.updates, run.episodes) =
             (header.environment_steps, header.updates, header.episodes);
-        let Streams { exploration, sampling, environment, dropout } = &mut run.streams;
+        let Streams { exploration, sampling, environment, dropout, noise } = &mut run.streams;
         for (rng, position) in [
             (exploration, header.exploration),
             (sampling, header.sampling),
             (environment, header.environment),
             (dropout, header.dropout),
+            (noise, header.noise),
         ] {
             let position = position.parse().map_err(|_| unusable("the position of a random stream is no number"))?;
             rng.set_word_pos(position);

@@ -50,7 +50,7 @@ pub fn evaluate_greedy(
     seed: u64,
 ) -> Result<GreedyEvaluation, DqnError> {
     let broken = |reason: &str| DqnError::Environment { environment: 0, reason: reason.to_owned() };
-    if env.width() != learner.shape().inputs() || env.actions() != learner.shape().outputs() {
+    if env.width() != learner.shape().inputs() || env.actions() != learner.shape().actions() {
         return Err(broken("its observations or actions are not those that the network was made for"));
     }
     let mut seeds = stream(seed, "evaluation");
@@ -64,7 +64,7 @@ pub fn evaluate_greedy(
         while !over && length < max_steps {
             env.observe(&mut observation);
             env.mask(&mut mask);
-            learner.q_values(&DenseRows::new(env.width(), &observation), &mut q)?;
+            learner.q_values(&DenseRows::new(env.width(), &observation), &[], &mut q)?;
             let action = greedy(&q, &mask).ok_or_else(|| broken("no action is allowed"))?;
             let step = env.step(action);
             total += f64::from(step.reward);

@@ -7,7 +7,7 @@ mod greedy;
 mod trainer;
 
 pub use best::{Selected, Selection};
-pub use config::{DqnConfig, LossConfig, MAX_BATCH};
+pub use config::{DqnConfig, DrawConfig, LossConfig, MAX_BATCH, MunchausenConfig, PrioritisedConfig, Variant};
 pub use greedy::{GreedyEvaluation, evaluate_greedy};
 pub use trainer::DqnTrainer;
 

@@ -3,12 +3,12 @@
 use super::greedy::greedy;
 use super::{DqnConfig, DqnError, DqnEvent, DqnObserver, DqnReport};
 use crate::learner::fused::{FusedLearner, FusedOptions};
-use crate::learner::{Answer, Batch, Learner, Noise, TargetSync, UpdateSpec, draw_keep};
+use crate::learner::{Answer, Batch, Learner, Noise, TargetSync, UpdateSpec, draw_factors, draw_keep};
 use crate::streams::stream;
 use bellwether_env_adapter::Environment;
 use bellwether_replay::{
-    ActionMask, BufferConfig, DenseRows, Draw, Outcome, Played, ReplayBuffer, ReplayError, SampleSpec, Sampled,
-    SampledRows, StreamId,
+    ActionMask, BufferConfig, DenseRows, Outcome, Played, ReplayBuffer, ReplayError, SampleSpec, Sampled, SampledRows,
+    StreamId,
 };
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -51,6 +51,7 @@ pub(super) struct Streams {
     pub(super) sampling: ChaCha8Rng,
     pub(super) environment: ChaCha8Rng,
     pub(super) dropout: ChaCha8Rng,
+    pub(super) noise: ChaCha8Rng,
 }
 
 /// Memory of a round of updates, kept for the next.
@@ -58,8 +59,11 @@ pub(super) struct Streams {
 struct Scratch {
     sampled: Sampled,
     answers: Vec<Answer>,
+    masks: Vec<bool>,
     next_masks: Vec<bool>,
     keep: Vec<Vec<u8>>,
+    /// Factors of the noise of the online and the target network.
+    factors: [Vec<f32>; 2],
     errors: Vec<f32>,
     q: Vec<f32>,
 }
@@ -71,6 +75,7 @@ impl Streams {
             sampling: stream(seed, "sampling"),
             environment: stream(seed, "environment"),
             dropout: stream(seed, "dropout"),
+            noise: stream(seed, "noise"),
         }
     }
 }
@@ -130,12 +135,16 @@ impl<E: Environment> DqnTrainer<E> {
     /// As for [`new`](Self::new), and if the learner's network or abilities do not fit.
     pub fn with_learner(config: DqnConfig, environments: Vec<E>, learner: Box<dyn Learner>) -> Result<Self, DqnError> {
         config.validate()?;
-        let (width, actions) = (learner.shape().inputs(), learner.shape().outputs());
+        let (width, actions) = (learner.shape().inputs(), learner.shape().actions());
         if environments.is_empty() {
             return Err(DqnError::Environment { environment: 0, reason: "there is none; give at least one".into() });
         }
         let (mut seats, capacity) = (Vec::new(), config.buffer_capacity);
-        let mut buffer = ReplayBuffer::new(BufferConfig { width, actions: actions as u32, capacity })?;
+        let buffer = BufferConfig { width, actions: actions as u32, capacity };
+        let mut buffer = match config.priorities() {
+            None => ReplayBuffer::new(buffer)?,
+            Some(priorities) => ReplayBuffer::with_priorities(buffer, priorities)?,
+        };
         for (environment, env) in environments.into_iter().enumerate() {
             if (env.width(), env.actions()) != (width, actions) {
                 let (found, other) = (env.width(), env.actions());
@@ -218,12 +227,15 @@ impl<E: Environment> DqnTrainer<E> {
             seat.reset(self.streams.environment.next_u64());
             self.buffer.begin(seat.stream, &seat.observation, seat.allowed()).map_err(broken)?;
         }
+        let Scratch { factors: [factors, _], q, .. } = &mut self.scratch;
+        draw_factors(&mut self.streams.noise, self.learner.shape(), factors);
         let (action, behaviour_probability) =
-            choose(self.learner.as_mut(), seat, epsilon, &mut self.streams.exploration, &mut self.scratch.q)?
-                .ok_or_else(|| {
+            choose(self.learner.as_mut(), seat, epsilon, &mut self.streams.exploration, (factors, q))?.ok_or_else(
+                || {
                     let reason = "no action is allowed in an episode that has not ended".to_owned();
                     DqnError::Environment { environment, reason }
-                })?;
+                },
+            )?;
         let step = seat.env.step(action);
         let played = Played { action: action as u32, reward: step.reward, behaviour_probability };
         seat.playing = !(step.terminated || step.truncated);
@@ -255,11 +267,12 @@ impl<E: Environment> DqnTrainer<E> {
 
     /// One round of updates.
     fn learn(&mut self, epsilon: f64) -> Result<DqnEvent, DqnError> {
-        let draw = SampleSpec { n_step: self.config.n_step, gamma: self.config.gamma, draw: Draw::Uniform };
-        let (batch_size, actions) = (self.config.batch_size, self.learner.shape().outputs());
-        let Scratch { sampled, answers, next_masks, keep, errors, .. } = &mut self.scratch;
+        let (batch_size, actions) = (self.config.batch_size, self.learner.shape().actions());
+        let Scratch { sampled, answers, masks, next_masks, keep, factors, errors, .. } = &mut self.scratch;
         let (mut sums, mut largest) = ([0.0; 4], 0.0f64);
         for _ in 0..self.config.gradient_steps {
+            let draw = self.config.draw_at(self.updates);
+            let draw = SampleSpec { n_step: self.config.n_step, gamma: self.config.gamma, draw };
             self.buffer.sample(&mut self.streams.sampling, batch_size, &draw, sampled)?;
             answers.clear();
             answers.extend((0..batch_size).map(|i| Answer {
@@ -270,15 +283,22 @@ impl<E: Environment> DqnTrainer<E> {
                 next: i as u32,
                 weight: sampled.weights[i],
             }));
+            sampled.write_masks(actions, masks);
             sampled.write_next_masks(actions, next_masks);
+            factors.iter_mut().for_each(|f| draw_factors(&mut self.streams.noise, self.learner.shape(), f));
+            let step_size = self.config.learning_rate * self.config.learning_rate_schedule.at(self.updates);
+            self.spec.learning_rate = step_size as f32;
             draw_keep(&mut self.streams.dropout, &self.spec, self.learner.shape(), batch_size, keep);
             let batch = Batch {
                 states: &SampledRows::new(&self.buffer, &sampled.rows),
+                masks,
                 answers,
                 next_states: &SampledRows::new(&self.buffer, &sampled.next_rows),
                 next_masks,
             };
-            let report = self.learner.update(&self.spec, batch, Noise { keep }, errors)?;
+            let noise = Noise { keep, online: &factors[0], target: &factors[1] };
+            let report = self.learner.update(&self.spec, batch, noise, errors)?;
+            self.buffer.learn(&sampled.rows, errors)?;
             self.updates += 1;
             let figures = [report.loss, report.mean_q, report.mean_target, report.gradient_norm];
             for (sum, figure) in sums.iter_mut().zip(figures) {
@@ -301,21 +321,21 @@ impl<E: Environment> DqnTrainer<E> {
     }
 }
 
-/// Epsilon-greedy among the allowed actions: with probability `epsilon` any of them, each as likely, and otherwise the
+/// Epsilon-greedy among the allowed actions, by the network with this noise: with probability `epsilon` any of them, each as likely, and otherwise the
 /// greedy one. Returns the action and the probability that this policy gave it; `None` where nothing is allowed.
 fn choose<E: Environment>(
     learner: &mut dyn Learner,
     seat: &Seat<E>,
     epsilon: f64,
     rng: &mut ChaCha8Rng,
-    q: &mut Vec<f32>,
+    (factors, q): (&[f32], &mut Vec<f32>),
 ) -> Result<Option<(usize, f32)>, DqnError> {
     let allowed = seat.mask.iter().filter(|allowed| **allowed).count();
     let explores = unit(rng) < epsilon;
     let place = ((unit(rng) * allowed as f64) as usize).min(allowed.saturating_sub(1));
     let random = seat.mask.iter().enumerate().filter(|(_, allowed)| **allowed).nth(place).map(|(action, _)| action);
     let best = if epsilon < 1.0 {
-        learner.q_values(&DenseRows::new(seat.observation.len(), &seat.observation), q)?;
+        learner.q_values(&DenseRows::new(seat.observation.len(), &seat.observation), factors, q)?;
         greedy(q, &seat.mask)
     } else {
         None

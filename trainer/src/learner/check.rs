@@ -1,14 +1,15 @@
 //! What every learner refuses before it touches a parameter.
 
-use super::{Batch, LearnerError, Loss, Noise, TargetSync, UpdateSpec};
+use super::{Batch, LearnerError, Loss, Munchausen, Noise, TargetSync, UpdateSpec};
 use crate::learner::keep;
-use crate::network::NetworkShape;
+use crate::network::{NetworkShape, Returns};
 
 impl UpdateSpec {
     /// Refuses settings that are out of range for a network of this shape.
     ///
     /// # Errors
-    /// [`LearnerError::Setting`] with the field, and [`LearnerError::Shape`] on a wrong number of drop-out rates.
+    /// [`LearnerError::Setting`] with the field, [`LearnerError::Shape`] on a wrong number of drop-out rates, and
+    /// [`LearnerError::Contradiction`] where two settings, or one and the network, exclude each other.
     pub fn validate(&self, shape: &NetworkShape) -> Result<(), LearnerError> {
         let check = |key, value: f32, right: bool, reason| {
             if right { Ok(()) } else { Err(LearnerError::Setting { key, value, reason }) }
@@ -34,6 +35,15 @@ impl UpdateSpec {
             let bounds = threshold > 0.0 && threshold.is_finite();
             check("loss.huber", threshold, bounds, "choose a positive, finite threshold")?;
         }
+        let bounds = (0.0..=1e6).contains(&self.conservative);
+        check("conservative", self.conservative, bounds, "choose a value from 0 to a million")?;
+        if let Some(Munchausen { alpha, temperature, floor }) = self.munchausen {
+            check("munchausen.alpha", alpha, (0.0..=1.0).contains(&alpha), "choose a value from 0 to 1")?;
+            let bounds = (1e-6..=1e6).contains(&temperature);
+            check("munchausen.temperature", temperature, bounds, "choose a value from 1e-6 to a million")?;
+            check("munchausen.floor", floor, floor <= 0.0 && floor.is_finite(), "choose a finite value of at most 0")?;
+        }
+        self.agrees_with(shape.returns())?;
         self.target_sync.validate()?;
         if !self.dropout.is_empty() && self.dropout.len() != shape.layer_count() {
             let (expected, found) = (shape.layer_count(), self.dropout.len());
@@ -43,6 +53,45 @@ impl UpdateSpec {
             check("dropout", rate, (0.0..1.0).contains(&rate), "choose rates from 0 to below 1")?;
         }
         Ok(())
+    }
+
+    /// Refuses what excludes each other, or does not go with what the network tells about returns.
+    fn agrees_with(&self, returns: Returns) -> Result<(), LearnerError> {
+        let refuse = |what, reason| Err(LearnerError::Contradiction { what, reason });
+        match (self.loss, returns) {
+            (Loss::Mse | Loss::Huber(_) | Loss::Cloning, Returns::Mean) => {}
+            (Loss::Huber(_), Returns::Quantiles(_)) | (Loss::CrossEntropy, Returns::Categorical { .. }) => {}
+            (Loss::CrossEntropy, _) => return refuse("loss", "cross-entropy is that of categorical returns"),
+            (Loss::Cloning, _) => {
+                return refuse("loss", "cloning takes the outputs for logits: choose returns of `mean`");
+            }
+            (_, Returns::Quantiles(_)) => {
+                return refuse("loss", "quantiles are fitted by `huber`, whose threshold they use");
+            }
+            (_, Returns::Categorical { .. }) => {
+                return refuse("loss", "categorical returns are fitted by `cross_entropy`");
+            }
+        }
+        if self.loss == Loss::Cloning && (self.double || self.conservative > 0.0 || self.munchausen.is_some()) {
+            return refuse("loss", "cloning has no targets: leave out `double`, `conservative` and `munchausen`");
+        }
+        if self.munchausen.is_some() {
+            if self.double {
+                return refuse("munchausen", "its target takes all actions, `double` one: choose one of them");
+            }
+            if matches!(returns, Returns::Categorical { .. }) {
+                return refuse(
+                    "munchausen",
+                    "it moves the values of a return: choose returns of `mean` or `quantiles`",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an update depends on the allowed actions of the states themselves, [`Batch::masks`].
+    pub fn needs_masks(&self) -> bool {
+        self.loss == Loss::Cloning || self.conservative > 0.0 || self.munchausen.is_some()
     }
 
     /// The drop-out rate of the input of layer `layer`.
@@ -67,12 +116,12 @@ impl TargetSync {
 }
 
 impl Batch<'_> {
-    /// Refuses a batch that does not fit the network or itself.
+    /// Refuses a batch that does not fit the network, the update or itself.
     ///
     /// # Errors
     /// [`LearnerError::Shape`] on wrong sizes, [`LearnerError::Answer`] with the position of the first bad answer.
-    pub fn validate(&self, shape: &NetworkShape) -> Result<(), LearnerError> {
-        let actions = shape.outputs();
+    pub fn validate(&self, spec: &UpdateSpec, shape: &NetworkShape) -> Result<(), LearnerError> {
+        let actions = shape.actions();
         let fits = |what, expected, found| {
             if expected == found { Ok(()) } else { Err(LearnerError::Shape { what, expected, found }) }
         };
@@ -83,6 +132,9 @@ impl Batch<'_> {
             fits("a next state", shape.inputs(), self.next_states.width())?;
         }
         fits("the mask of the next states", self.next_states.len() * actions, self.next_masks.len())?;
+        if spec.needs_masks() || !self.masks.is_empty() {
+            fits("the mask of the states", self.states.len() * actions, self.masks.len())?;
+        }
         let mut row = 0;
         for (index, answer) in self.answers.iter().enumerate() {
             let refuse = |reason| Err(LearnerError::Answer { index, reason });
@@ -94,13 +146,19 @@ impl Batch<'_> {
                 return refuse("its row is beyond the states");
             }
             if answer.action as usize >= actions {
-                return refuse("its action is beyond the network's outputs");
+                return refuse("its action is beyond those of the network");
             }
-            if !answer.reward.is_finite() {
-                return refuse("its reward is not finite");
+            if !self.masks.is_empty() && !self.masks[answer.row as usize * actions + answer.action as usize] {
+                return refuse("its action is not allowed in its state");
             }
             if !(answer.weight.is_finite() && answer.weight >= 0.0) {
                 return refuse("its weight is negative or not finite");
+            }
+            if spec.loss == Loss::Cloning {
+                continue;
+            }
+            if !answer.reward.is_finite() {
+                return refuse("its reward is not finite");
             }
             if !answer.discount.is_finite() {
                 return refuse("its discount is not finite");
@@ -120,7 +178,7 @@ impl Batch<'_> {
 }
 
 impl Noise<'_> {
-    /// Refuses noise that does not fit the batch and the drop-out rates.
+    /// Refuses noise that does not fit the batch, the drop-out rates and the noisy layers.
     ///
     /// # Errors
     /// [`LearnerError::Shape`].
@@ -135,6 +193,19 @@ impl Noise<'_> {
                 return Err(LearnerError::Noise { layer });
             }
         }
-        Ok(())
+        check_factors("the factors of the online network's noise", shape, self.online)?;
+        check_factors("the factors of the target network's noise", shape, self.target)
+    }
+}
+
+/// Refuses factors of noise that do not fit the noisy layers.
+pub(super) fn check_factors(what: &'static str, shape: &NetworkShape, factors: &[f32]) -> Result<(), LearnerError> {
+    let (expected, found) = (shape.factor_count(), factors.len());
+    if expected != found {
+        return Err(LearnerError::Shape { what, expected, found });
+    }
+    match factors.iter().position(|factor| !factor.is_finite()) {
+        Some(row) => Err(LearnerError::NotFinite { what, row }),
+        None => Ok(()),
     }
 }

@@ -8,12 +8,13 @@ mod state;
 use crate::network::NetworkShape;
 use bellwether_replay::StateRows;
 
-pub use noise::draw_keep;
+pub use noise::{draw_factors, draw_keep};
 pub use state::StateError;
 
 /// What is known about one action in one state: an experience that was played, or an answer that a recording gives.
 ///
-/// The target of the state's q-value is `reward + discount * max_a' Q'(next, a')` over the allowed `a'`.
+/// The target of the action's return is `reward + discount * Z'(next, a*)`, where `Z'` is what the target network tells about
+/// the return of `a*`, the allowed action with the best q-value. Cloning looks at row, action and weight alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Answer {
     /// Row of [`Batch::states`].
@@ -26,7 +27,7 @@ pub struct Answer {
     pub discount: f32,
     /// Row of [`Batch::next_states`]; ignored where `discount` is 0.
     pub next: u32,
-    /// Weight of the squared error (or of its Huber form) in the loss.
+    /// Weight of the error in the loss.
     pub weight: f32,
 }
 
@@ -35,6 +36,9 @@ pub struct Answer {
 pub struct Batch<'a> {
     /// States whose q-values are fitted.
     pub states: &'a dyn StateRows,
+    /// Allowed actions of the states, row-major, `states.len() * actions`. May be empty where
+    /// [`UpdateSpec::needs_masks`] says that nothing depends on them.
+    pub masks: &'a [bool],
     /// What is known about them, sorted by row.
     pub answers: &'a [Answer],
     /// Successors.
@@ -54,21 +58,48 @@ pub mod keep {
 }
 
 /// The random part of one update, drawn by the caller so that every learner sees the same.
+///
+/// A noisy layer computes with `weight + sigma * e_in * e_out` and `bias + sigma * e_out` (Fortunato et al. 2018, equations
+/// 9 to 11), where the factors `e` are those of [`NetworkShape::noisy`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Noise<'a> {
     /// For each layer that has a drop-out rate above 0, by layer: one byte per input element and row of
     /// [`Batch::states`], row-major: [`keep::DROPPED`], [`keep::KEPT`] or, in the first layer, [`keep::EXEMPT`]. Empty for
     /// a layer without drop-out.
     pub keep: &'a [Vec<u8>],
+    /// Factors of the noise of the online network, [`NetworkShape::factor_count`] of them.
+    pub online: &'a [f32],
+    /// Factors of the noise of the target network, as many.
+    pub target: &'a [f32],
 }
 
 /// The form of the error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
-    /// Half the squared error.
+    /// Half the squared error of the q-value.
     Mse,
-    /// Huber's error with this threshold (SB3 and PyTorch's `smooth_l1` are 1.0).
+    /// Huber's error of the q-value with this threshold (SB3 and PyTorch's `smooth_l1` are 1.0). Where the network tells
+    /// quantiles: their quantile regression with this threshold (Dabney et al. 2018, equation 10).
     Huber(f32),
+    /// The cross-entropy of categorical returns, the target being projected on their values (Bellemare et al. 2017,
+    /// algorithm 1).
+    CrossEntropy,
+    /// Behaviour cloning: the negative logarithm of the probability of the action, where the q-values are taken for the
+    /// logits of a policy over the allowed actions.
+    Cloning,
+}
+
+/// Munchausen's reward and soft values (Vieillard et al. 2020, equation 1), by the policy
+/// `pi = softmax(Q' / temperature)` of the target network over the allowed actions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Munchausen {
+    /// Share of `temperature * ln pi(a | s)` that is added to the reward, 0 to 1. An answer that spans several steps gets it
+    /// for the first.
+    pub alpha: f32,
+    /// Temperature of the policy, above 0.
+    pub temperature: f32,
+    /// The smallest value of `temperature * ln pi(a | s)` in the reward, at most 0.
+    pub floor: f32,
 }
 
 /// How the target network follows after this update.
@@ -89,6 +120,11 @@ pub struct UpdateSpec {
     pub double: bool,
     /// The form of the error.
     pub loss: Loss,
+    /// Weight of the conservative term `ln sum_a exp Q(s, a) - Q(s, a_played)` over the allowed actions, added to each
+    /// answer's error (Kumar et al. 2020, CQL(H)); 0 for none.
+    pub conservative: f32,
+    /// Munchausen's form of reward and target; excludes `double`.
+    pub munchausen: Option<Munchausen>,
     /// Step size.
     pub learning_rate: f32,
     /// Decay of the first moment.
@@ -117,6 +153,8 @@ impl Default for UpdateSpec {
         UpdateSpec {
             double: false,
             loss: Loss::Huber(1.0),
+            conservative: 0.0,
+            munchausen: None,
             learning_rate: 1e-4,
             beta1: 0.9,
             beta2: 0.999,
@@ -165,6 +203,14 @@ pub enum LearnerError {
         /// Its value.
         value: f32,
         /// What would be right.
+        reason: &'static str,
+    },
+    /// Two settings exclude each other, or one does not go with the network.
+    #[error("`{what}` does not go with the rest: {reason}")]
+    Contradiction {
+        /// The setting.
+        what: &'static str,
+        /// What it contradicts and what would do.
         reason: &'static str,
     },
     /// An element of a hidden layer is exempt from drop-out.
@@ -219,7 +265,9 @@ pub trait Learner: Send {
     fn supports(&self, spec: &UpdateSpec) -> Result<(), LearnerError>;
     /// One whole update: forward passes, targets, loss, gradients, clipping, optimiser, target network.
     ///
-    /// `errors` receives each answer's temporal-difference error `q - target`, in order.
+    /// `errors` receives for each answer, in order, what its priority is made of: the temporal-difference error `q - target`
+    /// of a mean; for quantiles their regression's error, for categorical returns the divergence of the prediction from the
+    /// target, and for cloning the negative log-likelihood, none of which is negative.
     ///
     /// # Errors
     /// On wrong shapes and on divergence; the parameters are then as they were.
@@ -235,11 +283,12 @@ pub trait Learner: Send {
     /// # Errors
     /// [`LearnerError::Setting`] on a `tau` outside of 0 to 1.
     fn sync_target(&mut self, sync: TargetSync) -> Result<(), LearnerError>;
-    /// The q-values of `states` by the online network, row-major, without drop-out.
+    /// The q-values of `states` by the online network, row-major, without drop-out. `factors` are those of the noise of noisy
+    /// layers, or empty for none.
     ///
     /// # Errors
     /// On wrong shapes.
-    fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), LearnerError>;
+    fn q_values(&mut self, states: &dyn StateRows, factors: &[f32], out: &mut Vec<f32>) -> Result<(), LearnerError>;
     /// Widths of the network.
     fn shape(&self) -> &NetworkShape;
     /// Online parameters in canonical layout.

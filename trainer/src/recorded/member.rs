@@ -3,7 +3,7 @@
 use bellwether_env_adapter::ACTION_COUNT;
 use bellwether_env_adapter::spec;
 use bellwether_env_adapter::window::LEVELS;
-use bellwether_replay::{Draw, DrawnStates, EpisodeSampler, SampledRows};
+use bellwether_replay::{DrawnStates, EpisodeSampler, SampledRows};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -161,8 +161,8 @@ impl Member {
         let store = model.recordings().store();
         let states = SampledRows::new(store.states(), &drawn.rows).with_overlay(&OVERLAY, overlay);
         let none = SampledRows::new(store.states(), &[]);
-        let batch = Batch { states: &states, answers, next_states: &none, next_masks: &[] };
-        let report = self.learner.update(&update, batch, Noise { keep: kept }, errors)?;
+        let batch = Batch { states: &states, masks: &[], answers, next_states: &none, next_masks: &[] };
+        let report = self.learner.update(&update, batch, Noise { keep: kept, ..Noise::default() }, errors)?;
         match store.states().failure() {
             Some(failure) => Err(TrainingError::States(failure.to_string())),
             None => Ok(report),
@@ -172,7 +172,7 @@ impl Member {
     /// Draws states, costs and levels, and what the recordings answer about them.
     fn draw(&mut self, model: &AnswerModel<'_>, judges: &Judges<'_>, config: &TrainConfig) {
         let Scratch { drawn, overlay: overlays, answers, successors, .. } = &mut self.scratch;
-        self.sampler.sample(&mut self.sampling, config.trainer.batch_size, Draw::Uniform, drawn);
+        self.sampler.sample(&mut self.sampling, config.trainer.batch_size, drawn);
         overlays.clear();
         answers.clear();
         successors.clear();

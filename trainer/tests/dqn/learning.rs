@@ -10,7 +10,7 @@ fn identity(double: bool) -> DqnConfig {
     DqnConfig {
         seed: 5,
         total_steps: 2000,
-        network: NetworkConfig { hidden: vec![32] },
+        network: NetworkConfig { hidden: vec![32], ..NetworkConfig::default() },
         learning_rate: 5e-3,
         learning_starts: 100,
         exploration_steps: 1000,

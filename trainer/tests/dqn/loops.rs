@@ -17,7 +17,7 @@ pub(crate) fn small() -> DqnConfig {
     DqnConfig {
         seed: 3,
         total_steps: 300,
-        network: NetworkConfig { hidden: vec![8] },
+        network: NetworkConfig { hidden: vec![8], ..NetworkConfig::default() },
         batch_size: 8,
         buffer_capacity: 200,
         learning_starts: 20,
@@ -68,9 +68,9 @@ impl Learner for Noted {
         self.calls.lock().unwrap().push(("sync", self.acted));
         self.inner.sync_target(sync)
     }
-    fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), LearnerError> {
+    fn q_values(&mut self, states: &dyn StateRows, factors: &[f32], out: &mut Vec<f32>) -> Result<(), LearnerError> {
         self.acted += 1;
-        self.inner.q_values(states, out)
+        self.inner.q_values(states, factors, out)
     }
     fn shape(&self) -> &NetworkShape {
         self.inner.shape()

@@ -26,7 +26,7 @@ fn run(case: &Case, options: FusedOptions) -> Outcome {
         report = case.with_batch(|batch, noise| learner.update(&case.spec, batch, noise, &mut errors)).unwrap();
     }
     let mut q = Vec::new();
-    learner.q_values(&case.states(), &mut q).unwrap();
+    learner.q_values(&case.states(), &[], &mut q).unwrap();
     let LearnerState { online, target, first_moment, second_moment, .. } = learner.state();
     Outcome {
         report: [report.loss, report.mean_q, report.mean_target, report.max_error, report.gradient_norm]

@@ -32,7 +32,7 @@ proptest! {
         learner.restore(&state).unwrap();
         let answer = Answer { row: 0, action: 2, reward: 0.5, discount: 0.5, next: 0, weight: 1.0 };
         let rows = DenseRows::new(1, &[1.0]);
-        let batch = Batch { states: &rows, answers: &[answer], next_states: &rows, next_masks: &mask };
+        let batch = Batch { states: &rows, masks: &[], answers: &[answer], next_states: &rows, next_masks: &mask };
         let spec = UpdateSpec { double, ..UpdateSpec::default() };
         let mut errors = Vec::new();
         learner.update(&spec, batch, Noise::default(), &mut errors).unwrap();

@@ -219,7 +219,7 @@ fn python_checks(workspace: &Workspace, findings: &mut Findings) -> anyhow::Resu
     let folder = tempfile::tempdir().context("cannot make a folder for the files to check")?;
     let trained = SmallRun::of(findings)?.model().join("model.onnx");
     match check_models(workspace, &python, folder.path(), &trained)? {
-        Outcome::Passed => match check_cart_pole(workspace, &python, folder.path())? {
+        Outcome::Passed => match check_control(workspace, &python, folder.path())? {
             Outcome::Passed => match check_server(workspace, &python, &trained)? {
                 Outcome::Passed => check_reports(&python),
                 other => Ok(other),
@@ -279,20 +279,29 @@ fn check_server(workspace: &Workspace, python: &python::Environment, trained: &P
     Ok(Outcome::Passed)
 }
 
-/// Episodes of the pole on the cart, and their seed: half of them long, half of them random.
-const CART_POLE_TRACE: [&str; 2] = ["100", "3"];
+/// Tasks of control, what the published package calls them, and how many episodes of them are played: half of them well, half at
+/// random.
+const CONTROL_TASKS: [[&str; 3]; 3] =
+    [["cart_pole", "CartPole-v1", "100"], ["acrobot", "Acrobot-v1", "60"], ["mountain_car", "MountainCar-v0", "60"]];
 
-/// A trajectory of the pole on the cart beside the published environment.
-fn check_cart_pole(workspace: &Workspace, python: &python::Environment, folder: &Path) -> anyhow::Result<Outcome> {
-    let path = folder.join("cart_pole.jsonl");
-    let file = File::create_new(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    let mut trace = cargo();
-    trace.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether-trainer"]);
-    trace.args(["--example", "cartpole_trace", "--"]).args(CART_POLE_TRACE).stdout(file);
-    if let failed @ Outcome::Failed(_) = succeed(&mut trace)? {
-        return Ok(failed);
+/// Trajectories of the tasks of control beside the published environments.
+fn check_control(workspace: &Workspace, python: &python::Environment, folder: &Path) -> anyhow::Result<Outcome> {
+    for [task, name, episodes] in CONTROL_TASKS {
+        let path = folder.join(format!("{task}.jsonl"));
+        let file = File::create_new(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let mut trace = cargo();
+        trace.args(["run", "--quiet", "--profile", "ci", "--locked", "--package", "bellwether-trainer"]);
+        trace.args(["--example", "control_trace", "--", task, episodes, "3"]).stdout(file);
+        if let failed @ Outcome::Failed(_) = succeed(&mut trace)? {
+            return Ok(failed);
+        }
+        let mut check = Command::new(python.interpreter());
+        check.arg(workspace.root.join("peers/check_control.py")).arg(name).arg(path);
+        if let failed @ Outcome::Failed(_) = succeed(&mut check)? {
+            return Ok(failed);
+        }
     }
-    succeed(Command::new(python.interpreter()).arg(workspace.root.join("peers/check_cartpole.py")).arg(path))
+    Ok(Outcome::Passed)
 }
 
 fn notebooks(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {

@@ -1,5 +1,6 @@
 //! Q-values by parameters that somebody else keeps.
 
+use super::head::Head;
 use super::kernels::Kernels;
 use super::worker::{Shared, Worker};
 use super::{FORWARD_ROWS, check_parameters};
@@ -48,8 +49,9 @@ impl Forward {
             let (expected, found) = (self.shape.inputs(), states.width());
             return Err(LearnerError::Shape { what: "a state", expected, found });
         }
-        let shared = Shared { kernels: self.kernels, layers: &self.layers, online: parameters, target: &[] };
-        let (rows, actions) = (states.len(), self.shape.outputs());
+        let head = Head::of(&self.shape);
+        let shared = Shared { kernels: self.kernels, layers: &self.layers, head, online: parameters, target: &[] };
+        let (rows, actions) = (states.len(), head.actions);
         out.resize(rows * actions, 0.0);
         for (start, out) in (0..rows).step_by(FORWARD_ROWS).zip(out.chunks_mut(FORWARD_ROWS * actions)) {
             self.worker.q_values(shared, states, start..rows.min(start + FORWARD_ROWS), out)?;
@@ -74,7 +76,7 @@ mod tests {
         let rows = DenseRows::new(7, &states);
         let mut learner = FusedLearner::new(shape.clone(), &parameters, FusedOptions::default()).unwrap();
         let (mut expected, mut found) = (Vec::new(), Vec::new());
-        learner.q_values(&rows, &mut expected).unwrap();
+        learner.q_values(&rows, &[], &mut expected).unwrap();
         Forward::new(shape, Isa::best()).unwrap().q_values(&parameters, &rows, &mut found).unwrap();
         assert_eq!(expected, found);
         assert_eq!(found.len(), 900);

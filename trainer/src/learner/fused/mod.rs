@@ -7,17 +7,21 @@
 
 mod aligned;
 mod forward;
+mod head;
 mod kernels;
+mod networks;
 mod worker;
 
-use super::{Batch, Learner, LearnerError, LearnerState, Noise, TargetSync, UpdateReport, UpdateSpec};
-use crate::learner::Loss;
+use super::check::check_factors;
+use super::{Answer, Batch, Learner, LearnerError, LearnerState, Loss, Noise, TargetSync, UpdateReport, UpdateSpec};
 use crate::network::{LayerShape, NetworkShape};
 use aligned::Aligned;
 use bellwether_replay::StateRows;
+use head::Fitted;
 use kernels::{AdamStep, Decay, Kernels};
+use networks::{Networks, follow};
 use std::ops::Range;
-use worker::{AnswerShare, Shared, Worker};
+use worker::{AnswerShare, Worker};
 
 pub use bellwether_inference::Isa;
 pub use forward::Forward;
@@ -49,12 +53,8 @@ impl Default for FusedOptions {
 
 /// The fused learner.
 pub struct FusedLearner {
-    shape: NetworkShape,
-    layers: Vec<LayerShape>,
-    kernels: Kernels,
+    networks: Networks,
     pool: Option<rayon::ThreadPool>,
-    online: Aligned,
-    target: Aligned,
     first_moment: Aligned,
     second_moment: Aligned,
     gradient: Aligned,
@@ -63,7 +63,7 @@ pub struct FusedLearner {
     /// Where the share of each thread of the gradient begins, and the end.
     cuts: Vec<usize>,
     successors: Vec<f32>,
-    fitted: Vec<f32>,
+    fitted: Vec<Fitted>,
     norms: Vec<f64>,
 }
 
@@ -116,13 +116,11 @@ impl FusedLearner {
             None
         };
         check_parameters(&shape, "the parameters", parameters)?;
-        let layers: Vec<LayerShape> = shape.layers().collect();
         let zeros = vec![0.0; parameters.len()];
+        let networks = Networks::new(shape, parameters, kernels);
         Ok(FusedLearner {
-            cuts: gradient_cuts(&layers, parameters.len(), threads),
-            workers: std::iter::repeat_with(|| Worker::new(layers.len())).take(threads).collect(),
-            online: Aligned::from_slice(parameters),
-            target: Aligned::from_slice(parameters),
+            cuts: gradient_cuts(&networks.layers, networks.shape.plain_count(), threads),
+            workers: std::iter::repeat_with(|| Worker::new(networks.layers.len())).take(threads).collect(),
             first_moment: Aligned::from_slice(&zeros),
             second_moment: Aligned::from_slice(&zeros),
             gradient: Aligned::from_slice(&zeros),
@@ -130,16 +128,14 @@ impl FusedLearner {
             successors: Vec::new(),
             fitted: Vec::new(),
             updates: 0,
-            shape,
-            layers,
-            kernels,
+            networks,
             pool,
         })
     }
 
     /// How it computes.
     pub fn options(&self) -> FusedOptions {
-        FusedOptions { isa: self.kernels.isa(), threads: self.workers.len() }
+        FusedOptions { isa: self.networks.kernels.isa(), threads: self.workers.len() }
     }
 
     /// The gradient of the last update before clipping, in canonical layout.
@@ -153,55 +149,49 @@ impl FusedLearner {
     }
 
     /// Values of the successors, q-values of the states, errors and slopes: all that is split by rows.
-    fn passes(
-        &mut self,
-        spec: &UpdateSpec,
-        batch: &Batch<'_>,
-        noise: Noise<'_>,
-        errors: &mut [f32],
-    ) -> Result<(), LearnerError> {
-        let shared = Shared { kernels: self.kernels, layers: &self.layers, online: &self.online, target: &self.target };
-        let (pool, threads) = (self.pool.as_ref(), self.workers.len());
-        let next_rows = batch.next_states.len();
-        self.successors.resize(next_rows, 0.0);
+    fn passes(&mut self, spec: &UpdateSpec, batch: &Batch<'_>, noise: Noise<'_>) -> Result<(), LearnerError> {
+        let shared = self.networks.noisy();
+        let (pool, threads, atoms) = (self.pool.as_ref(), self.workers.len(), shared.head.atoms);
+        // Cloning has no targets.
+        let next_rows = if spec.loss == Loss::Cloning { 0 } else { batch.next_states.len() };
+        self.successors.resize(batch.next_states.len() * atoms, 0.0);
         let mut values = self.successors.as_mut_slice();
         let jobs = self.workers.iter_mut().enumerate().map(|(t, worker)| {
             let rows = share(next_rows, t, threads);
-            let values = take(&mut values, rows.len());
+            let values = take(&mut values, rows.len() * atoms);
             (worker, rows, values)
         });
         each(pool, jobs, |(worker, rows, values)| {
-            worker.failure = worker.successors(shared, batch, spec.double, rows, values).err();
+            worker.failure = worker.successors(shared, batch, spec, rows, values).err();
         });
         Self::failure(&mut self.workers)?;
 
         let state_rows = batch.states.len();
-        self.fitted.resize(batch.answers.len(), 0.0);
-        let (mut errors, mut fitted, mut taken) = (errors, self.fitted.as_mut_slice(), 0);
+        self.fitted.resize(batch.answers.len(), Fitted::default());
+        let (mut fitted, mut taken) = (self.fitted.as_mut_slice(), 0);
         let successors = self.successors.as_slice();
         let jobs = self.workers.iter_mut().enumerate().map(|(t, worker)| {
             let rows = share(state_rows, t, threads);
             let end = batch.answers.partition_point(|answer| (answer.row as usize) < rows.end);
             let answers = &batch.answers[taken..end];
             taken = end;
-            let (errors, fitted) = (take(&mut errors, answers.len()), take(&mut fitted, answers.len()));
-            (worker, rows, AnswerShare { answers, errors, fitted })
+            (worker, rows, AnswerShare { answers, fitted: take(&mut fitted, answers.len()) })
         });
-        each(pool, jobs, |(worker, rows, answers)| {
+        each(pool, jobs, |(worker, rows, share)| {
             let first_row = rows.start;
-            worker.failure = worker.states(shared, batch, spec, noise, rows).err();
+            worker.failure = worker.states(shared, batch, spec, noise, rows, share.answers).err();
             if worker.failure.is_none() {
-                worker.backward(shared, spec, first_row, successors, answers);
+                worker.backward(shared, batch, spec, first_row, successors, share);
             }
         });
         Self::failure(&mut self.workers)
     }
 
     /// The gradient of all parameters, and its Euclidean norm.
-    fn differentiate(&mut self) -> f64 {
-        let shared = Shared { kernels: self.kernels, layers: &self.layers, online: &self.online, target: &self.target };
+    fn differentiate(&mut self, noise: Noise<'_>) -> f64 {
+        let shared = self.networks.noisy();
         let (pool, workers) = (self.pool.as_ref(), self.workers.as_slice());
-        let mut rest = &mut self.gradient[..];
+        let (mut rest, _) = self.gradient.split_at_mut(self.networks.shape.plain_count());
         let jobs = self.cuts.windows(2).map(|cut| (cut[0]..cut[1], take(&mut rest, cut[1] - cut[0])));
         each(pool, jobs, |(range, gradient)| {
             for (l, layer) in shared.layers.iter().enumerate() {
@@ -224,6 +214,7 @@ impl FusedLearner {
                 }
             }
         });
+        self.networks.noise_slopes(noise.online, &mut self.gradient);
         let per_thread = self.norms.len().div_ceil(workers.len());
         let jobs = self.norms.chunks_mut(per_thread).zip(self.gradient.chunks(per_thread * NORM_CHUNK));
         each(pool, jobs, |(norms, gradient)| {
@@ -248,25 +239,29 @@ impl FusedLearner {
             epsilon: spec.epsilon,
         };
         let factor = (1.0 - f64::from(spec.learning_rate) * f64::from(spec.weight_decay)) as f32;
-        let (weights, biases) = (Decay { l2: spec.l2, factor }, Decay { l2: 0.0, factor: 1.0 });
-        let (kernels, layers) = (self.kernels, &self.layers);
+        let (weights, others) = (Decay { l2: spec.l2, factor }, Decay { l2: 0.0, factor: 1.0 });
+        let Networks { kernels, shape, layers, online, target, .. } = &mut self.networks;
+        let kernels = *kernels;
+        let (shape, layers) = (&*shape, layers.as_slice());
+        let parts = || {
+            let plain = layers.iter().flat_map(|layer| [(&layer.weights, weights), (&layer.bias, others)]);
+            plain.map(|(part, decay)| (part.clone(), decay)).chain(shape.noisy().map(|noisy| (noisy.sigma, others)))
+        };
         let size = self.gradient.len().div_ceil(self.workers.len()).next_multiple_of(NORM_CHUNK);
         let jobs = self
             .gradient
             .chunks(size)
-            .zip(self.online.chunks_mut(size).zip(self.target.chunks_mut(size)))
+            .zip(online.chunks_mut(size).zip(target.chunks_mut(size)))
             .zip(self.first_moment.chunks_mut(size).zip(self.second_moment.chunks_mut(size)))
             .enumerate();
         each(self.pool.as_ref(), jobs, |(i, ((gradient, (online, target)), (first, second)))| {
             let range = i * size..i * size + gradient.len();
-            for layer in layers {
-                for (part, decay) in [(&layer.weights, weights), (&layer.bias, biases)] {
-                    let part = overlap(&range, part);
-                    if !part.is_empty() {
-                        let at = part.start - range.start..part.end - range.start;
-                        let (first, second) = (&mut first[at.clone()], &mut second[at.clone()]);
-                        kernels.adam(step, decay, &gradient[at.clone()], &mut online[at], first, second);
-                    }
+            for (part, decay) in parts() {
+                let part = overlap(&range, &part);
+                if !part.is_empty() {
+                    let at = part.start - range.start..part.end - range.start;
+                    let (first, second) = (&mut first[at.clone()], &mut second[at.clone()]);
+                    kernels.adam(step, decay, &gradient[at.clone()], &mut online[at], first, second);
                 }
             }
             follow(kernels, spec.target_sync, online, target);
@@ -274,16 +269,7 @@ impl FusedLearner {
     }
 }
 
-/// Moves the target network.
-fn follow(kernels: Kernels, sync: TargetSync, online: &[f32], target: &mut [f32]) {
-    match sync {
-        TargetSync::Keep => {}
-        TargetSync::Hard => target.copy_from_slice(online),
-        TargetSync::Soft(tau) => kernels.follow(target, online, tau),
-    }
-}
-
-/// Splits the canonical layout among threads at the weights of a whole input.
+/// Splits the plain parameters among threads at the weights of a whole input.
 fn gradient_cuts(layers: &[LayerShape], parameters: usize, threads: usize) -> Vec<usize> {
     let mut cuts = vec![0];
     for t in 1..threads {
@@ -315,7 +301,7 @@ impl Learner for FusedLearner {
     }
 
     fn supports(&self, spec: &UpdateSpec) -> Result<(), LearnerError> {
-        spec.validate(&self.shape)
+        spec.validate(&self.networks.shape)
     }
 
     fn update(
@@ -325,18 +311,19 @@ impl Learner for FusedLearner {
         noise: Noise<'_>,
         errors: &mut Vec<f32>,
     ) -> Result<UpdateReport, LearnerError> {
-        spec.validate(&self.shape)?;
-        batch.validate(&self.shape)?;
-        noise.validate(spec, &self.shape, batch.states.len())?;
+        spec.validate(&self.networks.shape)?;
+        batch.validate(spec, &self.networks.shape)?;
+        noise.validate(spec, &self.networks.shape, batch.states.len())?;
         if batch.answers.is_empty() {
             return Err(LearnerError::Shape { what: "the list of answers", expected: 1, found: 0 });
         }
+        self.networks.apply(noise);
+        self.passes(spec, &batch, noise)?;
         errors.clear();
-        errors.resize(batch.answers.len(), 0.0);
-        self.passes(spec, &batch, noise, errors)?;
+        errors.extend(self.fitted.iter().map(|fitted| fitted.error));
 
-        let report = summarise(spec, &batch, errors, &self.fitted)?;
-        let norm = self.differentiate();
+        let report = summarise(spec, batch.answers, &self.fitted)?;
+        let norm = self.differentiate(noise);
         let limit = f64::from(spec.max_gradient_norm);
         let clip = if norm > limit { limit / (norm + 1e-6) } else { 1.0 };
         if !(norm.is_finite() && norm * clip <= LARGEST_GRADIENT) {
@@ -348,17 +335,22 @@ impl Learner for FusedLearner {
 
     fn sync_target(&mut self, sync: TargetSync) -> Result<(), LearnerError> {
         sync.validate()?;
-        follow(self.kernels, sync, &self.online, &mut self.target);
+        self.networks.follow(sync);
         Ok(())
     }
 
-    fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), LearnerError> {
-        if !states.is_empty() && states.width() != self.shape.inputs() {
-            let (expected, found) = (self.shape.inputs(), states.width());
+    fn q_values(&mut self, states: &dyn StateRows, factors: &[f32], out: &mut Vec<f32>) -> Result<(), LearnerError> {
+        let shape = &self.networks.shape;
+        if !states.is_empty() && states.width() != shape.inputs() {
+            let (expected, found) = (shape.inputs(), states.width());
             return Err(LearnerError::Shape { what: "a state", expected, found });
         }
-        let shared = Shared { kernels: self.kernels, layers: &self.layers, online: &self.online, target: &self.target };
-        let (rows, actions, threads) = (states.len(), self.shape.outputs(), self.workers.len());
+        if !factors.is_empty() {
+            check_factors("the factors of the noise", shape, factors)?;
+        }
+        self.networks.apply_online(factors);
+        let shared = if factors.is_empty() { self.networks.plain() } else { self.networks.noisy() };
+        let (rows, actions, threads) = (states.len(), shared.head.actions, self.workers.len());
         out.resize(rows * actions, 0.0);
         let mut rest = out.as_mut_slice();
         let jobs = self.workers.iter_mut().enumerate().map(|(t, worker)| {
@@ -376,21 +368,21 @@ impl Learner for FusedLearner {
     }
 
     fn shape(&self) -> &NetworkShape {
-        &self.shape
+        &self.networks.shape
     }
 
     fn parameters(&self) -> &[f32] {
-        &self.online
+        &self.networks.online
     }
 
     fn target(&self) -> &[f32] {
-        &self.target
+        &self.networks.target
     }
 
     fn state(&self) -> LearnerState {
         LearnerState {
-            online: self.online.to_vec(),
-            target: self.target.to_vec(),
+            online: self.networks.online.to_vec(),
+            target: self.networks.target.to_vec(),
             first_moment: self.first_moment.to_vec(),
             second_moment: self.second_moment.to_vec(),
             updates: self.updates,
@@ -398,12 +390,12 @@ impl Learner for FusedLearner {
     }
 
     fn restore(&mut self, state: &LearnerState) -> Result<(), LearnerError> {
-        check_parameters(&self.shape, "the online parameters", &state.online)?;
-        check_parameters(&self.shape, "the target parameters", &state.target)?;
-        check_parameters(&self.shape, "the first moments", &state.first_moment)?;
-        check_parameters(&self.shape, "the second moments", &state.second_moment)?;
-        self.online.copy_from_slice(&state.online);
-        self.target.copy_from_slice(&state.target);
+        check_parameters(&self.networks.shape, "the online parameters", &state.online)?;
+        check_parameters(&self.networks.shape, "the target parameters", &state.target)?;
+        check_parameters(&self.networks.shape, "the first moments", &state.first_moment)?;
+        check_parameters(&self.networks.shape, "the second moments", &state.second_moment)?;
+        self.networks.online.copy_from_slice(&state.online);
+        self.networks.target.copy_from_slice(&state.target);
         self.first_moment.copy_from_slice(&state.first_moment);
         self.second_moment.copy_from_slice(&state.second_moment);
         self.updates = state.updates;
@@ -412,27 +404,15 @@ impl Learner for FusedLearner {
 }
 
 /// The figures of a report, in the order of the answers and in double precision.
-fn summarise(
-    spec: &UpdateSpec,
-    batch: &Batch<'_>,
-    errors: &[f32],
-    fitted: &[f32],
-) -> Result<UpdateReport, LearnerError> {
+fn summarise(spec: &UpdateSpec, answers: &[Answer], fitted: &[Fitted]) -> Result<UpdateReport, LearnerError> {
     let (mut loss, mut q, mut target, mut largest) = (0.0f64, 0.0f64, 0.0f64, 0.0f32);
-    for ((answer, error), fitted) in batch.answers.iter().zip(errors).zip(fitted) {
-        let (size, weight) = (f64::from(error.abs()), f64::from(answer.weight));
-        loss += weight
-            * match spec.loss {
-                Loss::Huber(threshold) if size > f64::from(threshold) => {
-                    f64::from(threshold) * (size - 0.5 * f64::from(threshold))
-                }
-                _ => 0.5 * size * size,
-            };
-        q += f64::from(*fitted);
-        target += f64::from(*fitted) - f64::from(*error);
-        largest = largest.max(error.abs());
+    for (answer, fitted) in answers.iter().zip(fitted) {
+        loss += f64::from(answer.weight) * fitted.loss;
+        q += f64::from(fitted.value);
+        target += f64::from(fitted.target);
+        largest = largest.max(fitted.error.abs());
     }
-    let (count, loss) = (batch.answers.len() as f64, (loss / f64::from(spec.normaliser)) as f32);
+    let (count, loss) = (answers.len() as f64, (loss / f64::from(spec.normaliser)) as f32);
     if !loss.is_finite() {
         return Err(LearnerError::Diverged { what: "loss" });
     }

@@ -1,8 +1,9 @@
 //! What one thread does in an update: its share of the rows, from the gathered states to the slopes of every layer.
 
 use super::aligned::{Aligned, stride};
+use super::head::{Fitted, Head, Question, Scratch, Told};
 use super::kernels::{Kernels, Left, Rows, RowsMut, Start};
-use crate::learner::{Answer, Batch, LearnerError, Loss, Noise, UpdateSpec};
+use crate::learner::{Answer, Batch, LearnerError, Noise, UpdateSpec};
 use crate::network::LayerShape;
 use bellwether_replay::StateRows;
 use std::ops::Range;
@@ -17,10 +18,15 @@ pub(super) struct Worker {
     slopes: Vec<Aligned>,
     /// The same slopes with rows and columns exchanged, for the layer at hand and the one before.
     across: [Aligned; 2],
-    /// The q-values of the pass.
-    q: Aligned,
-    /// The q-values of the online network where Double DQN needs both.
-    online_q: Aligned,
+    /// The outputs of the last layer.
+    outputs: Aligned,
+    /// What they tell in the pass.
+    told: Told,
+    /// What those of another network tell: of the online one where Double DQN needs both.
+    judge: Told,
+    scratch: Scratch,
+    /// What Munchausen adds to the rewards of this thread's answers.
+    bonuses: Vec<f32>,
     /// Why this thread's share failed.
     pub(super) failure: Option<LearnerError>,
 }
@@ -30,6 +36,8 @@ pub(super) struct Worker {
 pub(super) struct Shared<'a> {
     pub(super) kernels: Kernels,
     pub(super) layers: &'a [LayerShape],
+    pub(super) head: Head,
+    /// Parameters to compute with: those of noisy layers with their noise.
     pub(super) online: &'a [f32],
     pub(super) target: &'a [f32],
 }
@@ -37,8 +45,7 @@ pub(super) struct Shared<'a> {
 /// The answers of one thread's rows and what becomes of them.
 pub(super) struct AnswerShare<'a> {
     pub(super) answers: &'a [Answer],
-    pub(super) errors: &'a mut [f32],
-    pub(super) fitted: &'a mut [f32],
+    pub(super) fitted: &'a mut [Fitted],
 }
 
 impl Worker {
@@ -48,15 +55,21 @@ impl Worker {
             inputs: std::iter::repeat_with(Aligned::default).take(layers).collect(),
             slopes: std::iter::repeat_with(Aligned::default).take(layers).collect(),
             across: [Aligned::default(), Aligned::default()],
-            q: Aligned::default(),
-            online_q: Aligned::default(),
+            outputs: Aligned::default(),
+            told: Told::default(),
+            judge: Told::default(),
+            scratch: Scratch::default(),
+            bonuses: Vec::new(),
             failure: None,
         }
     }
 
     /// Makes room for `rows` rows.
-    fn reserve(&mut self, layers: &[LayerShape], rows: usize) {
+    fn reserve(&mut self, shared: Shared<'_>, rows: usize) {
+        let Shared { layers, head, .. } = shared;
         self.rows = rows;
+        head.reserve(&mut self.told, rows);
+        head.reserve(&mut self.judge, rows);
         for (layer, (inputs, slopes)) in layers.iter().zip(self.inputs.iter_mut().zip(&mut self.slopes)) {
             inputs.reserve(rows * stride(layer.inputs));
             slopes.reserve(rows * stride(layer.outputs));
@@ -64,8 +77,7 @@ impl Worker {
                 across.reserve(layer.outputs * stride(rows));
             }
             if layer.bias.end == layers[layers.len() - 1].bias.end {
-                self.q.reserve(rows * stride(layer.outputs));
-                self.online_q.reserve(rows * stride(layer.outputs));
+                self.outputs.reserve(rows * stride(layer.outputs));
             }
         }
     }
@@ -78,7 +90,7 @@ impl Worker {
         states: &dyn StateRows,
         rows: Range<usize>,
     ) -> Result<(), LearnerError> {
-        self.reserve(shared.layers, rows.len());
+        self.reserve(shared, rows.len());
         let width = shared.layers[0].inputs;
         for (into, row) in self.inputs[0].chunks_exact_mut(stride(width)).zip(rows) {
             let into = &mut into[..width];
@@ -90,14 +102,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs the gathered rows through a network; `keep` gives the bytes of drop-out and the scale for a layer.
-    fn forward<'n>(
-        &mut self,
-        shared: Shared<'_>,
-        parameters: &[f32],
-        online: bool,
-        keep: impl Fn(usize) -> Option<(&'n [u8], f32)>,
-    ) {
+    /// Runs the gathered rows through a network; `keep` gives the bytes of drop-out and the scale for a layer. What the
+    /// outputs tell is then in `told`.
+    fn forward<'n>(&mut self, shared: Shared<'_>, parameters: &[f32], keep: impl Fn(usize) -> Option<(&'n [u8], f32)>) {
         let kernels = shared.kernels;
         for (l, layer) in shared.layers.iter().enumerate() {
             let (width, from) = (stride(layer.inputs), stride(layer.outputs));
@@ -111,8 +118,7 @@ impl Worker {
             let hidden = !after.is_empty();
             let output = match after.first_mut() {
                 Some(next) => next,
-                None if online => &mut self.online_q,
-                None => &mut self.q,
+                None => &mut self.outputs,
             };
             kernels.product(
                 (self.rows, layer.outputs, layer.inputs),
@@ -124,6 +130,8 @@ impl Worker {
             if hidden {
                 // The values between the rows are harmless to touch: nothing reads them.
                 kernels.relu(&mut output[..self.rows * from]);
+            } else {
+                shared.head.read(kernels, output, from, self.rows, &mut self.scratch, &mut self.told);
             }
         }
     }
@@ -136,54 +144,42 @@ impl Worker {
         rows: Range<usize>,
         out: &mut [f32],
     ) -> Result<(), LearnerError> {
-        let actions = shared.layers[shared.layers.len() - 1].outputs;
         self.gather(shared, "the states", states, rows)?;
-        self.forward(shared, shared.online, false, |_| None);
-        for (out, q) in out.chunks_exact_mut(actions).zip(self.q.chunks_exact(stride(actions))) {
-            for (out, q) in out.iter_mut().zip(q) {
-                // A negative zero becomes a positive one, as in the engine.
-                *out = q + 0.0;
-            }
+        self.forward(shared, shared.online, |_| None);
+        for (i, out) in out.chunks_exact_mut(shared.head.actions).enumerate() {
+            out.copy_from_slice(shared.head.q_values(&self.told, i));
         }
         Ok(())
     }
 
-    /// The values of successors: `max_a Q'(s, a)`, or for Double DQN `Q'(s, argmax_a Q(s, a))` (van Hasselt et al.
-    /// 2016, equation 4), over the allowed actions; ties go to the lowest number. 0 where nothing is allowed.
+    /// What successors are worth, atoms of each in turn: what the target network tells about its best allowed action, or for
+    /// Double DQN about that of the online network (van Hasselt et al. 2016, equation 4); ties go to the lowest number.
     pub(super) fn successors(
         &mut self,
         shared: Shared<'_>,
         batch: &Batch<'_>,
-        double: bool,
+        spec: &UpdateSpec,
         rows: Range<usize>,
         values: &mut [f32],
     ) -> Result<(), LearnerError> {
-        let actions = shared.layers[shared.layers.len() - 1].outputs;
+        let head = shared.head;
         self.gather(shared, "the next states", batch.next_states, rows.clone())?;
-        if double {
-            self.forward(shared, shared.online, true, |_| None);
+        if spec.double {
+            self.forward(shared, shared.online, |_| None);
+            std::mem::swap(&mut self.told, &mut self.judge);
         }
-        self.forward(shared, shared.target, false, |_| None);
-        let step = stride(actions);
-        for (i, value) in values.iter_mut().enumerate() {
-            let q = &self.q[i * step..i * step + actions];
-            let judge = if double { &self.online_q[i * step..i * step + actions] } else { q };
-            let mask = &batch.next_masks[(rows.start + i) * actions..(rows.start + i + 1) * actions];
-            let mut best = None;
-            for (action, _) in mask.iter().enumerate().filter(|(_, allowed)| **allowed) {
-                if !(judge[action].is_finite() && q[action].is_finite()) {
-                    return Err(LearnerError::Diverged { what: "target" });
-                }
-                if best.is_none_or(|best: usize| judge[action] > judge[best]) {
-                    best = Some(action);
-                }
-            }
-            *value = best.map_or(0.0, |action| q[action]);
+        self.forward(shared, shared.target, |_| None);
+        let judge = spec.double.then_some(&self.judge);
+        for (i, value) in values.chunks_exact_mut(head.atoms).enumerate() {
+            let mask = &batch.next_masks[(rows.start + i) * head.actions..][..head.actions];
+            let into = (&mut self.scratch, value);
+            head.successor(shared.kernels, &self.told, judge, spec.munchausen, (i, mask), into)?;
         }
         Ok(())
     }
 
-    /// Runs rows of the batch through the online network, with drop-out.
+    /// Runs rows of the batch through the online network, with drop-out; before it, where Munchausen's rewards are asked for,
+    /// through the target network.
     pub(super) fn states(
         &mut self,
         shared: Shared<'_>,
@@ -191,9 +187,25 @@ impl Worker {
         spec: &UpdateSpec,
         noise: Noise<'_>,
         rows: Range<usize>,
+        answers: &[Answer],
     ) -> Result<(), LearnerError> {
+        let Head { actions, .. } = shared.head;
         self.gather(shared, "the states", batch.states, rows.clone())?;
-        self.forward(shared, shared.online, false, |layer| {
+        self.bonuses.clear();
+        self.bonuses.resize(answers.len(), 0.0);
+        if let Some(munchausen) = spec.munchausen {
+            self.forward(shared, shared.target, |_| None);
+            for (bonus, answer) in self.bonuses.iter_mut().zip(answers) {
+                let row = answer.row as usize;
+                let mask = &batch.masks[row * actions..(row + 1) * actions];
+                let played = (row - rows.start, mask, answer.action as usize);
+                *bonus = shared.head.bonus(&self.told, munchausen, played, &mut self.scratch);
+                if !bonus.is_finite() {
+                    return Err(LearnerError::Diverged { what: "target" });
+                }
+            }
+        }
+        self.forward(shared, shared.online, |layer| {
             let rate = spec.dropout_rate(layer);
             let width = shared.layers[layer].inputs;
             (rate > 0.0).then(|| (&noise.keep[layer][rows.start * width..rows.end * width], 1.0 / (1.0 - rate)))
@@ -205,38 +217,38 @@ impl Worker {
     pub(super) fn backward(
         &mut self,
         shared: Shared<'_>,
+        batch: &Batch<'_>,
         spec: &UpdateSpec,
         first_row: usize,
         successors: &[f32],
         share: AnswerShare<'_>,
     ) {
         let last = shared.layers.len() - 1;
-        let actions = shared.layers[last].outputs;
-        let step = stride(actions);
-        let slopes = &mut self.slopes[last][..self.rows * step];
-        slopes.fill(0.0);
-        let scale = 1.0 / spec.normaliser;
-        for ((answer, error), fitted) in share.answers.iter().zip(share.errors).zip(share.fitted) {
-            let at = (answer.row as usize - first_row) * step + answer.action as usize;
-            let target = if answer.discount == 0.0 {
-                answer.reward
-            } else {
-                answer.discount.mul_add(successors[answer.next as usize], answer.reward)
-            };
-            *fitted = self.q[at];
-            *error = *fitted - target;
-            let slope = match spec.loss {
-                Loss::Mse => *error,
-                Loss::Huber(threshold) if error.is_nan() => *error + threshold,
-                Loss::Huber(threshold) => error.clamp(-threshold, threshold),
-            };
-            slopes[at] += answer.weight * scale * slope;
+        let Head { actions, atoms, .. } = shared.head;
+        let outputs = shared.layers[last].outputs;
+        let step = stride(outputs);
+        let mut answers = share.answers.iter().zip(share.fitted).zip(&self.bonuses).peekable();
+        for (i, raw) in self.slopes[last].chunks_exact_mut(step).take(self.rows).enumerate() {
+            let row = first_row + i;
+            shared.head.begin(&mut self.scratch);
+            while let Some(((answer, fitted), bonus)) = answers.next_if(|((answer, _), _)| answer.row as usize == row) {
+                let next = answer.next as usize * atoms;
+                let question = Question {
+                    answer,
+                    successor: (answer.discount != 0.0).then(|| &successors[next..next + atoms]),
+                    bonus: *bonus,
+                    mask: batch.masks.get(row * actions..(row + 1) * actions).unwrap_or(&[]),
+                };
+                *fitted = shared.head.fit(shared.kernels, spec, &self.told, i, question, &mut self.scratch);
+            }
+            shared.head.end(&self.scratch, raw);
         }
+        let slopes = &self.slopes[last][..self.rows * step];
         let across = stride(self.rows);
         let (near, far) = self.across.split_at_mut(1);
         let (mut behind, mut ahead) = (&mut near[0], &mut far[0]);
         let turned = RowsMut { data: behind, stride: across };
-        shared.kernels.transpose(Rows { data: slopes, stride: step }, self.rows, actions, turned);
+        shared.kernels.transpose(Rows { data: slopes, stride: step }, self.rows, outputs, turned);
         for l in (1..=last).rev() {
             let layer = &shared.layers[l];
             let width = stride(layer.inputs);

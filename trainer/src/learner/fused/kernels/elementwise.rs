@@ -183,3 +183,92 @@ for_each_isa! {
         }
     }
 }
+
+for_each_isa! {
+    /// `exp(x - highest)` in place, for values up to `highest`: `2^n * exp(r)` with `|r| <= ln 2 / 2` and a polynomial of degree
+    /// 6 (Cephes, `expf`), within 2 units in the last place; below -87, where a normal number cannot hold it, 0.
+    fn exponentials(values: &mut [f32], highest: f32) {
+        // ln 2 in two parts, the first exact in few bits; adding and taking away 1.5 * 2^23 rounds to a whole number.
+        const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+        const ROUND: f32 = 12_582_912.0;
+        for i in 0..values.len() {
+            let x = values[i] - highest;
+            let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+            let r = n.mul_add(-LN2[1], n.mul_add(-LN2[0], x));
+            let p = 1.987_569_1e-4_f32.mul_add(r, 1.398_2e-3);
+            let p = p.mul_add(r, 8.333_452e-3);
+            let p = p.mul_add(r, 4.166_579_6e-2);
+            let p = p.mul_add(r, 1.666_666_5e-1);
+            let p = p.mul_add(r, 0.5);
+            let exp = p.mul_add(r * r, r) + 1.0;
+            // The exponent of a normal number is moved by whole steps; what is not a number comes through `exp`.
+            let power = f32::from_bits((((n as i32).clamp(-126, 0) + 127) << 23) as u32);
+            values[i] = if x < -87.0 { 0.0 } else { exp * power };
+        }
+    }
+}
+
+for_each_isa! {
+    /// The error of one quantile's regression on samples of the target, and its slope by the quantile:
+    /// `mean_j |share - [T_j < q]| H(T_j - q) / threshold`, where `H` is Huber's error (Dabney et al. 2018, equation 10).
+    fn quantile_error(quantile: f32, share: f32, threshold: f32, targets: &[f32]) -> (f64, f32) {
+        const CHAINS: usize = 16;
+        let (mut errors, mut slopes) = ([0.0f32; CHAINS], [0.0f32; CHAINS]);
+        let one = |target: f32| {
+            let difference = target - quantile;
+            let size = difference.abs();
+            let weight = if difference < 0.0 { 1.0 - share } else { share };
+            let near = if size > threshold { threshold } else { size };
+            let error = near * (size - 0.5 * near);
+            let slope = if difference > threshold { threshold } else { difference };
+            let slope = if slope < -threshold { -threshold } else { slope };
+            (weight * error, -weight * slope)
+        };
+        let (whole, rest) = targets.as_chunks::<CHAINS>();
+        for chunk in whole {
+            for i in 0..CHAINS {
+                let (error, slope) = one(chunk[i]);
+                errors[i] += error;
+                slopes[i] += slope;
+            }
+        }
+        for i in 0..rest.len() {
+            let (error, slope) = one(rest[i]);
+            errors[i] += error;
+            slopes[i] += slope;
+        }
+        let mut half = CHAINS / 2;
+        while half > 0 {
+            for i in 0..half {
+                errors[i] += errors[i + half];
+                slopes[i] += slopes[i + half];
+            }
+            half /= 2;
+        }
+        let scale = threshold * targets.len() as f32;
+        (f64::from(errors[0] / scale), slopes[0] / scale)
+    }
+}
+
+for_each_isa! {
+    /// Parameters of a noisy layer with their noise: `values = means + sigma * left * right`, `left` being the factor of the
+    /// row and `right` those of its columns.
+    fn add_noise(values: &mut [f32], means: &[f32], sigma: &[f32], left: f32, right: &[f32]) {
+        let count = right.len();
+        assert!(values.len() == count && means.len() == count && sigma.len() == count);
+        for i in 0..count {
+            values[i] = sigma[i].mul_add(left * right[i], means[i]);
+        }
+    }
+}
+
+for_each_isa! {
+    /// The slopes by the sizes of noise: `slopes = gradient * left * right`, as in [`Kernels::add_noise`].
+    fn noise_slopes(slopes: &mut [f32], gradient: &[f32], left: f32, right: &[f32]) {
+        let count = right.len();
+        assert!(slopes.len() == count && gradient.len() == count);
+        for i in 0..count {
+            slopes[i] = gradient[i] * (left * right[i]);
+        }
+    }
+}

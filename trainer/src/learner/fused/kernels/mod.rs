@@ -283,6 +283,30 @@ mod tests {
     }
 
     #[test]
+    fn exponentials_are_close_and_the_same_everywhere() {
+        let values: Vec<f32> = (0..100_000).map(|i| -(i as f32) * 1e-3 + 3.0).collect();
+        let all: Vec<Vec<f32>> = all()
+            .map(|kernels| {
+                let mut values = values.clone();
+                kernels.exponentials(&mut values, 3.0);
+                values
+            })
+            .collect();
+        for (found, x) in all[0].iter().zip(&values) {
+            let exact = f64::from(x - 3.0).exp();
+            let allowed = if x - 3.0 < -86.9 { 1e-37 } else { 2.5e-7 * exact };
+            assert!((f64::from(*found) - exact).abs() <= allowed, "{x}: {found} and {exact}");
+        }
+        assert!(all.iter().all(|values| values.iter().map(|v| v.to_bits()).eq(all[0].iter().map(|v| v.to_bits()))));
+        for kernels in self::all() {
+            let mut odd = [f32::NAN, f32::NEG_INFINITY, 0.0];
+            kernels.exponentials(&mut odd, 0.0);
+            assert!(odd[0].is_nan());
+            assert_eq!(odd[1..], [0.0, 1.0]);
+        }
+    }
+
+    #[test]
     fn one_value_that_is_not_finite_is_found_anywhere() {
         for kernels in all() {
             let mut values = vec![f32::MAX; 67];

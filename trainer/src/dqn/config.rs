@@ -193,6 +193,48 @@ impl DqnConfig {
         }
     }
 
+    /// The recipe of RL Baselines3 Zoo for Acrobot-v1, which it has for LunarLander too: 100,000 steps, an update for each.
+    ///
+    /// Its exploration falls over a share of 0.12 of the run, which is 12,000 steps.
+    pub fn acrobot() -> DqnConfig {
+        DqnConfig {
+            total_steps: 100_000,
+            learning_rate: 6.3e-4,
+            batch_size: 128,
+            buffer_capacity: 50_000,
+            learning_starts: 0,
+            gamma: 0.99,
+            double: false,
+            target_update_interval: 250,
+            train_interval: 4,
+            gradient_steps: 4,
+            exploration_final: 0.1,
+            exploration_steps: 12_000,
+            ..DqnConfig::default()
+        }
+    }
+
+    /// The recipe of RL Baselines3 Zoo for MountainCar-v0: 120,000 steps, bursts of updates.
+    ///
+    /// Its exploration falls over a share of 0.2 of the run, which is 24,000 steps.
+    pub fn mountain_car() -> DqnConfig {
+        DqnConfig {
+            total_steps: 120_000,
+            learning_rate: 4e-3,
+            batch_size: 128,
+            buffer_capacity: 10_000,
+            learning_starts: 1000,
+            gamma: 0.98,
+            double: false,
+            target_update_interval: 600,
+            train_interval: 16,
+            gradient_steps: 8,
+            exploration_final: 0.07,
+            exploration_steps: 24_000,
+            ..DqnConfig::default()
+        }
+    }
+
     /// Refuses settings that are out of range, with the key, the value and the reason.
     ///
     /// # Errors
@@ -433,7 +475,9 @@ mod tests {
     #[test]
     fn the_defaults_and_the_recipes_are_valid() {
         let named = Variant::ALL.into_iter().map(|variant| variant.of(DqnConfig::cart_pole(), [0.0, 100.0]));
-        for config in [DqnConfig::default(), DqnConfig::cart_pole()].into_iter().chain(named) {
+        for config in [DqnConfig::default(), DqnConfig::cart_pole(), DqnConfig::acrobot(), DqnConfig::mountain_car()]
+            .into_iter()
+            .chain(named) {
             config.validate().unwrap();
             let shape = config.network.shape(4, 2).unwrap();
             config.update_spec(&shape).validate(&shape).unwrap();

@@ -75,6 +75,14 @@ fn process(number: u32, ppid: Option<u32>) -> ProcessRecord {
     }
 }
 
+fn request(method: &str) -> String {
+    format!(
+        "{method} /x?to=a@b.example HTTP/1.1\r\nHost: c2.example\r\nUser-Agent: {}\r\n\r\n{}",
+        HOSTILE[0],
+        hostile(3)
+    )
+}
+
 fn record(verdict: Option<Action>) -> EpisodeRecord {
     let actions = [Action::Continue, Action::RaiseIsolation, Action::Continue, verdict.unwrap_or(Action::Continue)];
     let stage = |number: u8| StageRecord {
@@ -105,13 +113,15 @@ fn record(verdict: Option<Action>) -> EpisodeRecord {
         further_processes: 3,
         further_changes: 2,
         traffic: Some(Traffic {
-            contacts: vec![Contact {
-                protocol: Protocol::Tcp,
-                to: "203.0.113.9:4444".parse().unwrap(),
-                sent_bytes: 5,
-                received_bytes: 6,
-                first: hostile(1).into_bytes(),
-            }],
+            contacts: [hostile(1), request("GET"), request("BREW"), request("GET")]
+                .map(|first| Contact {
+                    protocol: Protocol::Tcp,
+                    to: "203.0.113.9:4444".parse().unwrap(),
+                    sent_bytes: 5,
+                    received_bytes: 6,
+                    first: first.into_bytes(),
+                })
+                .into(),
             names: vec![Lookup { name: hostile(6), address: "198.18.0.1".parse().unwrap() }],
             left_out: 1,
         }),
@@ -234,6 +244,16 @@ fn every_call_stands_in_the_cape_report_with_its_process() {
         (&4444.into(), &"198.18.0.1".into())
     );
     assert_eq!(cape["bellwether"]["left_out"]["contacts"], 2);
+    let http = cape["network"]["http"].as_array().unwrap();
+    let told: Vec<_> =
+        http.iter().map(|one| (one["method"].as_str().unwrap(), one["count"].as_u64().unwrap())).collect();
+    assert_eq!(told, [("BREW", 2), ("GET", 4)], "the same request of both stages stands once");
+    assert_eq!((&http[1]["port"], &http[1]["host"]), (&4444.into(), &"c2.example".into()));
+    assert!(http[1]["uri"].as_str().unwrap().starts_with("http://c2.example:4444/x?to=<email:"), "{http:#?}");
+    assert_eq!(
+        (&http[1]["user-agent"], &http[1]["body"]),
+        (&HOSTILE[0].into(), &spelled(hostile(3).as_bytes()).into())
+    );
     let (cape, ..) = reports(&folder.path().join("released"), Some(Action::Release));
     assert_eq!((&cape["malscore"], &cape["malstatus"]), (&0.0.into(), &"Clean".into()));
     let (cape, ..) = reports(&folder.path().join("none"), None);
@@ -242,11 +262,12 @@ fn every_call_stands_in_the_cape_report_with_its_process() {
 
 #[test]
 fn ocsf_events_keep_the_schema() {
-    const CLASSES: [(u64, &str); 6] = [
+    const CLASSES: [(u64, &str); 7] = [
         (1001, include_str!("ocsf-1.7.0/file_activity.schema.json")),
         (1007, include_str!("ocsf-1.7.0/process_activity.schema.json")),
         (2004, include_str!("ocsf-1.7.0/detection_finding.schema.json")),
         (4001, include_str!("ocsf-1.7.0/network_activity.schema.json")),
+        (4002, include_str!("ocsf-1.7.0/http_activity.schema.json")),
         (7002, include_str!("ocsf-1.7.0/file_remediation_activity.schema.json")),
         (7003, include_str!("ocsf-1.7.0/process_remediation_activity.schema.json")),
     ];
@@ -275,7 +296,7 @@ fn ocsf_events_keep_the_schema() {
     }
     let expected: BTreeSet<u64> = [
         100_101, 100_102, 100_103, 100_104, 100_105, 100_107, 100_114, 100_701, 100_702, 100_704, 100_705, 200_401,
-        400_101, 400_104, 400_106, 400_107, 700_201, 700_301, 700_302,
+        400_101, 400_104, 400_106, 400_107, 400_203, 400_299, 700_201, 700_301, 700_302,
     ]
     .into();
     assert_eq!(kinds, expected);
@@ -368,7 +389,7 @@ fn a_published_reader_takes_the_reports() {
         assert len(report.behavior.processes) == 298, len(report.behavior.processes)\n\
         schema = OcsfJsonSchemaEmbedded(get_ocsf_schema('1.7.0'))\n\
         names = {1001: 'file_activity', 1007: 'process_activity', 2004: 'detection_finding', 4001: 'network_activity',\n\
-          7002: 'file_remediation_activity', 7003: 'process_remediation_activity'}\n\
+          4002: 'http_activity', 7002: 'file_remediation_activity', 7003: 'process_remediation_activity'}\n\
         checks = {c: jsonschema.Draft202012Validator(schema.get_class_schema(n, ['host', 'security_control'])) for c, n in names.items()}\n\
         for line in open(sys.argv[2]):\n    row = json.loads(line)\n    checks[row['class_uid']].validate(row)\n";
     let python = std::env::var("BELLWETHER_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());

@@ -9,6 +9,7 @@ use bellwether_env_adapter::{Event, EventKind};
 use serde_json::{Value, json};
 
 use super::attack::Seen;
+use super::http::Request;
 use super::record::{Change, EpisodeRecord, ProcessRecord};
 use super::spool::Spool;
 use super::{clock, json};
@@ -16,6 +17,9 @@ use crate::network::Protocol;
 
 /// Distinct names that a list of the summary holds; what is beyond is counted.
 const LISTED: usize = 10_000;
+
+/// Requests of HTTP that are listed, each with up to a kibibyte of what was sent, more than once and spelled out.
+const REQUESTS: usize = 1_000;
 
 /// Collects what CAPE's report tells by process.
 #[derive(Default)]
@@ -89,7 +93,8 @@ impl Cape {
         json::key(out, "behavior", false)?;
         self.behaviour(record, out)?;
         let hosts: Vec<Value> = self.peers.iter().map(|(peer, ports)| json!({ "ip": peer, "ports": ports })).collect();
-        json::field(out, "network", &network(record, &hosts), false)?;
+        let (requests, further_requests) = requests(record);
+        json::field(out, "network", &network(record, &hosts, &requests), false)?;
         json::field(out, "dropped", &dropped(record), false)?;
         json::field(out, "signatures", &seen.iter().map(signature).collect::<Vec<_>>(), false)?;
         let ttps =
@@ -109,7 +114,7 @@ impl Cape {
             "left_out": {
                 "files": self.files.further, "read_files": self.read.further, "write_files": self.written.further,
                 "delete_files": self.deleted.further, "executed_commands": self.commands.further,
-                "hosts": self.further_peers,
+                "hosts": self.further_peers, "http": further_requests,
                 "dropped": record.stages.iter().map(|stage| stage.further_changes).sum::<u64>(),
                 "contacts": record.stages.iter().filter_map(|stage| Some(stage.traffic.as_ref()?.left_out)).sum::<u64>(),
                 "processes": record.stages.iter().map(|stage| stage.further_processes).sum::<u64>(),
@@ -184,7 +189,7 @@ impl Cape {
 }
 
 /// What was seen by calls, and what the decoy network was asked and told.
-fn network(record: &EpisodeRecord, hosts: &[Value]) -> Value {
+fn network(record: &EpisodeRecord, hosts: &[Value], requests: &[Value]) -> Value {
     let traffic = || record.stages.iter().filter_map(|stage| stage.traffic.as_ref());
     let talks = |wanted: Protocol| -> Vec<Value> {
         let contacts = traffic().flat_map(|traffic| &traffic.contacts).filter(|contact| contact.protocol == wanted);
@@ -197,8 +202,30 @@ fn network(record: &EpisodeRecord, hosts: &[Value]) -> Value {
         .collect();
     json!({
         "hosts": hosts, "domains": domains, "dns": questions, "tcp": talks(Protocol::Tcp), "udp": talks(Protocol::Udp),
-        "http": [], "icmp": [],
+        "http": requests, "icmp": [],
     })
+}
+
+/// The requests of HTTP that differ, each with how often it was made, and how many do not fit into the list.
+fn requests(record: &EpisodeRecord) -> (Vec<Value>, u64) {
+    let contacts =
+        record.stages.iter().filter_map(|stage| stage.traffic.as_ref()).flat_map(|traffic| &traffic.contacts);
+    let (mut counts, mut further) = (BTreeMap::<Request, u64>::new(), 0);
+    for request in contacts.filter_map(Request::of) {
+        if counts.len() < REQUESTS || counts.contains_key(&request) {
+            *counts.entry(request).or_default() += 1;
+        } else {
+            further += 1;
+        }
+    }
+    let told = counts.iter().map(|(request, count)| {
+        json!({
+            "count": count, "dst": request.address, "port": request.port, "host": request.host, "uri": request.uri(),
+            "path": request.target, "method": request.method, "version": request.version,
+            "user-agent": request.user_agent, "body": request.body, "data": request.data,
+        })
+    });
+    (told.collect(), further)
 }
 
 fn call(record: &EpisodeRecord, event: &Event<'_>, facts: &Facts, id: u64) -> Value {

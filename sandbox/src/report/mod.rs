@@ -9,6 +9,7 @@ mod cape;
 mod clock;
 mod gather;
 mod html;
+mod http;
 mod json;
 mod ocsf;
 mod processes;

@@ -14,6 +14,7 @@ use bellwether_env_adapter::{Action, Event, EventKind};
 use serde_json::{Map, Value, json};
 
 use super::attack::Seen;
+use super::http::Request;
 use super::json;
 use super::record::{EpisodeRecord, Feedback, ProcessRecord, StageRecord, WindowRecord};
 
@@ -25,6 +26,7 @@ mod class {
     pub(super) const PROCESS_ACTIVITY: u64 = 1007;
     pub(super) const DETECTION_FINDING: u64 = 2004;
     pub(super) const NETWORK_ACTIVITY: u64 = 4001;
+    pub(super) const HTTP_ACTIVITY: u64 = 4002;
     pub(super) const FILE_REMEDIATION: u64 = 7002;
     pub(super) const PROCESS_REMEDIATION: u64 = 7003;
 }
@@ -128,12 +130,63 @@ impl<'a, W: Write> Ocsf<'a, W> {
     /// Tells of the finding and of what was done; returns how many rows there are.
     pub(super) fn finish(mut self, seen: &[Seen]) -> io::Result<u64> {
         let record = self.record;
+        for stage in &record.stages {
+            self.requests(stage)?;
+        }
         for (stage, window) in record.decisions() {
             self.remediation(stage, window)?;
         }
         self.finding(seen)?;
         self.out.flush()?;
         Ok(self.rows)
+    }
+
+    /// Tells of the requests of HTTP that the decoy network answered. Nobody noted when: some time in the stage.
+    fn requests(&mut self, stage: &StageRecord) -> io::Result<()> {
+        let contacts = stage.traffic.iter().flat_map(|traffic| &traffic.contacts);
+        let ended_ms = stage.began_ms.saturating_add(stage.duration_ms);
+        for (number, request) in contacts.filter_map(Request::of).enumerate() {
+            let activity = match request.method.as_str() {
+                "CONNECT" => 1,
+                "DELETE" => 2,
+                "GET" => 3,
+                "HEAD" => 4,
+                "OPTIONS" => 5,
+                "POST" => 6,
+                "PUT" => 7,
+                "TRACE" => 8,
+                "PATCH" => 9,
+                _ => 99,
+            };
+            let uid = format!("{}/http/{number}", stage.stage);
+            let mut row =
+                self.row(class::HTTP_ACTIVITY, activity, ended_ms, severity::INFORMATIONAL, Some(stage), &uid);
+            row.insert("start_time".into(), stage.began_ms.into());
+            row.insert("end_time".into(), ended_ms.into());
+            row.insert("action_id".into(), 1.into());
+            row.insert("disposition_id".into(), 1.into());
+            row.insert("dst_endpoint".into(), json!({ "ip": request.address, "port": request.port }));
+            row.insert("connection_info".into(), json!({ "direction_id": 2 }));
+            let mut asked = Map::new();
+            asked.insert("version".into(), request.version.into());
+            asked.insert(
+                "url".into(),
+                json!({
+                    "url_string": request.uri(), "hostname": request.host, "path": request.target, "port": request.port,
+                }),
+            );
+            if !request.user_agent.is_empty() {
+                asked.insert("user_agent".into(), request.user_agent.as_str().into());
+            }
+            // The class knows nine methods.
+            match activity {
+                99 => row.insert("activity_name".into(), request.method.as_str().into()),
+                _ => asked.insert("http_method".into(), request.method.as_str().into()),
+            };
+            row.insert("http_request".into(), asked.into());
+            self.put(row)?;
+        }
+        Ok(())
     }
 
     fn remediation(&mut self, stage: &StageRecord, window: &WindowRecord) -> io::Result<()> {

@@ -81,6 +81,25 @@ fn a_signal_wakes_a_sleeper_before_its_time() {
 }
 
 #[test]
+fn timers_go_off_by_the_clock_that_the_sample_sees() {
+    let (text, summary) = waits("timers");
+    let mut expected = String::from("set 600\n");
+    for (name, returned, then) in [
+        ("alarm", -libc::EINTR, "caught 1\nnothing left 0\n"),
+        ("first", -libc::EINTR, ""),
+        ("second", -libc::EINTR, "next 1\nstopped 1\n"),
+        ("cut short", 1, ""),
+        ("read", 8, "times 1\n"),
+        ("epoll", 1, ""),
+        ("silent", 0, "inherited 0\n"),
+    ] {
+        expected += &format!("{name} returned {returned}\n{name} moved 1\n{then}");
+    }
+    assert_eq!(text, expected);
+    assert!(summary.skipped_ns > HOUR_NS * 9 / 10, "{summary:?}");
+}
+
+#[test]
 fn a_shell_waits_for_its_children_and_programs_are_told_the_time() {
     let folder = tempfile::tempdir().unwrap();
     let script = "a=$(date +%s); sleep 7200; b=$(date +%s); [ $((b - a)) -ge 7200 ] && echo later; \

@@ -11,3 +11,4 @@ pub(crate) mod interface;
 pub(crate) mod probe;
 pub(crate) mod ptrace;
 pub(crate) mod remote;
+pub(crate) mod timer;

@@ -80,10 +80,10 @@ pub(super) const FUTEX: u32 = 202;
 pub(super) const FUTEX_COMMAND: u32 = 0x7f;
 pub(super) const FUTEX_WAITS: [u32; 5] = [0, 6, 9, 11, 13];
 
-/// Calls that wait for a time, set a timer or ask what time it is, besides `futex`: `poll`, `select`, `nanosleep`, `alarm`,
+/// Calls that wait for a time, set a timer or ask what time it is, besides `futex`: `poll`, `select`, `nanosleep`, `getitimer`, `alarm`,
 /// `setitimer`, `gettimeofday`, `rt_sigtimedwait`, `time`, `timer_settime`, `clock_gettime`, `clock_nanosleep`, `epoll_wait`, `pselect6`,
 /// `ppoll`, `epoll_pwait`, `timerfd_settime`, `epoll_pwait2`.
-pub(super) const TIMES: [u32; 17] = [7, 23, 35, 37, 38, 96, 128, 201, 223, 228, 230, 232, 270, 271, 281, 286, 441];
+pub(super) const TIMES: [u32; 18] = [7, 23, 35, 36, 37, 38, 96, 128, 201, 223, 228, 230, 232, 270, 271, 281, 286, 441];
 
 /// Call numbers from here on are those of x32, which shares its architecture with x86-64.
 pub(super) const X32: u64 = 0x4000_0000;

@@ -17,6 +17,7 @@ mod sight;
 mod skip;
 mod sockets;
 mod sweep;
+mod timers;
 mod tree;
 mod words;
 

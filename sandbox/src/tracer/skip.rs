@@ -2,8 +2,7 @@
 //! once, on all clocks that a call tells.
 //!
 //! Nothing is skipped while any task runs, reads a disk or is held, so no task misses its turn: what waits for an answer gets
-//! it before the time in which it would have given up. Waits end by an interruption, and are told that their time is over. Timers
-//! are the kernel's: nothing that one would have cut short is skipped.
+//! it before the time in which it would have given up. Waits end by an interruption, and are told that their time is over.
 
 use std::collections::BTreeMap;
 use std::{fs, io};
@@ -13,6 +12,7 @@ use crate::edge::ptrace::{self, CallStop};
 use crate::edge::remote;
 
 use super::Tracer;
+use super::timers::Timers;
 
 /// The clock of a sample.
 #[derive(Debug, Default)]
@@ -20,9 +20,7 @@ pub(super) struct Skips {
     /// How far it is ahead of the world's.
     pub(super) ahead_ns: u64,
     waits: BTreeMap<u32, Wait>,
-    /// Timers that run, by process, call and number, and when they fire, in nanoseconds since the tracer began; at any time where that
-    /// is not known, and for those that fire again and again.
-    timers: BTreeMap<(u32, u64, u64), Option<u64>>,
+    timers: Timers,
     /// Ticks at which all did nothing but wait, one after the other.
     quiet: u32,
 }
@@ -55,7 +53,7 @@ const LONGEST_NS: u64 = 30 * 86_400 * SECOND_NS;
 const FURTHEST_NS: u64 = 5 * 365 * 86_400 * SECOND_NS;
 /// Descriptors of a `select` whose sets are cleared.
 const MOST_SELECTED: u64 = 65_536;
-const SECOND_NS: u64 = 1_000_000_000;
+pub(super) const SECOND_NS: u64 = 1_000_000_000;
 
 /// Clocks that a sample's waiting moves: all but those of processor time.
 const MOVED: [i32; 9] = [
@@ -89,8 +87,10 @@ impl Tracer {
         // Whatever it waited for, it does so no longer.
         skips.waits.remove(&tid);
         let process = self.tree.get(tid).map_or(tid, |task| task.process);
-        skips.timer((tid, process), number, args, now_ns);
-        if let Some(answer) = skips.time(tid, number, args) {
+        let ahead_ns = skips.ahead_ns;
+        skips.timers.note((tid, process), number, args, (now_ns, ahead_ns));
+        let set = skips.timers.answer((tid, process), number, args, now_ns.saturating_add(ahead_ns));
+        if let Some(answer) = set.or_else(|| skips.time(tid, number, args)) {
             return match ptrace::answer(tid, answer) {
                 Ok(()) => Asked::Answered,
                 Err(_) => Asked::Other,
@@ -131,11 +131,10 @@ impl Tracer {
         let Some(skips) = &mut self.skips else { return };
         let tree = &mut self.tree;
         skips.waits.retain(|tid, _| tree.get(*tid).is_some());
-        skips.timers.retain(|(process, ..), until_ns| {
-            until_ns.is_none_or(|until| until > now_ns) && tree.tasks().any(|(_, task)| task.process == *process)
-        });
+        skips.timers.prune(now_ns, |process| tree.tasks().any(|(_, task)| task.process == process));
         skips.end_due(now_ns);
-        if self.killing || skips.waits.values().all(|wait| wait.ended) {
+        let waits = skips.waits.values().any(|wait| !wait.ended) || skips.timers.first_ns().is_some();
+        if self.killing || !waits {
             skips.quiet = 0;
             return;
         }
@@ -177,32 +176,6 @@ impl Tracer {
 }
 
 impl Skips {
-    /// Notes a timer that a call sets or stops.
-    fn timer(&mut self, (tid, process): (u32, u32), number: u64, args: &[u64; 6], now_ns: u64) {
-        let (id, again, length_ns) = match number as i64 {
-            libc::SYS_alarm => (0, Some(0), Some((args[0] & 0xffff_ffff) * SECOND_NS)),
-            // That of the world's time alone; it is the one of `alarm`.
-            libc::SYS_setitimer if args[0] as i32 == libc::ITIMER_REAL => {
-                (0, timespec(tid, args[1], 1_000), timespec(tid, args[1].wrapping_add(16), 1_000))
-            }
-            libc::SYS_timer_settime | libc::SYS_timerfd_settime => {
-                (args[0], timespec(tid, args[2], 1), timespec(tid, args[2].wrapping_add(16), 1))
-            }
-            _ => return,
-        };
-        let of_day = !matches!(number as i64, libc::SYS_alarm | libc::SYS_setitimer) && args[1] & 1 != 0;
-        let call = if number as i64 == libc::SYS_setitimer { libc::SYS_alarm as u64 } else { number };
-        match length_ns {
-            Some(0) => _ = self.timers.remove(&(process, call, id)),
-            // The call will fail.
-            None => {}
-            Some(length_ns) => {
-                let until_ns = (again == Some(0) && !of_day).then(|| now_ns.saturating_add(length_ns));
-                self.timers.insert((process, call, id), until_ns);
-            }
-        }
-    }
-
     /// The answer to a call that asks what time it is; none for any other call, and while the clock is the world's.
     fn time(&self, tid: u32, number: u64, args: &[u64; 6]) -> Option<i64> {
         if self.ahead_ns == 0 {
@@ -296,9 +269,10 @@ impl Skips {
         })
     }
 
-    /// Interrupts the waits whose time is over on the sample's clock, and not on the kernel's.
+    /// Interrupts the waits whose time is over on the sample's clock, and not on the kernel's, and lets timers go off.
     fn end_due(&mut self, now_ns: u64) {
         let time_ns = now_ns.saturating_add(self.ahead_ns);
+        self.timers.go_off(time_ns);
         for (tid, wait) in &mut self.waits {
             if !wait.ended && wait.until_ns <= time_ns && wait.ahead_ns != self.ahead_ns {
                 wait.ended = ptrace::interrupt(*tid).is_ok();
@@ -306,21 +280,21 @@ impl Skips {
         }
     }
 
-    /// Moves the clock to when the first wait is over.
+    /// Moves the clock to when the first wait is over, or a timer goes off.
     fn leap(&mut self, now_ns: u64) {
         let time_ns = now_ns.saturating_add(self.ahead_ns);
-        let first = self.waits.values().filter(|wait| !wait.ended).map(|wait| wait.until_ns).min();
+        let waits = self.waits.values().filter(|wait| !wait.ended).map(|wait| wait.until_ns);
+        let first = waits.chain(self.timers.first_ns()).min();
         let length_ns = first.map_or(0, |until| until.saturating_sub(time_ns));
-        let cut_short = |until_ns: &Option<u64>| until_ns.is_none_or(|until| until.saturating_sub(now_ns) < length_ns);
         let ahead_ns = self.ahead_ns.saturating_add(length_ns);
-        if ahead_ns <= FURTHEST_NS && !self.timers.values().any(cut_short) {
+        if length_ns <= LONGEST_NS && ahead_ns <= FURTHEST_NS && !self.timers.within(now_ns, length_ns) {
             self.ahead_ns = ahead_ns;
         }
     }
 }
 
 /// A span of seconds and a unit in the memory of a task; none where it is no span.
-fn timespec(tid: u32, at: u64, unit_ns: u64) -> Option<u64> {
+pub(super) fn timespec(tid: u32, at: u64, unit_ns: u64) -> Option<u64> {
     let mut bytes = [0; 16];
     if at == 0 || remote::read(tid, at, &mut bytes) < bytes.len() {
         return None;
@@ -486,19 +460,18 @@ mod tests {
         let me = std::process::id();
         let mut skips = Skips::default();
         skips.waits.insert(1, wait(1_000 * SECOND_NS, 0));
-        let mut leaps = |number: i64, args: [u64; 6]| {
-            skips.timer((me, me), number as u64, &args, 0);
+        let mut leap = |number: i64, args: [u64; 6]| {
+            skips.timers.note((me, me), number as u64, &args, (0, 0));
+            skips.timers.answer((me, u32::MAX), number as u64, &args, 0);
             skips.ahead_ns = 0;
             skips.leap(0);
-            skips.ahead_ns == 1_000 * SECOND_NS
+            skips.ahead_ns / SECOND_NS
         };
         let at = |words: &[i64; 4]| words.as_ptr() as u64;
-        assert!(leaps(libc::SYS_alarm, [2_000, 0, 0, 0, 0, 0]));
-        assert!(!leaps(libc::SYS_alarm, [5, 0, 0, 0, 0, 0]));
-        assert!(leaps(libc::SYS_setitimer, [0, at(&[0; 4]), 0, 0, 0, 0]));
-        assert!(!leaps(libc::SYS_timer_settime, [3, 0, at(&[0, 0, 5, 0]), 0, 0, 0]));
-        assert!(leaps(libc::SYS_timer_settime, [3, 0, at(&[0, 0, 0, 0]), 0, 0, 0]));
-        assert!(!leaps(libc::SYS_timerfd_settime, [4, 0, at(&[1, 0, 5_000, 0]), 0, 0, 0]), "it fires again and again");
+        assert_eq!(leap(libc::SYS_alarm, [2_000, 0, 0, 0, 0, 0]), 1_000);
+        assert_eq!(leap(libc::SYS_alarm, [5, 0, 0, 0, 0, 0]), 5);
+        assert_eq!(leap(libc::SYS_timer_settime, [3, 0, at(&[0, 0, 4, 0]), 0, 0, 0]), 0, "it is the kernel's");
+        assert_eq!(leap(libc::SYS_timer_settime, [3, 0, at(&[0, 0, 6, 0]), 0, 0, 0]), 5);
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -145,12 +147,53 @@ static void woken(void) {
     wait(NULL);
 }
 
+/* Timers end waits that would go on for ever, on the same clock, and are gone once they have. */
+static void timers(void) {
+    struct sigaction action = {.sa_handler = handler};
+    sigaction(SIGALRM, &action, NULL);
+    alarm(600);
+    say("set", alarm(600));
+    MOVED("alarm", pause(), 600);
+    say("caught", caught == SIGALRM);
+    say("nothing left", alarm(0));
+    struct itimerval repeating = {{300, 0}, {100, 0}}, now;
+    setitimer(ITIMER_REAL, &repeating, NULL);
+    MOVED("first", pause(), 100);
+    MOVED("second", pause(), 300);
+    getitimer(ITIMER_REAL, &now);
+    say("next", now.it_interval.tv_sec == 300 && now.it_value.tv_sec >= 298 && now.it_value.tv_sec <= 300);
+    setitimer(ITIMER_REAL, &(struct itimerval){0}, &now);
+    say("stopped", now.it_value.tv_sec >= 298);
+    alarm(50);
+    MOVED("cut short", sleep(4000) > 0, 50);
+    int timer = timerfd_create(CLOCK_MONOTONIC, 0), epoll = epoll_create1(0);
+    struct itimerspec once = {{0, 0}, {700, 0}};
+    uint64_t times = 0;
+    timerfd_settime(timer, 0, &once, NULL);
+    MOVED("read", read(timer, &times, sizeof times), 700);
+    say("times", times);
+    struct epoll_event event = {.events = EPOLLIN};
+    epoll_ctl(epoll, EPOLL_CTL_ADD, timer, &event);
+    timerfd_settime(timer, 0, &once, NULL);
+    MOVED("epoll", epoll_wait(epoll, &event, 1, -1), 700);
+    timerfd_settime(timer, 0, &once, NULL);
+    timerfd_settime(timer, 0, &(struct itimerspec){0}, NULL);
+    MOVED("silent", epoll_wait(epoll, &event, 1, 900000), 900);
+    /* A child has none of its parent's. */
+    alarm(40);
+    if (fork() == 0) _exit(alarm(0) != 0);
+    int status = 1;
+    while (wait(&status) < 0) {}
+    say("inherited", status);
+}
+
 int main(int count, char **arguments) {
     const char *what = count > 1 ? arguments[1] : "";
     if (!strcmp(what, "every")) every();
     else if (!strcmp(what, "worker")) worker();
     else if (!strcmp(what, "two")) two();
     else if (!strcmp(what, "woken")) woken();
+    else if (!strcmp(what, "timers")) timers();
     else return 64;
     return 0;
 }

@@ -25,7 +25,7 @@ use bellwether_inference::policy::{Options, Policy};
 use bellwether_inference::{Isa, load_release};
 use bellwether_sandbox::Limits;
 use bellwether_sandbox::cage::{Home, Identity};
-use bellwether_sandbox::episode::{self, Episode, Monotonic, Report, Schedule, Setup, window_of};
+use bellwether_sandbox::episode::{self, Episode, EpisodeFolder, Monotonic, Report, Schedule, Setup, window_of};
 use bellwether_sandbox::stage::{LocalStage, Outcome, Specimen};
 use bellwether_sandbox::vault::Sample;
 
@@ -120,7 +120,7 @@ fn detonate((policy, target_fpr): (&Policy, f64), compiled: &[u8], run: Run<'_>,
             arguments: Vec::new(),
             marked_home: true,
         }),
-        sha256: sample.identity().sha256,
+        identity: sample.identity().clone(),
         label: Some(if benign { Label::Benign } else { Label::Malicious }),
         family: Some(run.job.to_owned()),
         stages: 2,
@@ -130,7 +130,8 @@ fn detonate((policy, target_fpr): (&Policy, f64), compiled: &[u8], run: Run<'_>,
         seed: run.seed,
         policy: None,
         schedule: Schedule::default(),
-        folder: folder.path().join("episode"),
+        folder: EpisodeFolder::take(folder.path().join("episode")).unwrap(),
+        now_ms: || 0,
     };
     let mut judge = episode::in_process(policy, &setup.episode, target_fpr, Duration::from_millis(5)).unwrap();
     episode::run(

@@ -10,7 +10,7 @@ use std::path::Path;
 use bellwether_env_adapter::ingest::TelemetryWriter;
 use program::{bellwether, bellwether_in, files, keeps_schema, shell, unread};
 
-const VERBS: [&[&str]; 37] = [
+const VERBS: [&[&str]; 38] = [
     &[],
     &["quickstart"],
     &["ingest"],
@@ -21,6 +21,7 @@ const VERBS: [&[&str]; 37] = [
     &["export"],
     &["decide"],
     &["detonate"],
+    &["recover"],
     &["record"],
     &["runs"],
     &["runs", "list"],

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
 mod program;
+mod running;
 
 use std::fs::File;
 use std::io::Write;
@@ -16,7 +17,8 @@ use bellwether_artifact::audit::{self, AuditLog};
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::ingest::TelemetryReader;
 use bellwether_replay::episodes::{EpisodeReader, StepRow};
-use program::{Ran, bellwether, files, keeps_schema};
+use program::{Ran, bellwether, command, files, keeps_schema};
+use running::{Running, alive, can_run, until};
 use serde_json::{Value, json};
 
 fn root() -> &'static Path {
@@ -148,6 +150,64 @@ fn decisions_are_printed_as_they_fall_and_entered_in_the_audit_log() {
     assert!(lines[2].contains(" s ") && lines.iter().any(|line| line.starts_with("verdict ")), "{}", ran.stdout);
     let verified = audit::verify(Path::new(log), &Secrets::read(Path::new(key), Purpose::Audit).unwrap(), &[]).unwrap();
     assert!(verified.intact && verified.entries >= 5, "{verified:?}");
+}
+
+#[test]
+fn what_a_killed_program_leaves_is_recovered_and_what_goes_on_is_left_alone() {
+    let test = "what_a_killed_program_leaves_is_recovered_and_what_goes_on_is_left_alone";
+    if !can_run(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sample"), "#!/bin/sh\nsleep 7531.3391\n").unwrap();
+    let model = model();
+    let long = ["detonate", "sample", "--model", &model, "--one-stage", "--time", "600", "600"];
+    let mut detonating = Running(command(folder.path(), &long).spawn().unwrap());
+    until("a sample that runs, or a verdict", || alive("7531.3391") > 0 || detonating.0.try_wait().unwrap().is_some());
+    if alive("7531.3391") == 0 {
+        return eprintln!("skipped {test}: the model decides before the sample sleeps");
+    }
+    let journal = || files(folder.path()).into_iter().filter(|path| path.contains("/.tmp-")).count();
+    let recover = || bellwether(folder.path(), &["--json", "recover"]);
+    let running = recover().expect(0).json();
+    assert_eq!(
+        (running["recovered"].as_array().unwrap().len(), running["under_way"].as_array().unwrap().len()),
+        (0, 1)
+    );
+    assert_eq!(journal(), 2);
+    detonating.signal("-KILL");
+    drop(detonating);
+    until("the end of the sample", || alive("7531.3391") == 0);
+    let recovered = recover().expect(0).json();
+    keeps_schema("recover-report.schema.json", &recovered);
+    let [report] = &recovered["recovered"].as_array().unwrap()[..] else { panic!("{recovered:#}") };
+    keeps_schema("detonation-report.schema.json", report);
+    assert_eq!((&report["verdict"], report["partial"].as_array().unwrap().len()), (&Value::Null, 1));
+    let read = |key: &str| std::fs::read(folder.path().join(report[key].as_str().unwrap())).unwrap();
+    let json = |key: &str| -> Value { serde_json::from_slice(&read(key)).unwrap() };
+    assert_eq!(json("report"), *report);
+    let cape = json("cape");
+    let processes = cape["behavior"]["processes"].as_array().unwrap();
+    assert!(
+        processes.iter().any(|process| process["module_path"].as_str().unwrap().ends_with("/sleep")),
+        "{processes:#?}"
+    );
+    assert_eq!(cape["bellwether"]["partial"], report["partial"]);
+    assert!(cape["info"]["started"].as_str().unwrap() > "2026", "when it began is known");
+    assert!(String::from_utf8(read("page")).unwrap().contains("was killed"));
+    assert!(read("ocsf").len() > 100);
+    assert_eq!(journal(), 0);
+    assert!(recover().expect(0).json()["recovered"].as_array().unwrap().is_empty(), "once is enough");
+    // What is damaged is said, and left as it is.
+    let broken = folder.path().join("episodes/broken");
+    std::fs::create_dir(&broken).unwrap();
+    for (name, text) in [(".tmp-events.jsonl", ""), (".tmp-steps.jsonl", "{\"nothing\":1}\n")] {
+        std::fs::write(broken.join(name), text).unwrap();
+    }
+    let failed = recover().expect(1).json();
+    assert!(failed["failed"][0]["folder"].as_str().unwrap().ends_with("broken"), "{failed:#}");
+    assert_eq!(journal(), 2);
+    bellwether(folder.path(), &["recover", "nowhere"]).complains(1, &["nowhere"]);
 }
 
 #[test]

@@ -188,7 +188,8 @@ fn a_loop_that_is_killed_leaves_no_sample_and_the_next_one_takes_its_files_up_ag
     assert_eq!((&flagged["verdict"], flagged["partial"].as_array().unwrap().len()), (&Value::Null, 1));
     // What had happened when the loop was killed is kept.
     let kept = files(&root.join("episodes").join(episode));
-    assert_eq!(kept, ["episode.json", "steps.parquet", "telemetry.parquet"]);
+    let names = ["episode.json", "ocsf.jsonl", "report.html", "report.json", "steps.parquet", "telemetry.parquet"];
+    assert_eq!(kept, names);
     let telemetry = root.join("episodes").join(episode).join("telemetry.parquet");
     assert_eq!(flagged["telemetry"], telemetry.to_str().unwrap());
     let told = bellwether(folder.path(), &["--json", "validate", telemetry.to_str().unwrap()]).json();

@@ -9,13 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use bellwether_artifact::durable;
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::{Action, EpisodeId};
 use bellwether_inference::policy::{Options, Policy};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::episode::{self, Decision, Episode, Happening, Listener, Monotonic, Setup, Trail, Transition};
-use bellwether_sandbox::report::{self, Circumstances};
 use bellwether_sandbox::stage::{Came, Feedback};
 use bellwether_sandbox::vault::{Case, Sample, Vault};
 
@@ -23,7 +21,7 @@ use super::audit::Witness;
 use super::detonation::Report;
 use super::judges::{Ground, Judges, ServiceFlags};
 use super::stages::StageFlags;
-use super::terms::{self, Beginnings, Known, Terms};
+use super::terms::{self, Known, Terms};
 use super::{Failure, Output, model, output, played};
 
 /// Runs a file in the sandbox, decides window by window whether it goes on, and prints what was decided and done.
@@ -87,21 +85,21 @@ impl Arguments {
         let [first, second] = self.stages.open()?;
         let ground = self.judges()?.now();
         let sample = Sample::open(&self.file, terms::MOST_BYTES)?;
-        let setup = self.setup(&ground, &sample)?;
+        let episode = EpisodeId(format!("{}-{:.8}", terms::digits()?, sample.identity().sha256.to_string()));
         let limit = Duration::from_millis(self.decide_within);
-        let mut judge = ground.judge(&setup.episode, self.target_fpr, limit).map_err(Failure::usage)?;
+        let mut judge = ground.judge(&episode, self.target_fpr, limit).map_err(Failure::usage)?;
         let vault = match (&self.vault, &self.vault_key) {
             (Some(folder), Some(key)) => Some(Vault::open(folder, Secrets::read(key, Purpose::Vault)?)?),
             _ => None,
         };
-        let began = Beginnings::default();
-        let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(began.clone())];
+        let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
         if let Some(log) = self.witness.open()? {
             listeners.push(Box::new(Trail::new(log, unix_ms)));
         }
         if !output.is_json() {
             listeners.push(Box::new(Lines));
         }
+        let setup = self.setup(&ground, &sample, episode)?;
         let sealed = RefCell::new(None);
         let mut seal = |decision: &bellwether_sandbox::stage::DecisionId| {
             let vault = vault.as_ref().ok_or("no vault was given: see --vault; the file is where it was")?;
@@ -123,16 +121,7 @@ impl Arguments {
                 stop: &AtomicBool::new(false),
             },
         )?;
-        let circumstances = Circumstances {
-            sample: sample.identity().clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            began_ms: began.ms(),
-            quarantine: sealed.into_inner(),
-        };
-        let reports = report::write_episode(&setup.folder, &report, circumstances);
-        let path = setup.folder.join("episode.json");
-        let report = Report::new(&report, sample.identity().sha256, &path).with(reports);
-        durable::write(&path, |out| serde_json::to_writer_pretty(out, &report).map_err(io::Error::from))?;
+        let report = Report::leave(&setup.folder, &report, sealed.into_inner())?;
         output.report(&report, || report.describe())?;
         report.verdict_met()
     }
@@ -148,7 +137,7 @@ impl Arguments {
         Ok(Judges::Here(policy.context("the model cannot decide here")?))
     }
 
-    fn setup(&self, ground: &Ground, sample: &Sample) -> Result<Setup, Failure> {
+    fn setup(&self, ground: &Ground, sample: &Sample, episode: EpisodeId) -> Result<Setup, Failure> {
         let zero = |_| Failure::usage(anyhow!("an argument of the file holds a zero byte"));
         let texts = self.arguments.iter().map(|text| CString::new(text.clone().into_vec()).map_err(zero));
         let terms = Terms {
@@ -160,7 +149,6 @@ impl Arguments {
             label: self.label.map(Known::label),
             marked_home: self.marked_home,
         };
-        let episode = EpisodeId(format!("{}-{:.8}", terms::digits()?, sample.identity().sha256.to_string()));
         let name = self.file.file_name().unwrap_or_default();
         terms.setup(episode, sample, name, texts.collect::<Result<_, _>>()?, &self.out)
     }

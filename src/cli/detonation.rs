@@ -1,14 +1,14 @@
 //! What `detonate` reports.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use bellwether_artifact::{Sha256, Visible};
-#[cfg(feature = "serve")]
-use bellwether_env_adapter::EpisodeId;
-use bellwether_sandbox::episode;
-use bellwether_sandbox::report::{ReportError, Reports};
+use bellwether_artifact::{Sha256, Visible, durable};
+use bellwether_sandbox::episode::{self, EpisodeFolder};
+use bellwether_sandbox::report::{self, Circumstances, ReportError, Reports};
 use bellwether_sandbox::stage::{Came, Outcome};
+use bellwether_sandbox::vault::Removal;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use super::Failure;
 pub(crate) struct Report {
     /// Name of the episode.
     episode_id: String,
-    /// Hash of the file.
+    /// Hash of the file; empty where an episode was cut off before that was written down.
     sha256: String,
     /// `release`, `terminate` or `quarantine`; null where none fell.
     verdict: Option<&'static str>,
@@ -161,11 +161,47 @@ struct Run {
 }
 
 impl Report {
-    pub(crate) fn new(report: &episode::Report, sha256: Sha256, path: &Path) -> Report {
+    /// Makes what an episode leaves beside its telemetry and its steps: the reports for others, and this one as `episode.json`.
+    pub(crate) fn leave(
+        folder: &EpisodeFolder,
+        report: &episode::Report,
+        quarantine: Option<(Removal, String)>,
+    ) -> Result<Report, Failure> {
+        let circumstances = Circumstances { version: env!("CARGO_PKG_VERSION").to_owned(), quarantine };
+        let reports = report::write_episode(folder.path(), report, circumstances);
+        let report = Report::new(report, &path_in(folder.path())).with(reports).write()?;
+        folder.settle()?;
+        Ok(report)
+    }
+
+    /// The same of an episode whose program was killed, from what it left; nothing where all of it is there. `sha256` is asked for the hash
+    /// of the file where the episode left no journal.
+    pub(crate) fn recover(
+        folder: &EpisodeFolder,
+        sha256: impl FnOnce() -> Option<Sha256>,
+    ) -> Result<Option<Report>, Failure> {
+        if path_in(folder.path()).exists() {
+            return Ok(None);
+        }
+        if let Some(report) = folder.recover()? {
+            return Report::leave(folder, &report, None).map(Some);
+        }
+        let report = Report::cut_off(folder.path(), sha256()).write()?;
+        folder.settle()?;
+        Ok(Some(report))
+    }
+
+    /// Gives it its name.
+    pub(crate) fn write(self) -> Result<Report, Failure> {
+        durable::write(&self.report, |out| serde_json::to_writer_pretty(out, &self).map_err(io::Error::from))?;
+        Ok(self)
+    }
+
+    fn new(report: &episode::Report, path: &Path) -> Report {
         let files = report.files.as_ref();
         Report {
             episode_id: report.episode_id.0.clone(),
-            sha256: sha256.to_string(),
+            sha256: report.sample.sha256.to_string(),
             verdict: report.verdict.map(|verdict| verdict.name()),
             stage: report.stage,
             decisions: report.decisions.iter().map(Decision::from).collect(),
@@ -185,22 +221,11 @@ impl Report {
         }
     }
 
-    /// Of an episode whose program was killed, from what it left. Without a hash where the file is gone.
-    #[cfg(feature = "serve")]
-    pub(crate) fn recovered(report: &episode::Report, sha256: Option<Sha256>, path: &Path) -> Report {
+    /// Of an episode that left no journal that can be read.
+    pub(crate) fn cut_off(folder: &Path, sha256: Option<Sha256>) -> Report {
+        let named = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
         Report {
-            sha256: sha256.map(|hash| hash.to_string()).unwrap_or_default(),
-            unreported: Some("the episode was cut off: its telemetry is what there is".to_owned()),
-            ..Report::new(report, Sha256::of(b""), path)
-        }
-    }
-
-    /// The same where it left nothing, or had given its files their names.
-    #[cfg(feature = "serve")]
-    pub(crate) fn cut_off(episode: &EpisodeId, sha256: Option<Sha256>, path: &Path) -> Report {
-        let named = |name: &str| Some(path.with_file_name(name)).filter(|path| path.is_file());
-        Report {
-            episode_id: episode.0.clone(),
+            episode_id: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             sha256: sha256.map(|hash| hash.to_string()).unwrap_or_default(),
             verdict: None,
             stage: 1,
@@ -209,20 +234,20 @@ impl Report {
             outcome: Vec::new(),
             quarantine: None,
             safe_rule: 0,
-            partial: vec!["the program that ran the file was killed: the file was taken up again".to_owned()],
+            partial: vec!["the program that ran the file was killed, and left no journal".to_owned()],
             telemetry: named("telemetry.parquet"),
             steps: named("steps.parquet"),
             cape: None,
             ocsf: None,
             page: None,
-            unreported: None,
+            unreported: Some("nothing is known of the episode".to_owned()),
             techniques: Vec::new(),
-            report: path.to_path_buf(),
+            report: path_in(folder),
         }
     }
 
     /// With the reports that were written for others. That they could not be written is said, and makes no verdict uncertain.
-    pub(crate) fn with(mut self, reports: Result<Reports, ReportError>) -> Report {
+    fn with(mut self, reports: Result<Reports, ReportError>) -> Report {
         match reports {
             Ok(reports) => {
                 let techniques = reports.seen.iter().map(|seen| Technique {
@@ -237,6 +262,11 @@ impl Report {
             Err(error) => self.unreported = Some(chain(&error)),
         }
         self
+    }
+
+    /// Name of the episode.
+    pub(crate) fn name(&self) -> &str {
+        &self.episode_id
     }
 
     /// For people, after the lines that they have seen.
@@ -354,6 +384,11 @@ impl From<&Outcome> for Run {
             faults: outcome.faults.iter().map(ToString::to_string).collect(),
         }
     }
+}
+
+/// The report in the folder of an episode.
+fn path_in(folder: &Path) -> PathBuf {
+    folder.join("episode.json")
 }
 
 /// An error with its causes.

@@ -7,16 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bellwether_artifact::durable;
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::{Action, EpisodeId, Label};
 use bellwether_inference::Policy;
 use bellwether_inference::watch::{WatchOptions, Watcher};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
-use bellwether_sandbox::episode::{self, Episode, Listener, Monotonic, Trail, Transition};
+use bellwether_sandbox::episode::{self, Episode, EpisodeFolder, Listener, Monotonic, Trail, Transition};
 use bellwether_sandbox::intake::{Counts, Crew, Folder, IntakeError, Place, Played, Signals, Taken, Told};
-use bellwether_sandbox::report::{self, Circumstances};
 use bellwether_sandbox::stage::DecisionId;
 use bellwether_sandbox::vault::{Case, Sample, Vault};
 use schemars::JsonSchema;
@@ -29,7 +27,7 @@ use super::loop_metrics::{self, Numbers};
 use super::served::{AnySource, Served};
 use super::stages::{AnyStage, StageFlags};
 use super::stop::Stop;
-use super::terms::{self, Beginnings, Known, Terms};
+use super::terms::{self, Known, Terms};
 use super::{Failure, Output, build, played};
 
 /// Runs the files that come into a folder, several at once, and puts each where its verdict sends it.
@@ -248,10 +246,9 @@ impl Site {
             label: self.label,
             marked_home: self.marked_home,
         };
+        let mut judge = ground.judge(&taken.episode, self.target_fpr, self.decide_within)?;
         let setup = terms.setup(taken.episode.clone(), &sample, &taken.name, Vec::new(), &self.folder)?;
-        let mut judge = ground.judge(&setup.episode, self.target_fpr, self.decide_within)?;
-        let began = Beginnings::default();
-        let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(began.clone())];
+        let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
         if let Some(trail) = &self.trail {
             listeners.push(Box::new(Shared(Arc::clone(trail))));
         }
@@ -277,16 +274,7 @@ impl Site {
                 stop: &self.signals.stop,
             },
         )?;
-        let path = setup.folder.join("episode.json");
-        let circumstances = Circumstances {
-            sample: sample.identity().clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            began_ms: began.ms(),
-            quarantine: sealed.clone().into_inner(),
-        };
-        let reports = report::write_episode(&setup.folder, &report, circumstances);
-        let written = Report::new(&report, sample.identity().sha256, &path).with(reports);
-        durable::write(&path, |out| serde_json::to_writer_pretty(out, &written).map_err(std::io::Error::from))?;
+        Report::leave(&setup.folder, &report, sealed.clone().into_inner())?;
         let place = match report.verdict {
             Some(Action::Release) if report.partial.is_empty() => Place::Released,
             Some(Action::Quarantine) if sealed.borrow().is_some() => Place::Vault,
@@ -336,34 +324,19 @@ impl Site {
         }
     }
 
-    /// Keeps what an episode left that was cut off when a loop was killed, and says of it that it is partial.
+    /// Makes of an episode that was cut off when a loop was killed what can be made, and says of it that it is partial.
     fn flag(&self, before: &Taken, now: &Taken) {
-        let folder = self.folder.join(&before.episode.0);
-        let path = folder.join("episode.json");
-        if path.exists() {
-            return;
-        }
-        let sha256 = Sample::open(&now.path, terms::MOST_BYTES).map(|sample| sample.identity().sha256).ok();
-        let recovered = episode::recover(&folder);
-        match &recovered {
-            Ok(_) if folder.is_dir() => {
-                if let Err(error) = durable::sweep(&folder) {
-                    tracing::warn!(episode = before.episode.0, %error, "what was begun could not be removed");
-                }
-            }
-            Ok(_) => {}
-            // It stays as it is: whoever looks may make more of it.
-            Err(error) => tracing::error!(episode = before.episode.0, %error, "what was told is not recovered"),
-        }
-        let report = match recovered {
-            Ok(Some(report)) => Report::recovered(&report, sha256, &path),
-            _ => Report::cut_off(&before.episode, sha256, &path),
-        };
-        let written = durable::create_folder(&folder).and_then(|()| {
-            durable::write(&path, |out| serde_json::to_writer_pretty(out, &report).map_err(std::io::Error::from))
+        let path = self.folder.join(&before.episode.0);
+        let sha256 = || Sample::open(&now.path, terms::MOST_BYTES).map(|sample| sample.identity().sha256).ok();
+        let recovered = EpisodeFolder::take(&path).map_err(Failure::from);
+        let recovered = recovered.and_then(|folder| Report::recover(&folder, sha256)).map(drop);
+        let flagged = recovered.or_else(|failure| {
+            // What was told stays as it is: whoever looks may make more of it.
+            tracing::error!(episode = before.episode.0, why = %failure, "what was told is not recovered");
+            Report::cut_off(&path, sha256()).write().map(drop)
         });
-        if let Err(error) = written {
-            tracing::error!(episode = before.episode.0, %error, "an episode that was cut off is not flagged");
+        if let Err(failure) = flagged {
+            tracing::error!(episode = before.episode.0, why = %failure, "an episode that was cut off is not flagged");
         }
     }
 }

@@ -34,6 +34,8 @@ mod quickstart;
 mod quickstart_live;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod record;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod recover;
 mod release;
 mod runs;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
@@ -105,6 +107,8 @@ pub(crate) enum Verb {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Loop(Box<looping::Arguments>),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Recover(recover::Arguments),
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Sandbox(sandbox::Arguments),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Record(record::Arguments),
@@ -134,6 +138,8 @@ impl Verb {
             Verb::Detonate(arguments) => arguments.run(output),
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             Verb::Loop(arguments) => arguments.run(output),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Verb::Recover(arguments) => arguments.run(output),
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             Verb::Sandbox(arguments) => arguments.run(output),
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -193,6 +193,7 @@ fn detonate(
             stop: &AtomicBool::new(false),
         },
     )?;
+    setup.folder.settle()?;
     let changes = report.outcomes.iter().filter_map(|outcome| outcome.changes.as_ref());
     Ok(Detonated {
         family: family.name.to_owned(),
@@ -202,7 +203,7 @@ fn detonate(
         decisions: report.decisions.len() as u64,
         files_lost: changes.map(|changes| (changes.changed.len() + changes.deleted.len()) as u64).sum(),
         partial: report.partial.iter().map(ToString::to_string).collect(),
-        folder: setup.folder,
+        folder: setup.folder.path().to_owned(),
     })
 }
 

@@ -11,8 +11,8 @@ use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, schema_for};
 use serde_json::Value;
 
 use super::{
-    audit, compare, decide, detonation, doctor, evaluate, export, ingest, keys, quickstart, record, release, split,
-    train, vault,
+    audit, compare, decide, detonation, doctor, evaluate, export, ingest, keys, quickstart, record, recover, release,
+    split, train, vault,
 };
 
 /// Set to write the files anew.
@@ -33,6 +33,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("quickstart-report.schema.json", schema_for!(quickstart::Report).to_value()),
         ("decision.schema.json", schema_for!(decide::Answer<'_>).to_value()),
         ("detonation-report.schema.json", schema_for!(detonation::Report).to_value()),
+        ("recover-report.schema.json", schema_for!(recover::Report).to_value()),
         ("record-report.schema.json", schema_for!(record::Report).to_value()),
         ("doctor-report.schema.json", schema_for!(doctor::Report).to_value()),
         ("export-report.schema.json", schema_for!(export::Report).to_value()),

@@ -5,14 +5,13 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::anyhow;
 use bellwether_artifact::Visible;
 use bellwether_env_adapter::{EpisodeId, Label, RewardConfig};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
-use bellwether_sandbox::episode::{Happening, Listener, Schedule, Setup, Transition};
+use bellwether_sandbox::episode::{EpisodeFolder, Schedule, Setup};
 use bellwether_sandbox::stage::Specimen;
 use bellwether_sandbox::vault::{Removal, Sample};
 
@@ -49,7 +48,7 @@ impl Terms<'_> {
             "course": "live",
         });
         Ok(Setup {
-            folder: folder.join(&episode.0),
+            folder: EpisodeFolder::take(folder.join(&episode.0))?,
             episode,
             sample: Arc::new(Specimen {
                 memory: sample.memory().as_fd().try_clone_to_owned()?,
@@ -57,7 +56,7 @@ impl Terms<'_> {
                 arguments,
                 marked_home: self.marked_home,
             }),
-            sha256: sample.identity().sha256,
+            identity: sample.identity().clone(),
             label: self.label,
             family: None,
             stages: self.stages,
@@ -67,6 +66,7 @@ impl Terms<'_> {
             seed: self.seed,
             policy: Some(player.to_string()),
             schedule: Schedule::default(),
+            now_ms: unix_ms,
         })
     }
 }
@@ -124,26 +124,6 @@ pub(crate) fn shown(name: &[u8]) -> String {
         shown.pop();
     }
     shown
-}
-
-/// Notes when each stage begins, in milliseconds since 1970.
-#[derive(Clone, Default)]
-pub(crate) struct Beginnings(Arc<[AtomicU64; 2]>);
-
-impl Beginnings {
-    /// When each stage began; 0 for one that did not.
-    pub(crate) fn ms(&self) -> [u64; 2] {
-        [0, 1].map(|stage| self.0[stage].load(Ordering::Relaxed))
-    }
-}
-
-impl Listener for Beginnings {
-    fn transition(&mut self, transition: &Transition) -> Result<(), String> {
-        if let Happening::Started { stage } = transition.happening {
-            self.0[usize::from(stage.clamp(1, 2)) - 1].store(unix_ms(), Ordering::Relaxed);
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

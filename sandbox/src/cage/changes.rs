@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::{Enclosure, Placed};
 
 /// What differs from the files that were placed. Paths are as the sample saw them; bytes that are no UTF-8 stand as U+FFFD.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Changes {
     /// What was not there before, folders left out, by path.
     pub created: Vec<Found>,
@@ -26,7 +26,7 @@ pub struct Changes {
 }
 
 /// One thing that lies in a folder that the sample could write to.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Found {
     /// Its path, as the sample saw it.
     pub path: String,
@@ -44,7 +44,7 @@ pub struct Found {
 }
 
 /// Kinds of files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A regular file.
@@ -56,7 +56,7 @@ pub enum Kind {
 }
 
 /// What was not looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LeftOut {
     /// Folders more than [`MOST_DEPTH`] below.
     pub too_deep: u64,

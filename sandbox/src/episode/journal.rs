@@ -1,5 +1,5 @@
 //! A second copy of an episode while it happens, in lines: Parquet can be read when it is whole, lines whenever their writer was
-//! killed. It goes when the files of the episode have their names.
+//! killed. It goes when all that is to be made of the episode is made.
 //!
 //! What was told before a decision is in the journal before that decision is told. A power cut may take what the system still held.
 
@@ -12,18 +12,21 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bellwether_artifact::durable::{self, DurableFile};
 use bellwether_artifact::{ArtifactError, JsonLines, JsonLinesReader};
-use bellwether_env_adapter::ingest::{JsonlWriter, Options, QualityReport, TelemetryWriter, read_jsonl};
+use bellwether_env_adapter::ingest::{
+    JsonlWriter, Options, QualityReport, TelemetryReader, TelemetryWriter, read_jsonl,
+};
 use bellwether_env_adapter::reward::Toll;
 use bellwether_env_adapter::spec::WIDTH;
 use bellwether_env_adapter::{EpisodeAttributes, Event, EventSink, RewardConfig, StateVector, WindowConfig};
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Happening, Machine, Transition};
+use super::machine::{Happening, Machine, Phase, Transition};
 use super::record::{Decided, RecordError, Recorded, terms};
 use super::retry::Schedule;
 use super::run::{Decision, Report};
 use super::trajectory::Trajectory;
-use crate::stage::{Command, Question};
+use crate::stage::{Command, Outcome, Question};
+use crate::vault::SampleIdentity;
 
 /// Writes it.
 pub(super) struct Journal {
@@ -31,8 +34,10 @@ pub(super) struct Journal {
     events: JsonlWriter<Held>,
     held: Held,
     steps: JsonLines,
-    /// It could not be written any more, and is gone.
+    /// It could not be written any more. It stands as it was.
     stopped: bool,
+    /// Why, until that is asked for.
+    why: Option<RecordError>,
 }
 
 /// What an episode is about, as far as its files tell.
@@ -40,6 +45,7 @@ pub(super) struct Journal {
 #[serde(deny_unknown_fields)]
 pub(super) struct Subject {
     pub(super) attributes: EpisodeAttributes,
+    pub(super) sample: SampleIdentity,
     pub(super) stages: u8,
     pub(super) schedule: Schedule,
     pub(super) reward: RewardConfig,
@@ -54,6 +60,12 @@ enum Line {
     Begun(Box<Subject>),
     Decided(Box<DecidedLine>),
     Transition(Box<Transition>),
+    /// A stage began, at this time in milliseconds since 1970.
+    Began {
+        stage: u8,
+        ms: u64,
+    },
+    Outcome(Box<Outcome>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,8 +98,15 @@ fn path(folder: &Path, name: &str) -> PathBuf {
 }
 
 impl Journal {
-    /// Begins the journal of an episode in its folder.
+    /// Begins the journal of an episode in its folder. Where it cannot be begun it leaves nothing.
     pub(super) fn begin(folder: &Path, subject: &Subject) -> Result<Journal, RecordError> {
+        if is_in(folder) {
+            return Err(RecordError::Unfinished { folder: folder.to_owned() });
+        }
+        Journal::create(folder, subject).inspect_err(|_| _ = forget(folder))
+    }
+
+    fn create(folder: &Path, subject: &Subject) -> Result<Journal, RecordError> {
         let to = path(folder, EVENTS);
         let file = File::options().append(true).create_new(true).open(&to);
         let file = file.map_err(|cause| ArtifactError::io("create", &to, cause))?;
@@ -97,7 +116,7 @@ impl Journal {
         events.begin(&EpisodeAttributes { complete: false, ..subject.attributes.clone() })?;
         let mut steps = JsonLines::create(path(folder, STEPS))?;
         steps.append(&Line::Begun(Box::new(subject.clone())))?;
-        Ok(Journal { folder: folder.to_owned(), events, held, steps, stopped: false })
+        Ok(Journal { folder: folder.to_owned(), events, held, steps, stopped: false, why: None })
     }
 
     pub(super) fn event(&mut self, event: &Event<'_>) {
@@ -122,6 +141,24 @@ impl Journal {
         self.write(|journal| journal.steps.append(&line).map_err(RecordError::from));
     }
 
+    pub(super) fn began(&mut self, stage: u8, ms: u64) {
+        self.write(|journal| journal.steps.append(&Line::Began { stage, ms }).map_err(RecordError::from));
+    }
+
+    pub(super) fn outcome(&mut self, outcome: &Outcome) {
+        self.flush();
+        self.write(|journal| match journal.steps.append(&Line::Outcome(Box::new(outcome.clone()))) {
+            // A sample may leave thousands of files with the longest names: then it is told of without them.
+            Err(ArtifactError::TooLarge { .. }) => Ok(()),
+            appended => appended.map_err(RecordError::from),
+        });
+    }
+
+    /// Says once why it could not be written any more.
+    pub(super) fn stopped(&mut self) -> Result<(), RecordError> {
+        self.why.take().map_or(Ok(()), Err)
+    }
+
     /// Hands what waits to the system.
     pub(super) fn flush(&mut self) {
         self.write(|journal| {
@@ -135,27 +172,16 @@ impl Journal {
         forget(&self.folder)
     }
 
-    /// A journal that cannot be written, on a full disk above all, makes room: the files themselves go on.
+    /// What stands when it cannot be written any more is kept: the episode ends then.
     fn write(&mut self, write: impl FnOnce(&mut Journal) -> Result<(), RecordError>) {
         if self.stopped {
             return;
         }
         if let Err(error) = write(self) {
-            self.stopped = true;
-            let emptied = self.held.waiting().file.set_len(0);
-            let _ = std::fs::remove_file(path(&self.folder, STEPS));
-            tell(&error, emptied.is_ok());
+            (self.stopped, self.why) = (true, Some(error));
         }
     }
 }
-
-#[cfg(feature = "serve")]
-fn tell(error: &RecordError, emptied: bool) {
-    tracing::warn!(%error, emptied, "the journal of an episode ended");
-}
-
-#[cfg(not(feature = "serve"))]
-fn tell(_: &RecordError, _: bool) {}
 
 impl Held {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -180,29 +206,40 @@ impl Write for Held {
     }
 }
 
-/// Makes files and a report of what an episode left whose program was killed; nothing where it left no journal. Whoever calls keeps
-/// others out of the folder.
-///
-/// # Errors
-/// The journal cannot be read, or the files cannot be written; the journal stays then.
-pub fn recover(folder: &Path) -> Result<Option<Report>, RecordError> {
+/// Whether a folder has a journal.
+pub(super) fn is_in(folder: &Path) -> bool {
+    [EVENTS, STEPS].iter().any(|name| path(folder, name).exists())
+}
+
+/// What the journal in a folder says of its episode, and the files of it; nothing where there is none.
+pub(super) fn recover(folder: &Path) -> Result<Option<Report>, RecordError> {
     let (events, steps) = (path(folder, EVENTS), path(folder, STEPS));
-    let whole = ["telemetry.parquet", "steps.parquet"].iter().all(|name| folder.join(name).is_file());
-    if whole || !steps.is_file() || !events.is_file() {
+    if !steps.is_file() || !events.is_file() {
         return Ok(None);
     }
     let mut lines = JsonLinesReader::open(&steps)?;
     let Some(Line::Begun(subject)) = lines.next_record()? else { return Ok(None) };
+    let [telemetry, played] = ["telemetry.parquet", "steps.parquet"].map(|name| folder.join(name));
+    // Files that have their names are whole. A journal may be less, after a power cut.
+    let whole = telemetry.is_file() && played.is_file();
     let mut machine = Machine::new(subject.attributes.episode_id.clone(), subject.stages, subject.schedule);
-    let mut trajectory = Trajectory::new(DurableFile::create(folder.join("steps.parquet"))?, terms(&subject))?;
+    let mut trajectory = match whole {
+        true => None,
+        false => Some(Trajectory::new(DurableFile::create(&played)?, terms(&subject))?),
+    };
     let (mut decisions, mut feedback, mut quarantine) = (Vec::new(), Vec::new(), None);
+    let (mut began_ms, mut outcomes) = ([None; 2], Vec::new());
     while let Some(line) = lines.next_record()? {
         match line {
             Line::Begun(_) => {}
+            Line::Began { stage, ms } => began_ms[usize::from(stage.clamp(1, 2)) - 1] = Some(ms),
+            Line::Outcome(outcome) => outcomes.push(*outcome),
             Line::Decided(line) => {
                 let DecidedLine { command, decision, harm, breakage, state } = *line;
                 let question = question(&command, &decision, Toll { harm, breakage });
-                trajectory.decided(&question, &command, dense(&state)?)?;
+                if let Some(trajectory) = &mut trajectory {
+                    trajectory.decided(&question, &command, dense(&state)?)?;
+                }
                 decisions.push(decision);
             }
             Line::Transition(transition) => {
@@ -215,29 +252,39 @@ pub fn recover(folder: &Path) -> Result<Option<Report>, RecordError> {
             }
         }
     }
-    machine.unrecorded("the program that ran the file was killed: this is what it left".to_owned());
-    let mut telemetry = TelemetryWriter::new(DurableFile::create(folder.join("telemetry.parquet"))?)?;
-    let from = File::open(&events).map_err(|cause| ArtifactError::io("read", &events, cause))?;
-    let options = Options { redactor: None, ..Options::default() };
-    read_jsonl(BufReader::new(from), EVENTS, &options, &mut telemetry, &mut QualityReport::default())?;
-    let (file, summary) = telemetry.finish()?;
-    let (steps_file, written) = trajectory.end(machine.verdict().is_some(), true)?;
-    let files = Recorded {
-        telemetry: file.path().to_owned(),
-        events: summary.events,
-        steps: steps_file.path().to_owned(),
-        decisions: written,
+    if !whole || machine.phase() != Phase::Over {
+        machine.unrecorded("the program that ran the file was killed: this is what it left".to_owned());
+    }
+    let files = match trajectory {
+        None => Recorded {
+            events: TelemetryReader::open(&telemetry)?.rows(),
+            telemetry,
+            steps: played,
+            decisions: decisions.len() as u64,
+        },
+        Some(trajectory) => {
+            let (telemetry, events) = telemetry_of(&events, &telemetry)?;
+            let (steps, written) = trajectory.end(machine.verdict().is_some(), true)?;
+            let files = Recorded {
+                telemetry: telemetry.path().to_owned(),
+                events,
+                steps: steps.path().to_owned(),
+                decisions: written,
+            };
+            telemetry.commit()?;
+            steps.commit()?;
+            files
+        }
     };
-    file.commit()?;
-    steps_file.commit()?;
-    forget(folder)?;
     Ok(Some(Report {
         episode_id: subject.attributes.episode_id,
+        sample: subject.sample,
+        began_ms,
         verdict: machine.verdict(),
         stage: machine.stage(),
         decisions,
         feedback,
-        outcomes: Vec::new(),
+        outcomes,
         quarantine,
         partial: machine.partial().to_vec(),
         safe_rule: machine.safe_rule(),
@@ -246,7 +293,17 @@ pub fn recover(folder: &Path) -> Result<Option<Report>, RecordError> {
     }))
 }
 
-/// Removes a journal. After a power cut it may be there again, beside files that are whole.
+/// Telemetry from the events of a journal, and how many there are.
+fn telemetry_of(events: &Path, to: &Path) -> Result<(DurableFile, u64), RecordError> {
+    let mut telemetry = TelemetryWriter::new(DurableFile::create(to)?)?;
+    let from = File::open(events).map_err(|cause| ArtifactError::io("read", events, cause))?;
+    let options = Options { redactor: None, ..Options::default() };
+    read_jsonl(BufReader::new(from), EVENTS, &options, &mut telemetry, &mut QualityReport::default())?;
+    let (file, summary) = telemetry.finish()?;
+    Ok((file, summary.events))
+}
+
+/// Removes a journal.
 fn forget(folder: &Path) -> Result<(), ArtifactError> {
     [EVENTS, STEPS].iter().map(|name| path(folder, name)).try_for_each(|path| match std::fs::remove_file(&path) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(ArtifactError::io("remove", &path, cause)),

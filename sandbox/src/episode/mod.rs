@@ -3,6 +3,7 @@
 //! [`Machine`] is the episode as a list of happenings; [`run`] makes them happen: it runs the stages, asks the [`Judge`], hands
 //! commands to the stage and what comes back to the machine, and writes down everything on a thread of its own.
 
+mod folder;
 mod journal;
 mod judge;
 mod machine;
@@ -15,7 +16,7 @@ mod service;
 mod trail;
 mod trajectory;
 
-pub use journal::recover;
+pub use folder::EpisodeFolder;
 pub use judge::{Away, Judge, JudgeError, Judgement, Patient, PolicyJudge, in_process, safe_rule, window_of};
 pub use machine::{Happening, Machine, Next, Partial, Phase, Transition};
 pub use record::{Listener, RecordError, Recorded};

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
 
+use bellwether_artifact::ArtifactError;
 use bellwether_artifact::durable::DurableFile;
-use bellwether_artifact::{ArtifactError, durable};
 use bellwether_env_adapter::ingest::IngestError;
 use bellwether_env_adapter::ingest::telemetry::{TelemetryWriter, WriterOptions};
 use bellwether_env_adapter::{EpisodeAttributes, Event, EventBuf, EventSink, StateVector};
@@ -22,7 +22,7 @@ use super::machine::Transition;
 use super::reserve::{Reserve, Reserved};
 use super::run::Decision;
 use super::trajectory::{Terms, Trajectory};
-use crate::stage::{Command, Question};
+use crate::stage::{Command, Outcome, Question};
 
 /// Entries that wait to be written at most.
 const QUEUE: usize = 4_096;
@@ -78,6 +78,18 @@ pub enum RecordError {
         /// What the system says.
         cause: io::Error,
     },
+    /// Another program has the folder.
+    #[error("the episode in {} goes on in another program: wait for its end", folder.display())]
+    Taken {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// An earlier episode in the folder was cut off.
+    #[error("an episode in {} was cut off: `bellwether recover` makes of it what can be made", folder.display())]
+    Unfinished {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// There is no thread for it.
     #[error("no thread for the recorder ({0})")]
     Thread(io::Error),
@@ -103,7 +115,16 @@ pub(super) enum Entry {
     Event(EventBuf),
     Decided(Box<Decided>),
     Transition(Box<Transition>),
-    Close { attributes_complete: bool, decided: bool },
+    /// A stage began, at this time in milliseconds since 1970.
+    Began {
+        stage: u8,
+        ms: u64,
+    },
+    Outcome(Box<Outcome>),
+    Close {
+        attributes_complete: bool,
+        decided: bool,
+    },
 }
 
 /// A decision, with what it rests on.
@@ -129,10 +150,9 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Begins the files of an episode in a folder, which is made where it is missing.
+    /// Begins the files of an episode in a folder.
     pub(super) fn start(plan: Plan<'_>) -> Result<Recorder, RecordError> {
         let Plan { folder, subject, listeners } = plan;
-        durable::create_folder(folder)?;
         let reserve = Reserve::new(folder, RESERVE_BYTES)
             .map_err(|cause| RecordError::Room { folder: folder.to_path_buf(), cause })?;
         let create =
@@ -167,6 +187,17 @@ impl Recorder {
         self.thread
             .join()
             .unwrap_or_else(|_| (None, Some(RecordError::Listener("the recorder's thread panicked".to_owned()))))
+    }
+}
+
+impl RecordError {
+    /// Whether it is that the disk is full.
+    fn is_full(&self) -> bool {
+        match self {
+            RecordError::Artifact(ArtifactError::Io { cause, .. })
+            | RecordError::Telemetry(IngestError::Stream { cause, .. }) => cause.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
     }
 }
 
@@ -206,6 +237,14 @@ impl Writing {
                     self.journal.event(&event.as_event());
                     self.telemetry.event(&event.as_event()).map_err(RecordError::from)
                 }
+                Entry::Began { stage, ms } => {
+                    self.journal.began(stage, ms);
+                    Ok(())
+                }
+                Entry::Outcome(outcome) => {
+                    self.journal.outcome(&outcome);
+                    Ok(())
+                }
                 Entry::Decided(decided) => {
                     self.journal.decided(&decided);
                     let Decided { question, command, state, decision } = *decided;
@@ -221,20 +260,28 @@ impl Writing {
                 Entry::Close { attributes_complete, decided } => return self.close(attributes_complete, decided),
             };
             let full = had_room && !self.reserve.is_whole();
-            if let Err(error) = written.and(if full { Err(RecordError::Full) } else { Ok(()) }) {
-                // What was told before goes on being written.
-                self.error.get_or_insert(error);
-                self.broken.store(true, Ordering::Relaxed);
-            }
+            self.note(written.and(if full { Err(RecordError::Full) } else { Ok(()) }));
+            let stopped = self.journal.stopped();
+            self.note(stopped);
         }
         // Whoever fills the queue is gone without a word: what there is, is kept.
         self.close(false, false)
+    }
+
+    /// Tells the episode to end where something could not be written. What was told before goes on being written.
+    fn note(&mut self, written: Result<(), RecordError>) {
+        if let Err(error) = written {
+            self.error.get_or_insert(if error.is_full() { RecordError::Full } else { error });
+            self.broken.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The next entry. While there is none, nothing of the journal waits in memory.
     fn next(&mut self, entries: &Receiver<Entry>) -> Option<Entry> {
         entries.try_recv().ok().or_else(|| {
             self.journal.flush();
+            let stopped = self.journal.stopped();
+            self.note(stopped);
             entries.recv().ok()
         })
     }
@@ -246,8 +293,11 @@ impl Writing {
         let (error, telemetry, steps) = (self.error, self.telemetry, self.steps);
         match commit(telemetry, steps, complete, decided) {
             Ok(recorded) => {
-                let removed = self.journal.remove();
-                (Some(recorded), error.or(removed.err().map(RecordError::from)))
+                // The journal does not know of the error, and on a full disk the reports want its room.
+                if error.is_some() {
+                    _ = self.journal.remove();
+                }
+                (Some(recorded), error)
             }
             Err(failed) => (None, error.or(Some(failed))),
         }

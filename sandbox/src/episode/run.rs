@@ -1,17 +1,16 @@
 //! Making an episode happen.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bellwether_artifact::Sha256;
 use bellwether_env_adapter::{
     ACTION_COUNT, Action, ActionMask, EpisodeAttributes, EpisodeId, Event, Label, RewardConfig, StateVector,
     WindowConfig,
 };
 use serde::{Deserialize, Serialize};
 
+use super::folder::EpisodeFolder;
 use super::journal::Subject;
 use super::judge::{Away, Judge, safe_rule};
 use super::machine::{Happening, Machine, Next, Partial};
@@ -21,6 +20,7 @@ use crate::Limits;
 use crate::stage::{
     Close, Command, Course, DecisionId, Feedback, Grounds, Kept, Order, Outcome, Question, Specimen, Stage,
 };
+use crate::vault::SampleIdentity;
 
 /// What an episode is about.
 #[derive(Clone, Debug)]
@@ -29,9 +29,9 @@ pub struct Setup {
     pub episode: EpisodeId,
     /// What runs.
     pub sample: Arc<Specimen>,
-    /// Hash of it.
-    pub sha256: Sha256,
-    /// What it is, where that is known: rewards rest on it.
+    /// What it is.
+    pub identity: SampleIdentity,
+    /// Its label, where that is known: rewards rest on it.
     pub label: Option<Label>,
     /// Its family, where that is known.
     pub family: Option<String>,
@@ -50,7 +50,9 @@ pub struct Setup {
     /// When a stage that does not answer is asked again.
     pub schedule: Schedule,
     /// Folder for the files of the episode.
-    pub folder: PathBuf,
+    pub folder: EpisodeFolder,
+    /// Tells the time, in milliseconds since 1970 in UTC; no decision rests on it.
+    pub now_ms: fn() -> u64,
 }
 
 /// What makes an episode happen.
@@ -112,6 +114,10 @@ pub struct Decision {
 pub struct Report {
     /// Its name.
     pub episode_id: EpisodeId,
+    /// The sample.
+    pub sample: SampleIdentity,
+    /// When each stage began, in milliseconds since 1970 in UTC; absent for one that did not.
+    pub began_ms: [Option<u64>; 2],
     /// `release`, `terminate` or `quarantine`; null where none fell.
     pub verdict: Option<Action>,
     /// The stage in which it fell, or which failed.
@@ -134,19 +140,22 @@ pub struct Report {
     pub files: Option<Recorded>,
 }
 
-/// Runs an episode to its end. Nothing of the sample lives when this returns.
+/// Runs an episode to its end. Nothing of the sample lives when this returns. A journal stays in the folder, for whoever is killed while
+/// he makes more of the report, until [`EpisodeFolder::settle`].
 ///
 /// # Errors
 /// The files of the episode cannot be begun; nothing has run then. Whatever happens later is part of the report.
 pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
     let Episode { stages, judge, seal, listeners, clock, stop } = episode;
-    let recorder = Recorder::start(Plan { folder: &setup.folder, subject: setup.subject(), listeners })?;
+    let recorder = Recorder::start(Plan { folder: setup.folder.path(), subject: setup.subject(), listeners })?;
     let mut conduct = Conduct {
         machine: Machine::new(setup.episode.clone(), setup.stages, setup.schedule),
         judge,
         recorder,
         stop,
         started: false,
+        now_ms: setup.now_ms,
+        began_ms: [None; 2],
         decisions: Vec::new(),
         feedback: Vec::new(),
     };
@@ -166,6 +175,7 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
                 let happening = match runs.run(&order, &mut conduct) {
                     Ok(outcome) => {
                         let (verdict, complete) = (outcome.verdict, outcome.is_complete());
+                        conduct.recorder.put(Entry::Outcome(Box::new(outcome.clone())));
                         outcomes.push(outcome);
                         Happening::Ended { stage, verdict, complete }
                     }
@@ -192,13 +202,15 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
             Next::Close | Next::Wait => break,
         };
     }
-    let Conduct { mut machine, recorder, decisions, feedback, .. } = conduct;
+    let Conduct { mut machine, recorder, began_ms, decisions, feedback, .. } = conduct;
     let (files, error) = recorder.close(machine.partial().is_empty(), machine.verdict().is_some());
     if let Some(error) = error {
         machine.unrecorded(error.to_string());
     }
     Ok(Report {
         episode_id: setup.episode.clone(),
+        sample: setup.identity.clone(),
+        began_ms,
         verdict: machine.verdict(),
         stage: machine.stage(),
         decisions,
@@ -220,9 +232,10 @@ impl Setup {
                 label: self.label,
                 family: self.family.clone(),
                 source: Some("sandbox".to_owned()),
-                sample_sha256: Some(self.sha256.to_string()),
+                sample_sha256: Some(self.identity.sha256.to_string()),
                 complete: true,
             },
+            sample: self.identity.clone(),
             stages: self.stages,
             schedule: self.schedule,
             reward: self.reward.clone(),
@@ -252,6 +265,8 @@ struct Conduct<'a> {
     recorder: Recorder,
     stop: &'a AtomicBool,
     started: bool,
+    now_ms: fn() -> u64,
+    began_ms: [Option<u64>; 2],
     decisions: Vec<Decision>,
     feedback: Vec<Feedback>,
 }
@@ -268,6 +283,9 @@ impl Course for Conduct<'_> {
     fn event(&mut self, event: &Event<'_>) -> Kept {
         if !self.started {
             self.started = true;
+            let (stage, ms) = (event.stage.clamp(1, 2), (self.now_ms)());
+            self.began_ms[usize::from(stage) - 1] = Some(ms);
+            self.recorder.put(Entry::Began { stage, ms });
             self.happened(Happening::Started { stage: event.stage });
         }
         if self.recorder.event(event) { Kept::Yes } else { Kept::No }

@@ -72,8 +72,25 @@ pub struct Contact {
     pub sent_bytes: u64,
     /// Bytes to the sample.
     pub received_bytes: u64,
-    /// The first kibibyte from the sample.
+    /// The first kibibyte from the sample; base64 where it is stored.
+    #[serde(with = "base64_text")]
     pub first: Vec<u8>,
+}
+
+/// Bytes as text, a third of what lists of numbers take.
+mod base64_text {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        STANDARD.encode(bytes).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
+    }
 }
 
 /// A name and the address that was made up for it.

@@ -11,17 +11,13 @@ use super::{ReportError, Reports, write_from};
 use crate::cage::{Changes, Found};
 use crate::episode::{self, Decision};
 use crate::stage::{self, Came, Ended};
-use crate::vault::{Removal, SampleIdentity};
+use crate::vault::Removal;
 
 /// What an episode's own report does not know.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
-    /// The sample.
-    pub sample: SampleIdentity,
-    /// Version of the program that ran it.
+    /// Version of the program that makes the reports.
     pub version: String,
-    /// When each stage began, in milliseconds since 1970 in UTC.
-    pub began_ms: [u64; 2],
     /// What became of the original, where the sample went into quarantine, and the name of the thing there.
     pub quarantine: Option<(Removal, String)>,
 }
@@ -83,15 +79,17 @@ fn feed(
 }
 
 fn record(report: &episode::Report, circumstances: Circumstances, mut processes: Processes) -> EpisodeRecord {
-    let Circumstances { sample, version, began_ms, quarantine } = circumstances;
+    let Circumstances { version, quarantine } = circumstances;
     let (removal, quarantine_id) = quarantine.unzip();
-    let stages = report.outcomes.iter().map(|outcome| {
-        let began_ms = began_ms[usize::from(outcome.stage.clamp(1, 2)) - 1];
-        stage(report, outcome, began_ms, &mut processes)
+    let stages = (1..).zip(report.began_ms).filter_map(|(number, began_ms)| {
+        let outcome = report.outcomes.iter().find(|outcome| outcome.stage == number);
+        let cut_off = || began_ms.map(|_| cut_off(report, number, &processes));
+        let outcome = outcome.cloned().or_else(cut_off)?;
+        Some(stage(report, &outcome, began_ms.unwrap_or(0), &mut processes))
     });
     EpisodeRecord {
         episode_id: report.episode_id.clone(),
-        sample,
+        sample: report.sample.clone(),
         version,
         stages: stages.collect(),
         outcome: Outcome {
@@ -102,6 +100,21 @@ fn record(report: &episode::Report, circumstances: Circumstances, mut processes:
             text: text(report),
         },
         partial: report.partial.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// What is known of a run whose end nobody told: what its events and decisions say.
+fn cut_off(report: &episode::Report, number: u8, processes: &Processes) -> stage::Outcome {
+    let decisions = || report.decisions.iter().filter(|decision| decision.stage == number);
+    let (events, last_ns) = processes.seen(number);
+    let last_ns = decisions().map(|decision| decision.time_ns).fold(last_ns, u64::max);
+    stage::Outcome {
+        host_name: "unknown".to_owned(),
+        level: decisions().last().map_or(0, |last| last.level_after),
+        events,
+        windows: u32::try_from(decisions().count()).unwrap_or(u32::MAX),
+        run_ms: last_ns / 1_000_000,
+        ..stage::Outcome::of_nothing(number)
     }
 }
 

@@ -25,14 +25,18 @@ struct Stage {
     /// Where the last process of a number stands.
     latest: BTreeMap<u32, usize>,
     further: u64,
+    events: u64,
+    last_ns: u64,
 }
 
 impl Processes {
     /// Takes the next event.
     pub(super) fn event(&mut self, event: &Event<'_>) {
-        let Some(pid) = event.pid else { return };
         let time_ns = event.time_ns.unwrap_or(0);
         let stage = self.stages.entry(event.stage).or_default();
+        stage.events += 1;
+        stage.last_ns = stage.last_ns.max(time_ns);
+        let Some(pid) = event.pid else { return };
         let Some(at) = stage.place(pid, event.ppid, time_ns) else { return };
         let succeeded = event.ret.is_some_and(|ret| ret >= 0);
         match event.name {
@@ -66,6 +70,11 @@ impl Processes {
             }
             _ => {}
         }
+    }
+
+    /// How many events a stage had, and when the last one was, in nanoseconds since the stage began.
+    pub(super) fn seen(&self, stage: u8) -> (u64, u64) {
+        self.stages.get(&stage).map_or((0, 0), |stage| (stage.events, stage.last_ns))
     }
 
     /// The processes of a stage in the order of their beginnings, and how many more there were.

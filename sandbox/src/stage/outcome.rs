@@ -12,7 +12,8 @@ use crate::network::Traffic;
 use crate::tracer::{End, Summary, TracerError};
 
 /// What came of one run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Outcome {
     /// Stage, 1 or 2.
     pub stage: u8,

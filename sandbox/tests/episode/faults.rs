@@ -11,10 +11,12 @@ use bellwether_artifact::audit::{self, AuditLog};
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::spec::WIDTH;
 use bellwether_env_adapter::{Action, EpisodeId, Event, EventKind, StateVector, action};
-use bellwether_sandbox::episode::{Away, Episode, Judge, Listener, Partial, Patient, Schedule, Trail, Transition, run};
+use bellwether_sandbox::episode::{
+    Away, Episode, EpisodeFolder, Judge, Listener, Partial, Patient, Setup, Trail, Transition, run,
+};
 use bellwether_sandbox::stage::{Close, Course, Fault, Kept, Order, Outcome, Question, Stage, StageError};
 
-use super::scripted::{Script, Scripted};
+use super::scripted::{Script, Scripted, read_events};
 use super::{Paused, Rule, setup};
 
 fn nothing() -> OwnedFd {
@@ -153,18 +155,11 @@ fn a_judge_that_dies_is_away() {
     assert_eq!(judge.judge(&question(0), &mut state), Err(Away::Gone));
 }
 
-#[test]
-fn nothing_runs_that_cannot_be_recorded() {
-    let folder = tempfile::tempdir().unwrap();
-    let blocked = folder.path().join("file");
-    bellwether_artifact::durable::write_bytes(&blocked, b"no folder").unwrap();
-    let setup = bellwether_sandbox::episode::Setup {
-        schedule: Schedule { first_ms: 1, retries: 0 },
-        ..setup(&blocked.join("below"), nothing(), 1)
-    };
+/// Tries to run an episode that cannot be begun; why not, once nothing has run.
+fn refused(setup: &Setup) -> String {
     let stage = Scripted::new(Script::default());
     let refused = run(
-        &setup,
+        setup,
         Episode {
             stages: [&stage, &stage],
             judge: &mut Rule(|_: &Question| Ok(Action::Release)),
@@ -174,8 +169,22 @@ fn nothing_runs_that_cannot_be_recorded() {
             stop: &AtomicBool::new(false),
         },
     );
-    assert!(refused.is_err());
     assert_eq!(stage.attempts.into_inner(), 0);
+    refused.unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_runs_that_cannot_be_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocked = folder.path().join("file");
+    bellwether_artifact::durable::write_bytes(&blocked, b"no folder").unwrap();
+    assert!(EpisodeFolder::take(blocked.join("below")).is_err());
+    // What an earlier episode left is not written over.
+    let setup = setup(&folder.path().join("e1"), nothing(), 1);
+    let journal = setup.folder.path().join(".tmp-events.jsonl");
+    bellwether_artifact::durable::write_bytes(&journal, b"{}\n").unwrap();
+    assert!(refused(&setup).contains("bellwether recover"));
+    assert_eq!(std::fs::read(journal).unwrap(), b"{}\n");
 }
 
 /// A clock that jumps forth and back by years.
@@ -216,10 +225,14 @@ fn a_clock_that_jumps_changes_nothing_but_what_is_told_of_it() {
     assert!(verified.intact && verified.entries > 10, "{verified:?}");
 }
 
-/// A stage whose sample makes events without end, as long as they are kept.
-struct Flood;
+/// A stage whose sample makes events without end, as long as they are kept; then it copies what lies in the folder of the episode, as a
+/// program leaves it that is killed there.
+struct Flood<'a> {
+    folder: &'a Path,
+    copy: &'a Path,
+}
 
-impl Stage for Flood {
+impl Stage for Flood<'_> {
     fn run(&self, order: &Order, course: &mut dyn Course) -> Result<Outcome, StageError> {
         let mut outcome = Outcome::of_nothing(order.stage);
         let mut noise = 1_u64;
@@ -238,12 +251,30 @@ impl Stage for Flood {
                 break;
             }
         }
+        for entry in std::fs::read_dir(self.folder).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), self.copy.join(entry.file_name())).unwrap();
+        }
         Ok(outcome)
     }
 }
 
 /// A small disk under a folder, gone when it is dropped.
 struct Disk<'a>(&'a Path);
+
+impl Disk<'_> {
+    /// Mounts it; nothing, and why on standard error, where that cannot be.
+    fn mount<'a>(test: &str, folder: &'a Path, bytes: &str) -> Option<Disk<'a>> {
+        let size = format!("size={bytes}");
+        match Command::new("mount").args(["-t", "tmpfs", "-o", &size, "small"]).arg(folder).output() {
+            Ok(done) if done.status.success() => Some(Disk(folder)),
+            failed => {
+                eprintln!("skipped {test}: no disk can be mounted: {failed:?}");
+                None
+            }
+        }
+    }
+}
 
 impl Drop for Disk<'_> {
     fn drop(&mut self) {
@@ -253,20 +284,56 @@ impl Drop for Disk<'_> {
 
 #[test]
 fn a_disk_that_fills_ends_the_sample_and_keeps_what_had_happened() {
-    let name = "a_disk_that_fills_ends_the_sample_and_keeps_what_had_happened";
-    let folder = tempfile::tempdir().unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=48m", "small"]).arg(folder.path()).output();
-    match mount {
-        Ok(done) if done.status.success() => {}
-        failed => return eprintln!("skipped {name}: no disk can be mounted: {failed:?}"),
-    }
-    let disk = Disk(folder.path());
+    let test = "a_disk_that_fills_ends_the_sample_and_keeps_what_had_happened";
+    let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(_disk) = Disk::mount(test, folder.path(), "48m") else { return };
     let setup = setup(&folder.path().join("e1"), nothing(), 1);
-    let (report, _, _) = super::play(&setup, [&Flood, &Flood], &mut Rule(|_: &Question| Ok(Action::Continue)));
+    let flood = Flood { folder: setup.folder.path(), copy: copy.path() };
+    let (report, _, _) = super::play(&setup, [&flood, &flood], &mut Rule(|_: &Question| Ok(Action::Continue)));
     let events = report.outcomes[0].events;
     assert!((1_000..200_000).contains(&events), "{events} events before the disk was full");
     let full = |partial: &Partial| matches!(partial, Partial::Record { why } if why.contains("disk was full"));
     assert!(report.partial.iter().any(full), "{:?}", report.partial);
-    assert_eq!((report.verdict, report.files.unwrap().events), (None, events), "what had happened is kept");
-    drop(disk);
+    assert_eq!((report.verdict, report.files.as_ref().unwrap().events), (None, events), "what had happened is kept");
+    // The journal filled the disk, and stays as far as it came: whoever is killed before the files are whole loses no more than the queue.
+    let left = EpisodeFolder::take(copy.path()).unwrap();
+    let recovered = left.recover().unwrap().unwrap();
+    let kept = read_events(&recovered).events;
+    assert_eq!(kept[..], read_events(&report).events[..kept.len()]);
+    assert!(kept.len() > 1_000 && kept.len() as u64 + 2 * 4_096 > events, "{} of {events}", kept.len());
+}
+
+#[test]
+fn without_room_for_a_journal_nothing_runs_and_nothing_is_left() {
+    let test = "without_room_for_a_journal_nothing_runs_and_nothing_is_left";
+    let folder = tempfile::tempdir().unwrap();
+    // The reserve takes all of it but a page or two, which the files and folders themselves do not need.
+    let Some(_disk) = Disk::mount(test, folder.path(), "24m") else { return };
+    let setup = setup(&folder.path().join("e1"), nothing(), 1);
+    let why = refused(&setup);
+    assert!(why.contains("free some space"), "{why}");
+    assert_eq!(std::fs::read_dir(setup.folder.path()).unwrap().count(), 0);
+    // An inode for the folder, one for the reserve, and some for files: none for the journal.
+    for inodes in 4..10 {
+        let inodes = format!("48m,nr_inodes={inodes}");
+        let small = tempfile::tempdir().unwrap();
+        let Some(_disk) = Disk::mount(test, small.path(), &inodes) else { return };
+        let setup = super::setup(&small.path().join("e1"), nothing(), 1);
+        let stage = Scripted::new(Script::default());
+        let tried = run(
+            &setup,
+            Episode {
+                stages: [&stage, &stage],
+                judge: &mut Rule(|_: &Question| Ok(Action::Release)),
+                seal: &mut |_| Ok(String::new()),
+                listeners: Vec::new(),
+                clock: &Paused::default(),
+                stop: &AtomicBool::new(false),
+            },
+        );
+        if tried.is_err() {
+            assert_eq!(stage.attempts.into_inner(), 0);
+            assert_eq!(std::fs::read_dir(setup.folder.path()).unwrap().count(), 0, "{inodes}");
+        }
+    }
 }

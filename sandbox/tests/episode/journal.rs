@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use bellwether_env_adapter::Action;
 use bellwether_replay::episodes::End;
-use bellwether_sandbox::episode::{Episode, Listener, Partial, Transition, recover, run};
+use bellwether_sandbox::episode::{Episode, EpisodeFolder, Listener, Partial, Transition, run};
+use bellwether_sandbox::report::{Circumstances, write_episode};
 use bellwether_sandbox::stage::Question;
 use proptest::prelude::*;
 
@@ -73,8 +74,12 @@ proptest! {
             stop: &std::sync::atomic::AtomicBool::new(false),
         }).unwrap();
         prop_assert!(whole.partial.is_empty());
+        // Killed while reports were made of it, it comes to the same.
+        prop_assert_eq!(setup.folder.recover().unwrap(), Some(whole.clone()));
+        setup.folder.settle().unwrap();
         prop_assert!(left(&folder).iter().all(|name| !name.starts_with('.')), "{:?}", left(&folder));
-        prop_assert_eq!(recover(&folder).unwrap(), None, "what is whole is not recovered");
+        prop_assert_eq!(setup.folder.recover().unwrap(), None, "what is settled is not recovered");
+        let copied = EpisodeFolder::take(&copy).unwrap();
         if torn {
             for name in left(&copy) {
                 use std::io::Write;
@@ -82,7 +87,7 @@ proptest! {
                 file.unwrap().write_all(b"{\"transition\":{\"episode\":").unwrap();
             }
         }
-        let Some(report) = recover(&copy).unwrap() else {
+        let Some(report) = copied.recover().unwrap() else {
             // It ended before it came so far.
             prop_assert!(left(&copy).is_empty());
             return Ok(());
@@ -110,6 +115,14 @@ proptest! {
             };
             prop_assert_eq!((row.end, row.partial), (end, end.is_some()));
         }
+        let circumstances = Circumstances { version: "0".to_owned(), quarantine: None };
+        let reports = write_episode(&copy, &report, circumstances).unwrap();
+        prop_assert_eq!(reports.events, found.events.len() as u64);
+        let cape: serde_json::Value = serde_json::from_slice(&std::fs::read(reports.cape).unwrap()).unwrap();
+        prop_assert_eq!(cape["bellwether_windows"].as_array().unwrap().len(), decided, "every decision is told of");
+        prop_assert_eq!(cape["bellwether"]["partial"].as_array().unwrap().len(), report.partial.len());
+        prop_assert_eq!(cape.get("malscore").is_some(), report.verdict.is_some());
+        copied.settle().unwrap();
         prop_assert!(left(&copy).iter().all(|name| !name.starts_with('.')));
     }
 }

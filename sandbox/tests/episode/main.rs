@@ -29,9 +29,10 @@ use bellwether_artifact::Sha256;
 use bellwether_env_adapter::{Action, EpisodeId, RewardConfig, StateVector, WindowConfig};
 use bellwether_sandbox::Limits;
 use bellwether_sandbox::episode::{
-    Away, Clock, Episode, Judge, Judgement, Listener, Report, Schedule, Setup, Transition, run,
+    Away, Clock, Episode, EpisodeFolder, Judge, Judgement, Listener, Report, Schedule, Setup, Transition, run,
 };
 use bellwether_sandbox::stage::{Question, Specimen, Stage};
+use bellwether_sandbox::vault::{SampleIdentity, Times};
 
 /// Decides by a function of the question.
 struct Rule<F>(F);
@@ -69,7 +70,7 @@ fn setup(folder: &Path, memory: OwnedFd, stages: u8) -> Setup {
     Setup {
         episode: EpisodeId("e1".to_owned()),
         sample: Arc::new(Specimen { memory, name: "sample".to_owned(), arguments: Vec::new(), marked_home: false }),
-        sha256: Sha256::of(b"sample"),
+        identity: identity(),
         label: None,
         family: None,
         stages,
@@ -79,7 +80,26 @@ fn setup(folder: &Path, memory: OwnedFd, stages: u8) -> Setup {
         seed: 7,
         policy: None,
         schedule: Schedule::default(),
-        folder: folder.to_path_buf(),
+        folder: EpisodeFolder::take(folder).unwrap(),
+        now_ms: || 1_700_000_000_000,
+    }
+}
+
+fn identity() -> SampleIdentity {
+    SampleIdentity {
+        path: "/srv/in/sample".to_owned(),
+        sha256: Sha256::of(b"sample"),
+        md5: "0".repeat(32),
+        sha1: "0".repeat(40),
+        bytes: 6,
+        kind: "data".to_owned(),
+        device: 1,
+        inode: 2,
+        links: 1,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        times: Times { accessed: (0, 0), modified: (0, 0), born: None },
     }
 }
 
@@ -102,6 +122,7 @@ fn play(setup: &Setup, stages: [&dyn Stage; 2], judge: &mut dyn Judge) -> (Repor
         },
     )
     .unwrap();
+    setup.folder.settle().unwrap();
     assert_eq!(sealed, u32::from(report.verdict == Some(Action::Quarantine)));
     let transitions = kept.0.lock().unwrap().clone();
     (report, transitions, clock.0.into_inner().unwrap())

@@ -22,7 +22,7 @@ use bellwether_env_adapter::WindowConfig;
 use bellwether_env_adapter::spec::{FeatureSpec, WIDTH};
 use bellwether_inference::model::Contract;
 use program::{bellwether, command, files, keeps_schema};
-use running::{Running, can_run, drop_in, processes, there, until};
+use running::{Running, can_run, drop_in, processes, scrape, there, until};
 use serde_json::Value;
 
 /// The folder of a model that goes on as long as it may, and then releases.
@@ -130,7 +130,7 @@ fn a_loop_begins_nothing_while_its_service_is_away() {
     let address = format!("unix:{}", folder.path().join("policy.sock").display());
     let arguments = ["loop", root.to_str().unwrap(), "--policy-service", &address, "--one-stage"];
     // Within a second on a busy machine, so that no window is late.
-    let arguments = [&arguments[..], &["--decide-within", "5000"]].concat();
+    let arguments = [&arguments[..], &["--decide-within", "5000", "--metrics", "127.0.0.1:0"]].concat();
     let (running, told) = Running::start(&home, "loop-working.schema.json", &arguments);
     assert!(told["model_version"].is_string());
     let quiet = "#!/bin/sh\necho hello > note\nexit 0\n";
@@ -140,11 +140,15 @@ fn a_loop_begins_nothing_while_its_service_is_away() {
     drop(service);
     let log = || std::fs::read_to_string(home.join("log.jsonl")).unwrap();
     until("word that the service is away", || log().contains("the policy service does not answer"));
+    until("a number that says so", || scrape(&told).contains("bellwether_loop_policy_answers 0\n"));
     drop_in(&root, "second", quiet);
     until("a file that was taken", || there(&root, "work").iter().any(|path| path.ends_with("second")));
     let service = serve(folder.path(), &model);
     until("a verdict when it is back", || there(&root, "released") == ["first", "second"]);
     assert!(log().contains("the policy service answers again"));
+    let numbers = scrape(&told);
+    assert!(numbers.contains("bellwether_loop_policy_answers 1\n"), "{numbers}");
+    assert!(numbers.contains("bellwether_loop_safe_rule_total 0\n"), "{numbers}");
     running.signal("-TERM");
     assert_eq!(running.end(), Some(0));
     for path in files(&root.join("episodes")).iter().filter(|path| path.ends_with("episode.json")) {

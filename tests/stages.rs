@@ -6,13 +6,13 @@
 mod program;
 mod running;
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use program::{bellwether, command, files, keeps_schema};
-use running::{Running, alive, can_run, drop_in, model, there, until};
+use running::{Running, alive, can_run, drop_in, model, scrape, there, until};
 use serde_json::Value;
 
 /// A script that sleeps, with a number that its processes are known by.
@@ -104,14 +104,6 @@ fn a_stage_that_is_killed_takes_its_samples_with_it_and_the_episode_says_so() {
     assert!(report["telemetry"].is_string(), "what had happened is kept");
 }
 
-fn scrape(told: &Value) -> String {
-    let mut stream = std::net::TcpStream::connect(told["metrics"].as_str().unwrap()).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
-}
-
 #[test]
 fn files_go_where_their_verdict_sends_them() {
     let test = "files_go_where_their_verdict_sends_them";
@@ -138,6 +130,7 @@ fn files_go_where_their_verdict_sends_them() {
     assert_eq!(there(&root, "undecided"), ["data"]);
     until("an idle loop", || scrape(&told).contains("bellwether_loop_running 0\n"));
     let text = scrape(&told);
+    assert!(text.contains("bellwether_loop_policy_answers 1\n"));
     assert!(text.contains("bellwether_loop_taken_total 6\n") && text.contains("bellwether_loop_undecided_total 1\n"));
     running.signal("-TERM");
     assert_eq!(running.end(), Some(0));

@@ -35,6 +35,7 @@ pub(crate) struct ServiceFlags {
 }
 
 /// What decides about the episodes of a program.
+#[derive(Clone)]
 pub(crate) enum Judges {
     /// A model in this process.
     Here(Policy),

@@ -13,7 +13,7 @@ use bellwether_inference::Policy;
 use bellwether_inference::watch::{WatchOptions, Watcher};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
-use bellwether_sandbox::episode::{self, Episode, EpisodeFolder, Listener, Monotonic, Trail, Transition};
+use bellwether_sandbox::episode::{self, Decision, Episode, EpisodeFolder, Listener, Monotonic, Trail, Transition};
 use bellwether_sandbox::intake::{Counts, Crew, Folder, IntakeError, Place, Played, Signals, Taken, Told};
 use bellwether_sandbox::stage::DecisionId;
 use bellwether_sandbox::vault::{Case, Sample, Vault};
@@ -142,7 +142,11 @@ impl Arguments {
         // Signals are waited for before anybody can know that the loop works.
         let stop = Stop::prepare()?;
         let numbers = Arc::new(Numbers::default());
-        let metrics = self.metrics.map(|address| loop_metrics::tell(address, Arc::clone(&numbers))).transpose()?;
+        let tell = |address| {
+            let judges = judges.clone();
+            loop_metrics::tell(address, Arc::clone(&numbers), Box::new(move || judges.answer()))
+        };
+        let metrics = self.metrics.map(tell).transpose()?;
         let follow = |(policy, source, options)| Watcher::start(policy, source, options);
         let _watcher = following.map(follow).transpose()?;
         let working = Working { folder: &self.folder, model_version: ground.model_version(), metrics };
@@ -248,7 +252,7 @@ impl Site {
         };
         let mut judge = ground.judge(&taken.episode, self.target_fpr, self.decide_within)?;
         let setup = terms.setup(taken.episode.clone(), &sample, &taken.name, Vec::new(), &self.folder)?;
-        let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
+        let mut listeners: Vec<Box<dyn Listener>> = vec![Box::new(Counting(Arc::clone(&self.numbers)))];
         if let Some(trail) = &self.trail {
             listeners.push(Box::new(Shared(Arc::clone(trail))));
         }
@@ -282,8 +286,6 @@ impl Site {
             _ if self.signals.stop.load(Ordering::Relaxed) => return Ok(Played::CutOff),
             _ => Place::Undecided,
         };
-        self.numbers.safe_rule.fetch_add(report.safe_rule, Ordering::Relaxed);
-        self.numbers.decisions.fetch_add(report.decisions.len() as u64, Ordering::Relaxed);
         self.numbers.partial.fetch_add(u64::from(!report.partial.is_empty()), Ordering::Relaxed);
         tracing::info!(
             episode = taken.episode.0,
@@ -338,6 +340,16 @@ impl Site {
         if let Err(failure) = flagged {
             tracing::error!(episode = before.episode.0, why = %failure, "an episode that was cut off is not flagged");
         }
+    }
+}
+
+/// Counts decisions as they fall.
+struct Counting(Arc<Numbers>);
+
+impl Listener for Counting {
+    fn decision(&mut self, decision: &Decision) {
+        self.0.decisions.fetch_add(1, Ordering::Relaxed);
+        self.0.safe_rule.fetch_add(u64::from(decision.safe_rule.is_some()), Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Programs that run on while a test looks at them, and what they need.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::thread;
@@ -99,4 +99,13 @@ pub(crate) fn drop_in(root: &Path, name: &str, text: &str) {
 /// What lies in a place of a loop.
 pub(crate) fn there(root: &Path, place: &str) -> Vec<String> {
     files(&root.join(place))
+}
+
+/// What a loop tells of itself at the address that it said.
+pub(crate) fn scrape(told: &Value) -> String {
+    let mut stream = std::net::TcpStream::connect(told["metrics"].as_str().unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }

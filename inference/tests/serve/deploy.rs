@@ -29,10 +29,10 @@ fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Labels {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// The table of the manual, which another test holds against the metrics that there are.
+/// The tables of the manual, which other tests hold against the metrics that there are.
 fn manual() -> Known {
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let page = root("docs/serving.md");
+    let page = root("docs/serving.md") + &root("docs/stages.md");
     let rows = page.lines().map(|line| line.split('|').collect::<Vec<_>>());
     let metrics = rows.filter(|cells| cells.len() == 5).flat_map(|cells| {
         let labels: Labels = quoted(cells[2]).into_iter().collect();
@@ -134,9 +134,9 @@ fn check(known: &Known, expression: &str) -> Result<Labels, String> {
     result(known, &parser::parse(expression)?)
 }
 
-/// The rules of the file for Prometheus, each as its lines.
+/// The rules of the files for Prometheus, each as its lines.
 fn rules() -> Vec<String> {
-    let page = root("deploy/prometheus/alerts.yml");
+    let page = root("deploy/prometheus/alerts.yml") + &root("deploy/prometheus/loop.yml");
     let rules = page.split("- alert: ").skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert!(rules.len() > 10, "{page}");
     rules

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::mount::MountFlags;
 use rustix::process::{WaitId, WaitIdOptions};
 use serde::Serialize;
 
 use crate::Limits;
-use crate::cage::{Cage, CageError, Hierarchies, Plan, Program};
+use crate::cage::{Cage, CageError, Hierarchies, Holds, Plan, Program};
 use crate::edge::branch::{Child, branch};
 use crate::edge::{interface, probe};
 use crate::isolation::terminate;
@@ -142,25 +143,59 @@ fn control_groups() -> Ability {
     };
     let lacking =
         if parts.iter().all(|(held, _)| *held) { String::new() } else { format!("; lacking: {}", named(false)) };
+    let here = holds.tasks && holds.memory && holds.listing;
+    let helps = if here { String::new() } else { format!("; {}", what_helps(&hierarchies, holds)) };
     Ability {
         name: "control groups",
-        here: holds.tasks && holds.memory && holds.listing,
+        here,
         found: if holds.listing {
-            format!("{kind}: {}{lacking}", named(true))
+            format!("{kind}: {}{lacking}{helps}", named(true))
         } else {
-            format!("{kind}: none can be made")
+            format!("{kind}: none can be made{helps}")
         },
-        needed_for: "bounds on tasks and memory, and proof that nothing lives; delegate a group to an ordinary user for it",
+        needed_for: "bounds on tasks and memory, and proof that nothing lives",
+    }
+}
+
+/// What gives a sandbox the bounds that its groups lack.
+fn what_helps(hierarchies: &Hierarchies, holds: Holds) -> String {
+    match hierarchies {
+        Hierarchies { unified: None, pids: None, memory: None } => {
+            "`mount -t cgroup2 cgroup2 /sys/fs/cgroup` as root".to_owned()
+        }
+        _ if !holds.listing => {
+            "this user needs a group of its own, with its `cgroup.procs`: `systemd-run --user --scope -p \
+                                Delegate=yes` makes one in version 2, `chown` one in `pids` and `memory` of version 1"
+                .to_owned()
+        }
+        Hierarchies { unified: Some(place), pids: None, memory: None } => format!(
+            "move the processes of {0} into a group below it, then `echo +pids +memory > {0}/cgroup.subtree_control`",
+            place.group.display()
+        ),
+        Hierarchies { memory: None, .. } => {
+            "no memory controller is mounted; where the kernel has none of version 1, that of version 2 helps"
+                .to_owned()
+        }
+        _ => "this process may not make groups in every hierarchy; see the owners in /proc/self/cgroup".to_owned(),
     }
 }
 
 fn overlay() -> Ability {
-    let kinds = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let here = kinds.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay");
+    let tried = branch(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, || {
+        let folders = Some(c"lowerdir=/usr:/etc");
+        let mounted = rustix::mount::mount(c"overlay", c"/tmp", c"overlay", MountFlags::RDONLY, folders);
+        mounted.err().map_or(0, rustix::io::Errno::raw_os_error)
+    });
+    let code = tried.map_or_else(|error| error.raw_os_error().unwrap_or(255), |child| code_of(&child));
     Ability {
         name: "overlay",
-        here,
-        found: if here { "the kernel has it" } else { "not in /proc/filesystems; try `modprobe overlay`" }.to_owned(),
+        here: code == 0,
+        found: match code {
+            0 => "can be mounted in a user namespace".to_owned(),
+            libc::ENODEV => "not in this kernel; try `modprobe overlay`".to_owned(),
+            libc::EPERM => "not allowed in a user namespace, which takes Linux 5.11 or later".to_owned(),
+            code => std::io::Error::from_raw_os_error(code).to_string(),
+        },
         needed_for: "a view of the host's programs without its sockets and FIFOs",
     }
 }
@@ -236,6 +271,25 @@ fn landlock() -> Ability {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cage::Place;
+
+    #[test]
+    fn what_is_lacking_comes_with_what_helps() {
+        let place = |path: &str| Some(Place { mount: "/sys/fs/cgroup".into(), group: path.into() });
+        let hosts = |unified, pids, memory| Hierarchies { unified, pids, memory };
+        let (all, none) = (Holds { listing: true, ..Holds::default() }, Holds::default());
+        for (hierarchies, holds, expected) in [
+            (hosts(None, None, None), none, "mount -t cgroup2"),
+            (hosts(place("/g"), None, None), none, "Delegate=yes"),
+            (hosts(None, place("/p"), place("/m")), none, "`chown` one"),
+            (hosts(place("/g/x"), None, None), all, "/g/x/cgroup.subtree_control"),
+            (hosts(None, place("/p"), None), all, "that of version 2 helps"),
+            (hosts(place("/g"), place("/p"), None), all, "that of version 2 helps"),
+        ] {
+            let said = what_helps(&hierarchies, holds);
+            assert!(said.contains(expected), "{hierarchies:?}: {said}");
+        }
+    }
 
     #[test]
     fn every_ability_says_what_was_found_and_nothing_is_left_behind() {

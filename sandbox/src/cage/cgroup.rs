@@ -54,7 +54,7 @@ pub struct Holds {
 /// What the groups counted, read while they exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Pressure {
-    /// Forks that were refused because of the bound on tasks.
+    /// Forks that were refused because of the bound on tasks; an ordinary user's limit of resources refuses them first.
     pub refused_forks: u64,
     /// Tasks that were killed because of the bound on memory.
     pub out_of_memory_kills: u64,
@@ -278,32 +278,39 @@ fn make_unified(place: &Place) -> Option<PathBuf> {
     make_near(place, &["pids", "memory"])
 }
 
-/// Makes a group below the given one or, where that is not allowed, below one of its ancestors, where `wanted` controllers can
-/// be had; where they can be had nowhere, where a group can be made at all.
+/// Makes a group below the given one or, where that is not allowed, below one of its ancestors: where most of the `wanted`
+/// controllers can be had. The first version's hierarchies want none.
 fn make_near(place: &Place, wanted: &[&str]) -> Option<PathBuf> {
     let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let candidates: Vec<&Path> = place.group.ancestors().take_while(|path| path.starts_with(&place.mount)).collect();
-    for need in [true, false] {
-        for parent in &candidates {
-            sweep(parent);
-            let enabled = wanted.iter().all(|controller| enable(parent, controller));
-            if need && !enabled {
-                continue;
-            }
-            let group = parent.join(&name);
-            if fs::create_dir(&group).is_ok() {
-                // A group that takes no process is of no use: that is asked by opening its list.
-                if fs::OpenOptions::new().write(true).open(group.join("cgroup.procs")).is_ok() {
-                    return Some(group);
-                }
-                fs::remove_dir(&group).ok();
-            }
+    candidates.iter().for_each(|parent| sweep(parent));
+    let enabled = |parent: &Path| wanted.iter().filter(|controller| enable(parent, controller)).count();
+    // A group that takes no process is of no use. In the second version's hierarchy it takes one from whoever may write to the list of
+    // the nearest group above both places, too.
+    let takes = |group: &Path| fs::OpenOptions::new().write(true).open(group.join("cgroup.procs")).is_ok();
+    let make = |parent: &Path| {
+        let group = parent.join(&name);
+        if !(wanted.is_empty() || takes(parent)) || fs::create_dir(&group).is_err() {
+            return None;
         }
-        if wanted.is_empty() {
-            break;
+        if takes(&group) {
+            return Some(group);
         }
-    }
-    None
+        fs::remove_dir(&group).ok();
+        None
+    };
+    where_most(&candidates, wanted.len(), enabled, make)
+}
+
+/// What is made at the first of the places where `count` is highest, of those where it can be made.
+fn where_most<T>(
+    places: &[&Path],
+    most: usize,
+    count: impl Fn(&Path) -> usize,
+    make: impl Fn(&Path) -> Option<T>,
+) -> Option<T> {
+    let at_least = |least: usize| places.iter().filter(|place| count(place) >= least).find_map(|place| make(place));
+    (0..=most).rev().find_map(at_least)
 }
 
 /// Whether groups below `parent` have the controller, after asking for it.
@@ -385,6 +392,24 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_chosen_by_its_controllers_then_by_its_nearness() {
+        let places = ["c/b/a", "c/b", "c"].map(Path::new);
+        let check = |counts: [usize; 3], allowed: [bool; 3], expected: Option<usize>| {
+            let of = |path: &Path| places.iter().position(|place| *place == path).unwrap();
+            let made = where_most(&places, 2, |path| counts[of(path)], |path| allowed[of(path)].then(|| of(path)));
+            assert_eq!(made, expected, "{counts:?} {allowed:?}");
+        };
+        check([2, 2, 2], [true; 3], Some(0));
+        check([0, 2, 2], [true; 3], Some(1));
+        // One controller is in the other version's hierarchy.
+        check([0, 0, 1], [true; 3], Some(2));
+        check([0, 2, 1], [true, false, true], Some(2));
+        check([0, 2, 2], [true, false, false], Some(0));
+        check([0; 3], [true; 3], Some(0));
+        check([2; 3], [false; 3], None);
+    }
+
+    #[test]
     fn groups_hold_a_process_and_go_when_they_are_dropped() {
         let groups = CgroupHandle::new(&Limits::default());
         let folders: Vec<PathBuf> = groups.folders().map(Path::to_owned).collect();
@@ -400,6 +425,69 @@ mod tests {
         assert!(child.wait().unwrap().code().is_none(), "a signal ended it");
         for folder in folders {
             assert!(!folder.exists(), "{} is left", folder.display());
+        }
+    }
+
+    /// In its second role this test is a process of an ordinary user, to whom the group above his own was given in part or in whole.
+    #[test]
+    fn a_group_is_made_where_its_owner_may_also_move_a_process_into_it() {
+        use std::os::unix::fs::chown;
+        use std::os::unix::process::CommandExt;
+        use std::process::{Command, Stdio};
+
+        const ROLE: &str = "BELLWETHER_TEST_GROUP_OWNER";
+        const NAME: &str = "cage::cgroup::tests::a_group_is_made_where_its_owner_may_also_move_a_process_into_it";
+        const USER: u32 = 1000;
+        if std::env::var_os(ROLE).is_some() {
+            // It goes on once it was moved.
+            io::stdin().read_line(&mut String::new()).unwrap();
+            let groups = CgroupHandle::new(&Limits::default());
+            let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+            let admitted = groups.admit(child.id() as i32);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            admitted.unwrap();
+            println!("\nmade {}", groups.folders().count());
+            return;
+        }
+        let Some(place) = Hierarchies::of_this_host().unified else {
+            eprintln!("skipped {NAME}: no hierarchy of version 2 is mounted");
+            return;
+        };
+        let above = place.group.join(format!("given-{}", std::process::id()));
+        let own = above.join("own");
+        if !rustix::process::geteuid().is_root()
+            || fs::create_dir_all(&own).and_then(|()| chown(&above, Some(USER), None)).is_err()
+        {
+            fs::remove_dir(&above).ok();
+            eprintln!("skipped {NAME}: it takes root, and a hierarchy of version 2 that can be written to");
+            return;
+        }
+        let ask = || {
+            let mut asked = Command::new(std::env::current_exe()?)
+                .args(["--exact", NAME, "--nocapture"])
+                .env(ROLE, "1")
+                .uid(USER)
+                .gid(USER)
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            set(&own, "cgroup.procs", &asked.id().to_string())?;
+            asked.stdin.take().unwrap().write_all(b"\n")?;
+            asked.wait_with_output()
+        };
+        let in_part = ask();
+        let in_whole = chown(above.join("cgroup.procs"), Some(USER), None).and_then(|()| ask());
+        remove(&own);
+        remove(&above);
+        if in_part.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            eprintln!("skipped {NAME}: an ordinary user cannot run the program of this test");
+            return;
+        }
+        for (output, made) in [(in_part.unwrap(), "\nmade 0\n"), (in_whole.unwrap(), "\nmade 1\n")] {
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains(made), "{made:?}: {text}");
         }
     }
 }

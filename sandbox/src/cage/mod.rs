@@ -21,6 +21,8 @@ use std::path::PathBuf;
 
 pub use activity::Activity;
 pub(crate) use cgroup::Hierarchies;
+#[cfg(test)]
+pub(crate) use cgroup::Place;
 pub use cgroup::{CgroupHandle, Holds, Pressure};
 pub use changes::{Bounds, Changes, Found, Kind, LeftOut, MOST_DEPTH};
 pub use enclosure::{Enclosure, Ending, Gate};

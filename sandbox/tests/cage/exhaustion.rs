@@ -121,5 +121,7 @@ fn filling_the_table_of_processes() {
         |label: &str| text.lines().find_map(|line| line.strip_prefix(label)?.trim().parse::<u64>().ok()).unwrap();
     // The first process is one of the 32.
     assert!(number("forks ") <= 31 && number("threads ") <= 31, "{text}");
+    // An ordinary user's limit of resources counts the init as well, and is reached first.
+    let counted = counted && rustix::process::geteuid().is_root();
     assert!(!counted || pressure.refused_forks >= 1, "{pressure:?}");
 }

@@ -477,7 +477,8 @@ mod tests {
         let named = Variant::ALL.into_iter().map(|variant| variant.of(DqnConfig::cart_pole(), [0.0, 100.0]));
         for config in [DqnConfig::default(), DqnConfig::cart_pole(), DqnConfig::acrobot(), DqnConfig::mountain_car()]
             .into_iter()
-            .chain(named) {
+            .chain(named)
+        {
             config.validate().unwrap();
             let shape = config.network.shape(4, 2).unwrap();
             config.update_spec(&shape).validate(&shape).unwrap();

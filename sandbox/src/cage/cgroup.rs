@@ -93,7 +93,8 @@ impl Hierarchies {
                 let mut head = head.split(' ').skip(3);
                 let (root, mount) = (head.next()?, PathBuf::from(head.next()?));
                 let below = Path::new(group).strip_prefix(root).ok()?;
-                Some(Place { group: mount.join(below), mount })
+                // Without the slash that an empty rest would leave at its end.
+                Some(Place { group: mount.join(below).components().collect(), mount })
             })
         };
         Hierarchies { unified: find("cgroup2", ""), pids: find("cgroup", "pids"), memory: find("cgroup", "memory") }
@@ -285,9 +286,12 @@ fn make_near(place: &Place, wanted: &[&str]) -> Option<PathBuf> {
     let candidates: Vec<&Path> = place.group.ancestors().take_while(|path| path.starts_with(&place.mount)).collect();
     candidates.iter().for_each(|parent| sweep(parent));
     let enabled = |parent: &Path| wanted.iter().filter(|controller| enable(parent, controller)).count();
-    // A group that takes no process is of no use. In the second version's hierarchy it takes one from whoever may write to the list of
-    // the nearest group above both places, too.
-    let takes = |group: &Path| fs::OpenOptions::new().write(true).open(group.join("cgroup.procs")).is_ok();
+    // A group that takes no process is of no use: one among groups of threads, or one whose list this process may not write to. In the
+    // second version's hierarchy it takes one from whoever may write to the list of the nearest group above both places, too.
+    let takes = |group: &Path| {
+        let invalid = read(&group.join("cgroup.type")).is_ok_and(|kind| kind.trim() == "domain invalid");
+        !invalid && fs::OpenOptions::new().write(true).open(group.join("cgroup.procs")).is_ok()
+    };
     let make = |parent: &Path| {
         let group = parent.join(&name);
         if !(wanted.is_empty() || takes(parent)) || fs::create_dir(&group).is_err() {
@@ -314,11 +318,16 @@ fn where_most<T>(
 }
 
 /// Whether groups below `parent` have the controller, after asking for it.
+///
+/// Nothing is asked of a group that has processes, unless it is the first of its hierarchy, which alone has no type: the kernel would
+/// refuse `memory`, and with `pids` make it one of threads, below which no group takes a process.
 fn enable(parent: &Path, controller: &str) -> bool {
     let has =
         |file: &str| read(&parent.join(file)).is_ok_and(|text| text.split_whitespace().any(|name| name == controller));
+    let first = || !parent.join("cgroup.type").exists();
     has("cgroup.subtree_control")
         || (has("cgroup.controllers")
+            && (first() || read(&parent.join("cgroup.procs")).is_ok_and(|processes| processes.is_empty()))
             && set(parent, "cgroup.subtree_control", &format!("+{controller}")).is_ok()
             && has("cgroup.subtree_control"))
 }
@@ -387,7 +396,8 @@ mod tests {
             ("", "0::/\n", Hierarchies { unified: None, pids: None, memory: None }),
         ];
         for (mounts, groups, expected) in cases {
-            assert_eq!(Hierarchies::read(mounts, groups), expected, "{mounts}{groups}");
+            // As texts, for equal paths may differ in their slashes.
+            assert_eq!(format!("{:?}", Hierarchies::read(mounts, groups)), format!("{expected:?}"), "{mounts}{groups}");
         }
     }
 
@@ -407,6 +417,27 @@ mod tests {
         check([0, 2, 2], [true, false, false], Some(0));
         check([0; 3], [true; 3], Some(0));
         check([2; 3], [false; 3], None);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
+    fn no_controller_is_asked_of_a_group_with_processes() {
+        let check = |kind: Option<&str>, processes: &str, expected: &str| {
+            let group = tempfile::tempdir().unwrap();
+            let files =
+                [("cgroup.controllers", "memory pids\n"), ("cgroup.subtree_control", ""), ("cgroup.procs", processes)];
+            for (name, text) in files.into_iter().chain(kind.map(|kind| ("cgroup.type", kind))) {
+                fs::write(group.path().join(name), text).unwrap();
+            }
+            enable(group.path(), "pids");
+            let asked = fs::read_to_string(group.path().join("cgroup.subtree_control")).unwrap();
+            assert_eq!(asked, expected, "{kind:?} {processes:?}");
+        };
+        check(Some("domain\n"), "", "+pids");
+        check(Some("domain\n"), "12\n", "");
+        // A process of another namespace.
+        check(Some("domain\n"), "0\n", "");
+        check(None, "12\n", "+pids");
     }
 
     #[test]

@@ -10,7 +10,7 @@ if ! mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=262144 ho
     echo "there is no 9p in this kernel, or no device for it"
     poweroff -f
 fi
-for folder in tmp run var/tmp root home; do
+for folder in tmp run var/tmp; do
     mount -t tmpfs -o mode=1777 tmpfs "/host/$folder"
 done
 mount -t proc proc /host/proc

@@ -1,13 +1,13 @@
 //! What DQN must solve.
 
 use bellwether_trainer::control::{CartPole, Identity};
-use bellwether_trainer::dqn::{DqnConfig, DqnEvent, DqnTrainer, Selection, evaluate_greedy};
+use bellwether_trainer::dqn::{DqnConfig, DqnEvent, DqnTrainer, Selection, Variant, evaluate_greedy};
 use bellwether_trainer::learner::fused::FusedOptions;
 use bellwether_trainer::network::NetworkConfig;
 use std::ops::ControlFlow;
 
-fn identity(double: bool) -> DqnConfig {
-    DqnConfig {
+fn identity(variant: Variant) -> DqnConfig {
+    let recipe = DqnConfig {
         seed: 5,
         total_steps: 2000,
         network: NetworkConfig { hidden: vec![32], ..NetworkConfig::default() },
@@ -17,20 +17,20 @@ fn identity(double: bool) -> DqnConfig {
         target_update_interval: 100,
         // What is shown next does not depend on the action, so nothing that follows matters.
         gamma: 0.5,
-        double,
         ..DqnConfig::default()
-    }
+    };
+    variant.of(recipe, [0.0, 2.0])
 }
 
 #[test]
-fn dqn_solves_the_identity_environment() {
-    for double in [false, true] {
+fn every_variant_solves_the_identity_environment() {
+    for variant in Variant::ALL {
         let environments = vec![Identity::new(6, 30), Identity::new(6, 17)];
-        let mut run = DqnTrainer::new(identity(double), environments, FusedOptions::default()).unwrap();
+        let mut run = DqnTrainer::new(identity(variant), environments, FusedOptions::default()).unwrap();
         let report = run.run(&mut |_: &DqnEvent| ControlFlow::Continue(())).unwrap();
         assert_eq!((report.environment_steps, report.updates, report.finished), (2000, 475, true));
         let evaluation = evaluate_greedy(run.learner(), &mut Identity::new(6, 50), 10, 1000, 5).unwrap();
-        assert_eq!(evaluation.min_return(), 50.0, "double {double}: {evaluation:?}");
+        assert_eq!(evaluation.min_return(), 50.0, "{variant:?}: {evaluation:?}");
     }
 }
 

@@ -110,7 +110,7 @@ fn cut_off(report: &episode::Report, number: u8, processes: &Processes) -> stage
     let last_ns = decisions().map(|decision| decision.time_ns).fold(last_ns, u64::max);
     stage::Outcome {
         host_name: "unknown".to_owned(),
-        level: decisions().last().map_or(0, |last| last.level_after),
+        level: decisions().next_back().map_or(0, |last| last.level_after),
         events,
         windows: u32::try_from(decisions().count()).unwrap_or(u32::MAX),
         run_ms: last_ns / 1_000_000,

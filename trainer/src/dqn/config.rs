@@ -193,7 +193,7 @@ impl DqnConfig {
         }
     }
 
-    /// The recipe of RL Baselines3 Zoo for Acrobot-v1, which it has for LunarLander too: 100,000 steps, an update for each.
+    /// The recipe of RL Baselines3 Zoo for Acrobot-v1, which is its recipe for the lunar lander too: 100,000 steps, an update for each.
     ///
     /// Its exploration falls over a share of 0.12 of the run, which is 12,000 steps.
     pub fn acrobot() -> DqnConfig {

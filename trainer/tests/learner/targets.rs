@@ -4,7 +4,7 @@ use crate::case::{any_case, draw};
 use crate::gradient::learner;
 use bellwether_replay::DenseRows;
 use bellwether_trainer::learner::fused::{FusedLearner, FusedOptions};
-use bellwether_trainer::learner::{Answer, Batch, Learner, Noise, TargetSync, UpdateSpec};
+use bellwether_trainer::learner::{Answer, Batch, Learner, Loss, Noise, TargetSync, UpdateSpec};
 use bellwether_trainer::network::NetworkShape;
 use proptest::prelude::*;
 
@@ -74,4 +74,20 @@ fn a_learner_goes_on_from_its_state_as_if_nothing_had_happened() {
     resumed.restore(&stopped.state()).unwrap();
     (0..3).for_each(|_| update(&mut resumed));
     assert_eq!(resumed.state(), straight.state());
+}
+
+/// Where only what was played is learned, an answer may tell anything about what followed.
+#[test]
+fn cloning_does_not_look_at_rewards_and_successors() {
+    let spec = UpdateSpec { loss: Loss::Cloning, ..UpdateSpec::default() };
+    let mut case = draw(vec![4, 8, 3], 6, 0, 1, spec, 3);
+    let mut state = None;
+    for (reward, discount, next) in [(0.0, 0.0, 0), (1.0, 0.9, u32::MAX), (f32::NAN, f32::INFINITY, 7)] {
+        for answer in &mut case.answers {
+            (answer.reward, answer.discount, answer.next) = (reward, discount, next);
+        }
+        let mut learner = learner(&case, FusedOptions::default());
+        case.with_batch(|batch, noise| learner.update(&case.spec, batch, noise, &mut Vec::new())).unwrap();
+        assert_eq!(*state.get_or_insert_with(|| learner.state()), learner.state());
+    }
 }

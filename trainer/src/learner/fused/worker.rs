@@ -3,7 +3,7 @@
 use super::aligned::{Aligned, stride};
 use super::head::{Fitted, Head, Question, Scratch, Told};
 use super::kernels::{Kernels, Left, Rows, RowsMut, Start};
-use crate::learner::{Answer, Batch, LearnerError, Noise, UpdateSpec};
+use crate::learner::{Answer, Batch, LearnerError, Loss, Noise, UpdateSpec};
 use crate::network::LayerShape;
 use bellwether_replay::StateRows;
 use std::ops::Range;
@@ -227,6 +227,8 @@ impl Worker {
         let Head { actions, atoms, .. } = shared.head;
         let outputs = shared.layers[last].outputs;
         let step = stride(outputs);
+        // What follows says nothing to cloning, and was not checked for it.
+        let has_successor = |answer: &Answer| answer.discount != 0.0 && spec.loss != Loss::Cloning;
         let mut answers = share.answers.iter().zip(share.fitted).zip(&self.bonuses).peekable();
         for (i, raw) in self.slopes[last].chunks_exact_mut(step).take(self.rows).enumerate() {
             let row = first_row + i;
@@ -235,7 +237,7 @@ impl Worker {
                 let next = answer.next as usize * atoms;
                 let question = Question {
                     answer,
-                    successor: (answer.discount != 0.0).then(|| &successors[next..next + atoms]),
+                    successor: has_successor(answer).then(|| &successors[next..next + atoms]),
                     bonus: *bonus,
                     mask: batch.masks.get(row * actions..(row + 1) * actions).unwrap_or(&[]),
                 };

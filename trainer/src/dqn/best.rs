@@ -3,6 +3,7 @@
 //! The last network of a run need not be its best: with large steps and frequent copies of the target, the greedy policy
 //! swings between rounds of updates. Evaluating now and then and keeping the best is what the published recipes report.
 
+use super::update::{POSITIVE, require};
 use super::{DqnError, DqnEvent, DqnObserver, DqnReport, DqnTrainer, evaluate_greedy};
 use crate::learner::LearnerState;
 use bellwether_env_adapter::Environment;
@@ -46,9 +47,7 @@ impl<E: Environment> DqnTrainer<E> {
     ) -> Result<Selected, DqnError> {
         let Selection { interval, episodes, max_steps, seed } = *selection;
         for (key, value) in [("selection.interval", interval), ("selection.episodes", episodes as u64)] {
-            if value == 0 {
-                return Err(DqnError::Config { key, value: "0".to_owned(), reason: "choose a value of at least 1" });
-            }
+            require(key, value, value > 0, POSITIVE)?;
         }
         let mut curve: Vec<(u64, f64)> = Vec::new();
         let mut best = None;

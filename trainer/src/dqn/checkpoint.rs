@@ -3,20 +3,18 @@
 //! An environment need not be saved: the seed of the episode under way and the actions played in it are the episode, so
 //! a restored run plays them once more and checks that it sees what was seen.
 
-use super::trainer::{Seat, Streams};
+use super::framed::{Format, unusable};
+use super::trainer::Seat;
+use super::update::{Position, UpdaterState};
 use super::{DqnConfig, DqnError, DqnTrainer};
 use crate::learner::LearnerState;
 use crate::learner::fused::FusedOptions;
 use bellwether_env_adapter::Environment;
 use bellwether_replay::ReplayBuffer;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 
-const MAGIC: &[u8; 8] = b"BWDQNRUN";
-const VERSION: u32 = 2;
-/// Largest header that is read: an episode under way takes some bytes for each of its steps.
-const MAX_HEADER: u32 = 1 << 28;
+const FORMAT: Format = Format { magic: b"BWDQNRUN", version: 3 };
 
 /// Everything but the learner and the buffer.
 #[derive(Serialize, Deserialize)]
@@ -24,14 +22,10 @@ const MAX_HEADER: u32 = 1 << 28;
 struct Header {
     config: DqnConfig,
     environment_steps: u64,
-    updates: u64,
     episodes: u64,
-    /// Positions of the streams of random numbers, in words.
-    exploration: String,
-    sampling: String,
-    environment: String,
-    dropout: String,
-    noise: String,
+    exploration: Position,
+    environment: Position,
+    updater: UpdaterState,
     seats: Vec<SavedSeat>,
 }
 
@@ -46,10 +40,6 @@ struct SavedSeat {
     observation: Vec<u32>,
 }
 
-fn unusable(reason: impl Into<String>) -> DqnError {
-    DqnError::Checkpoint(reason.into())
-}
-
 impl<E: Environment> DqnTrainer<E> {
     /// Writes the whole run: configuration, counters, random streams, learner, buffer, and the episodes under way. The
     /// caller puts the bytes under a durable name.
@@ -57,27 +47,16 @@ impl<E: Environment> DqnTrainer<E> {
     /// # Errors
     /// What the writer says.
     pub fn save(&self, mut writer: impl Write) -> Result<(), DqnError> {
-        let position = |rng: &ChaCha8Rng| rng.get_word_pos().to_string();
         let header = Header {
             config: self.config.clone(),
             environment_steps: self.environment_steps,
-            updates: self.updates,
             episodes: self.episodes,
-            exploration: position(&self.streams.exploration),
-            sampling: position(&self.streams.sampling),
-            environment: position(&self.streams.environment),
-            dropout: position(&self.streams.dropout),
-            noise: position(&self.streams.noise),
+            exploration: Position::of(&self.exploration),
+            environment: Position::of(&self.environment),
+            updater: self.updater.state(),
             seats: self.seats.iter().map(SavedSeat::of).collect(),
         };
-        let header = serde_json::to_vec(&header).map_err(|error| unusable(error.to_string()))?;
-        let length = u32::try_from(header.len()).ok().filter(|length| *length <= MAX_HEADER);
-        let length = length.ok_or_else(|| unusable("an episode under way is too long to be saved"))?;
-        writer.write_all(MAGIC)?;
-        writer.write_all(&VERSION.to_le_bytes())?;
-        writer.write_all(&length.to_le_bytes())?;
-        writer.write_all(&crc32c::crc32c(&header).to_le_bytes())?;
-        writer.write_all(&header)?;
+        FORMAT.write(&mut writer, &header)?;
         self.learner.state().write(&mut writer)?;
         self.buffer.save(&mut writer)?;
         Ok(())
@@ -97,7 +76,7 @@ impl<E: Environment> DqnTrainer<E> {
         limit_bytes: u64,
     ) -> Result<Self, DqnError> {
         let mut run = Self::new(config, environments, options)?;
-        let header = read_header(&mut reader)?;
+        let header: Header = FORMAT.read(&mut reader)?;
         if (DqnConfig { total_steps: run.config.total_steps, ..header.config }) != run.config {
             return Err(unusable("it was saved under another configuration; only total_steps may change"));
         }
@@ -110,23 +89,14 @@ impl<E: Environment> DqnTrainer<E> {
         run.learner.restore(&state)?;
         let expected = *run.buffer.config();
         run.buffer = ReplayBuffer::restore(&mut reader, limit_bytes)?;
-        let prioritised = run.buffer.priority_config() == run.config.priorities().as_ref();
+        let prioritised = run.buffer.priority_config() == run.config.update.priorities().as_ref();
         if *run.buffer.config() != expected || !prioritised || run.buffer.streams().len() != run.seats.len() {
             return Err(unusable("its buffer belongs to another run"));
         }
-        (run.environment_steps, run.updates, run.episodes) =
-            (header.environment_steps, header.updates, header.episodes);
-        let Streams { exploration, sampling, environment, dropout, noise } = &mut run.streams;
-        for (rng, position) in [
-            (exploration, header.exploration),
-            (sampling, header.sampling),
-            (environment, header.environment),
-            (dropout, header.dropout),
-            (noise, header.noise),
-        ] {
-            let position = position.parse().map_err(|_| unusable("the position of a random stream is no number"))?;
-            rng.set_word_pos(position);
-        }
+        (run.environment_steps, run.episodes) = (header.environment_steps, header.episodes);
+        header.exploration.go(&mut run.exploration)?;
+        header.environment.go(&mut run.environment)?;
+        run.updater.restore(&header.updater)?;
         let streams: Vec<_> = run.buffer.streams().collect();
         for (environment, (seat, saved)) in run.seats.iter_mut().zip(&header.seats).enumerate() {
             seat.stream = streams[environment];
@@ -139,28 +109,6 @@ impl<E: Environment> DqnTrainer<E> {
         }
         Ok(run)
     }
-}
-
-fn read_header(reader: &mut impl Read) -> Result<Header, DqnError> {
-    let mut start = [0; 8 + 4 + 4 + 4];
-    reader.read_exact(&mut start)?;
-    let number = |at: usize| u32::from_le_bytes([start[at], start[at + 1], start[at + 2], start[at + 3]]);
-    if &start[..8] != MAGIC {
-        return Err(unusable("it does not begin with BWDQNRUN"));
-    }
-    if number(8) != VERSION {
-        return Err(unusable(format!("it has version {}, and only version {VERSION} is known", number(8))));
-    }
-    if number(12) > MAX_HEADER {
-        return Err(unusable("its header claims to be larger than any can be"));
-    }
-    // What the length claims is allocated only as the data for it arrives.
-    let mut header = Vec::new();
-    reader.take(u64::from(number(12))).read_to_end(&mut header)?;
-    if header.len() != number(12) as usize || crc32c::crc32c(&header) != number(16) {
-        return Err(unusable("its header is damaged or cut short; restore an older checkpoint"));
-    }
-    serde_json::from_slice(&header).map_err(|error| unusable(error.to_string()))
 }
 
 impl SavedSeat {

@@ -1,10 +1,11 @@
 //! The settings of a DQN run.
 
 use super::DqnError;
-use crate::learner::{LearnerError, Loss, Munchausen, TargetSync, UpdateSpec};
-use crate::network::{NetworkConfig, NetworkShape, Returns};
-use crate::schedule::{Linear, StepSizeSchedule, TargetSchedule};
-use bellwether_replay::{Draw, PriorityConfig};
+use super::update::{
+    DrawConfig, LossConfig, MunchausenConfig, POSITIVE, PrioritisedConfig, SHARE, UpdateConfig, require,
+};
+use crate::network::{NetworkConfig, Returns};
+use crate::schedule::{Linear, TargetSchedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,30 +19,8 @@ pub struct DqnConfig {
     pub total_steps: u64,
     /// The Q-network.
     pub network: NetworkConfig,
-    /// Step size of Adam, above 0.
-    pub learning_rate: f64,
-    /// How the step size moves, by update.
-    pub learning_rate_schedule: StepSizeSchedule,
-    /// Decoupled weight decay (AdamW) of the weights; 0 is Adam.
-    pub weight_decay: f64,
-    /// Decay of Adam's first moment.
-    pub beta1: f64,
-    /// Decay of Adam's second moment.
-    pub beta2: f64,
-    /// What Adam adds to the root of the second moment.
-    pub adam_epsilon: f64,
-    /// The gradient is scaled down to this Euclidean norm; 0 means never.
-    pub max_gradient_norm: f64,
-    /// The form of the temporal-difference error.
-    pub loss: LossConfig,
-    /// Share of the observation's elements that is dropped in an update.
-    pub input_dropout: f64,
-    /// Share of each hidden layer that is dropped in an update.
-    pub hidden_dropout: f64,
-    /// Transitions per update.
-    pub batch_size: usize,
-    /// How transitions are drawn from the replay buffer.
-    pub draw: DrawConfig,
+    /// The updates.
+    pub update: UpdateConfig,
     /// Steps that the replay buffer holds.
     pub buffer_capacity: usize,
     /// Environment steps before the first update; until then actions are random.
@@ -50,14 +29,6 @@ pub struct DqnConfig {
     pub train_interval: u64,
     /// Updates per round.
     pub gradient_steps: u32,
-    /// Discount per environment step, 0 to 1.
-    pub gamma: f64,
-    /// Rewards that a target sums before it bootstraps.
-    pub n_step: u32,
-    /// Double DQN: the online network chooses the successor's action, the target network values it.
-    pub double: bool,
-    /// Munchausen's reward and soft target; excludes `double`.
-    pub munchausen: Option<MunchausenConfig>,
     /// Environment steps between two synchronisations of the target network.
     pub target_update_interval: u64,
     /// How far the target network moves at each synchronisation: 1 copies the online network.
@@ -70,95 +41,17 @@ pub struct DqnConfig {
     pub exploration_steps: u64,
 }
 
-/// The form of the temporal-difference error.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LossConfig {
-    /// Half the squared error.
-    Mse,
-    /// Huber's error: squared up to this threshold, linear beyond. SB3 uses 1. Quantiles are fitted with it too.
-    Huber(f64),
-    /// The cross-entropy of categorical returns, for a network that has them.
-    CrossEntropy,
-}
-
-/// How transitions are drawn from the replay buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DrawConfig {
-    /// Each is as likely as any other.
-    #[default]
-    Uniform,
-    /// By their errors (Schaul et al. 2016).
-    Prioritised(PrioritisedConfig),
-}
-
-/// Prioritised replay.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PrioritisedConfig {
-    /// Power to which errors are raised, 0 to 1.
-    pub exponent: f64,
-    /// Added to the size of an error, above 0.
-    pub floor: f64,
-    /// How far weights make up for the uneven draw in the first update, 0 to 1.
-    pub correction_initial: f64,
-    /// Updates over which that rises to 1 in a straight line.
-    pub correction_steps: u64,
-}
-
-impl Default for PrioritisedConfig {
-    fn default() -> Self {
-        let PriorityConfig { exponent, floor } = PriorityConfig::default();
-        PrioritisedConfig { exponent, floor, correction_initial: 0.4, correction_steps: 25_000 }
-    }
-}
-
-/// Munchausen's reward and soft target (Vieillard et al. 2020).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct MunchausenConfig {
-    /// Share of the policy's scaled log-probability in the reward, 0 to 1.
-    pub alpha: f64,
-    /// Temperature of the policy, above 0.
-    pub temperature: f64,
-    /// The smallest scaled log-probability in the reward, at most 0.
-    pub floor: f64,
-}
-
-impl Default for MunchausenConfig {
-    /// The settings of the paper.
-    fn default() -> Self {
-        MunchausenConfig { alpha: 0.9, temperature: 0.03, floor: -1.0 }
-    }
-}
-
 impl Default for DqnConfig {
     fn default() -> Self {
         DqnConfig {
             seed: 0,
             total_steps: 100_000,
             network: NetworkConfig::default(),
-            learning_rate: 1e-4,
-            learning_rate_schedule: StepSizeSchedule::default(),
-            weight_decay: 0.0,
-            beta1: 0.9,
-            beta2: 0.999,
-            adam_epsilon: 1e-8,
-            max_gradient_norm: 10.0,
-            loss: LossConfig::Huber(1.0),
-            input_dropout: 0.0,
-            hidden_dropout: 0.0,
-            batch_size: 32,
-            draw: DrawConfig::Uniform,
+            update: UpdateConfig::default(),
             buffer_capacity: 100_000,
             learning_starts: 1000,
             train_interval: 4,
             gradient_steps: 1,
-            gamma: 0.99,
-            n_step: 1,
-            double: true,
-            munchausen: None,
             target_update_interval: 1000,
             tau: 1.0,
             exploration_initial: 1.0,
@@ -168,9 +61,6 @@ impl Default for DqnConfig {
     }
 }
 
-/// Largest batch.
-pub const MAX_BATCH: usize = 1 << 16;
-
 impl DqnConfig {
     /// The recipe of RL Baselines3 Zoo for CartPole-v1: plain DQN, 50,000 steps, bursts of updates.
     ///
@@ -178,12 +68,9 @@ impl DqnConfig {
     pub fn cart_pole() -> DqnConfig {
         DqnConfig {
             total_steps: 50_000,
-            learning_rate: 2.3e-3,
-            batch_size: 64,
+            update: plain(2.3e-3, 64, 0.99),
             buffer_capacity: 100_000,
             learning_starts: 1000,
-            gamma: 0.99,
-            double: false,
             target_update_interval: 10,
             train_interval: 256,
             gradient_steps: 128,
@@ -199,12 +86,9 @@ impl DqnConfig {
     pub fn acrobot() -> DqnConfig {
         DqnConfig {
             total_steps: 100_000,
-            learning_rate: 6.3e-4,
-            batch_size: 128,
+            update: plain(6.3e-4, 128, 0.99),
             buffer_capacity: 50_000,
             learning_starts: 0,
-            gamma: 0.99,
-            double: false,
             target_update_interval: 250,
             train_interval: 4,
             gradient_steps: 4,
@@ -220,12 +104,9 @@ impl DqnConfig {
     pub fn mountain_car() -> DqnConfig {
         DqnConfig {
             total_steps: 120_000,
-            learning_rate: 4e-3,
-            batch_size: 128,
+            update: plain(4e-3, 128, 0.98),
             buffer_capacity: 10_000,
             learning_starts: 1000,
-            gamma: 0.98,
-            double: false,
             target_update_interval: 600,
             train_interval: 16,
             gradient_steps: 8,
@@ -238,107 +119,25 @@ impl DqnConfig {
     /// Refuses settings that are out of range, with the key, the value and the reason.
     ///
     /// # Errors
-    /// [`DqnError::Config`] for the first of them.
+    /// [`DqnError::Config`] for the first of them, [`DqnError::Network`] for those of the network.
     pub fn validate(&self) -> Result<(), DqnError> {
-        fn check(key: &'static str, value: impl ToString, right: bool, reason: &'static str) -> Result<(), DqnError> {
-            if right { Ok(()) } else { Err(DqnError::Config { key, value: value.to_string(), reason }) }
-        }
-        let positive = "choose a value of at least 1";
-        let share = "choose a value from 0 to 1";
-        let below_one = "choose a value from 0 to below 1";
-        check("total_steps", self.total_steps, self.total_steps > 0, positive)?;
-        let rate = self.learning_rate;
-        check("learning_rate", rate, rate > 0.0 && rate <= 1.0, "choose a value above 0, at most 1")?;
-        let decay = self.weight_decay;
-        check(
-            "weight_decay",
-            decay,
-            decay >= 0.0 && decay * rate <= 1.0,
-            "choose a value from 0 to 1 / learning_rate",
-        )?;
-        for (key, value) in [
-            ("beta1", self.beta1),
-            ("beta2", self.beta2),
-            ("input_dropout", self.input_dropout),
-            ("hidden_dropout", self.hidden_dropout),
-        ] {
-            check(key, value, (0.0..1.0).contains(&value) && (value as f32) < 1.0, below_one)?;
-        }
-        let epsilon = self.adam_epsilon;
-        check("adam_epsilon", epsilon, (1e-15..=1.0).contains(&epsilon), "choose a value from 1e-15 to 1")?;
-        let norm = self.max_gradient_norm;
-        let norm_fits = norm == 0.0 || (1e-30..1e30).contains(&norm);
-        check("max_gradient_norm", norm, norm_fits, "choose 0 for no limit, or a positive norm")?;
-        if let LossConfig::Huber(threshold) = self.loss {
-            let fits = (1e-30..1e30).contains(&threshold);
-            check("loss.huber", threshold, fits, "choose a positive, finite threshold")?;
-        }
-        let batch = self.batch_size;
-        check("batch_size", batch, (1..=MAX_BATCH).contains(&batch), "choose a value from 1 to 65536")?;
+        require("total_steps", self.total_steps, self.total_steps > 0, POSITIVE)?;
+        // What is refused of an update does not depend on the environment.
+        self.update.validate(&self.network.shape(1, 1)?)?;
         let capacity = self.buffer_capacity;
-        check("buffer_capacity", capacity, (1..=1 << 31).contains(&capacity), "choose a value from 1 to 2^31")?;
-        check("train_interval", self.train_interval, self.train_interval > 0, positive)?;
-        check("gradient_steps", self.gradient_steps, self.gradient_steps > 0, positive)?;
-        check("gamma", self.gamma, (0.0..=1.0).contains(&self.gamma), share)?;
-        let n_step = self.n_step;
-        check("n_step", n_step, (1..=1000).contains(&n_step), "choose a value from 1 to 1000")?;
-        let n_step_fits = n_step as usize <= capacity;
-        check("n_step", n_step, n_step_fits, "choose a value that fits into buffer_capacity")?;
-        check("target_update_interval", self.target_update_interval, self.target_update_interval > 0, positive)?;
-        check("tau", self.tau, self.tau > 0.0 && self.tau <= 1.0, "choose a value above 0, at most 1")?;
-        check("exploration_initial", self.exploration_initial, (0.0..=1.0).contains(&self.exploration_initial), share)?;
-        check("exploration_final", self.exploration_final, (0.0..=1.0).contains(&self.exploration_final), share)?;
-        if let DrawConfig::Prioritised(draw) = self.draw {
-            check("draw.prioritised.exponent", draw.exponent, (0.0..=1.0).contains(&draw.exponent), share)?;
-            let bounds = draw.floor > 0.0 && draw.floor <= 1e6;
-            check("draw.prioritised.floor", draw.floor, bounds, "choose a value above 0, at most a million")?;
-            let correction = draw.correction_initial;
-            let bounds = (0.0..=1.0).contains(&correction);
-            check("draw.prioritised.correction_initial", correction, bounds, share)?;
-        }
-        if let Err((key, value, reason)) = self.learning_rate_schedule.check() {
-            let key = match key {
-                "final_share" => "learning_rate_schedule.final_share",
-                _ => "learning_rate_schedule.decay_steps",
-            };
-            return Err(DqnError::Config { key, value, reason });
-        }
-        // What the network and the update refuse does not depend on the environment.
-        let shape = self.network.shape(1, 1)?;
-        self.update_spec(&shape).validate(&shape).map_err(|error| match error {
-            LearnerError::Contradiction { what, reason } => {
-                DqnError::Config { key: what, value: self.value_of(what), reason }
-            }
-            LearnerError::Setting { key, value, reason } => DqnError::Config { key, value: value.to_string(), reason },
-            error => error.into(),
-        })
-    }
-
-    /// The value of a setting as a configuration gives it.
-    fn value_of(&self, key: &str) -> String {
-        let value = serde_json::to_value(self).unwrap_or_default();
-        value.get(key).map_or_else(String::new, ToString::to_string)
-    }
-
-    /// How the replay buffer makes priorities of errors, where it does.
-    pub fn priorities(&self) -> Option<PriorityConfig> {
-        match self.draw {
-            DrawConfig::Uniform => None,
-            DrawConfig::Prioritised(PrioritisedConfig { exponent, floor, .. }) => {
-                Some(PriorityConfig { exponent, floor })
-            }
-        }
-    }
-
-    /// How transitions are drawn for an update, counted from 0.
-    pub fn draw_at(&self, update: u64) -> Draw {
-        match self.draw {
-            DrawConfig::Uniform => Draw::Uniform,
-            DrawConfig::Prioritised(PrioritisedConfig { correction_initial, correction_steps, .. }) => {
-                let line = Linear { initial: correction_initial, final_value: 1.0, steps: correction_steps };
-                Draw::Prioritised { correction: line.at(update) }
-            }
-        }
+        require("buffer_capacity", capacity, (1..=1 << 31).contains(&capacity), "choose a value from 1 to 2^31")?;
+        let fits = self.update.batch_size <= capacity;
+        require("update.batch_size", self.update.batch_size, fits, "choose a value that fits into buffer_capacity")?;
+        let fits = self.update.n_step as usize <= capacity;
+        require("update.n_step", self.update.n_step, fits, "choose a value that fits into buffer_capacity")?;
+        require("train_interval", self.train_interval, self.train_interval > 0, POSITIVE)?;
+        require("gradient_steps", self.gradient_steps, self.gradient_steps > 0, POSITIVE)?;
+        require("target_update_interval", self.target_update_interval, self.target_update_interval > 0, POSITIVE)?;
+        require("tau", self.tau, self.tau > 0.0 && self.tau <= 1.0, "choose a value above 0, at most 1")?;
+        let (initial, last) = (self.exploration_initial, self.exploration_final);
+        require("exploration_initial", initial, (0.0..=1.0).contains(&initial), SHARE)?;
+        require("exploration_final", last, (0.0..=1.0).contains(&last), SHARE)?;
+        Ok(())
     }
 
     /// The probability of a random action, by environment step.
@@ -350,43 +149,11 @@ impl DqnConfig {
     pub fn target_schedule(&self) -> TargetSchedule {
         TargetSchedule { interval: self.target_update_interval, tau: self.tau as f32 }
     }
+}
 
-    /// What one update does. The target network follows between updates, by environment step.
-    pub fn update_spec(&self, shape: &NetworkShape) -> UpdateSpec {
-        let mut dropout = vec![self.hidden_dropout as f32; shape.layer_count()];
-        dropout[0] = self.input_dropout as f32;
-        if dropout.iter().all(|rate| *rate == 0.0) {
-            dropout.clear();
-        }
-        UpdateSpec {
-            double: self.double,
-            loss: match self.loss {
-                LossConfig::Mse => Loss::Mse,
-                LossConfig::Huber(threshold) => Loss::Huber(threshold as f32),
-                LossConfig::CrossEntropy => Loss::CrossEntropy,
-            },
-            conservative: 0.0,
-            munchausen: self.munchausen.map(|config| Munchausen {
-                alpha: config.alpha as f32,
-                temperature: config.temperature as f32,
-                floor: config.floor as f32,
-            }),
-            learning_rate: self.learning_rate as f32,
-            beta1: self.beta1 as f32,
-            beta2: self.beta2 as f32,
-            epsilon: self.adam_epsilon as f32,
-            weight_decay: self.weight_decay as f32,
-            l2: 0.0,
-            max_gradient_norm: if self.max_gradient_norm == 0.0 {
-                f32::INFINITY
-            } else {
-                self.max_gradient_norm as f32
-            },
-            dropout,
-            normaliser: self.batch_size as f32,
-            target_sync: TargetSync::Keep,
-        }
-    }
+/// The updates of a plain recipe.
+fn plain(learning_rate: f64, batch_size: usize, gamma: f64) -> UpdateConfig {
+    UpdateConfig { learning_rate, batch_size, gamma, double: false, ..UpdateConfig::default() }
 }
 
 /// Published variants of DQN, each a change of a plain recipe.
@@ -433,37 +200,33 @@ impl Variant {
 
     /// The variant of a recipe. Categorical returns span `returns`, the discounted returns that the environment can give.
     pub fn of(self, recipe: DqnConfig, returns: [f32; 2]) -> DqnConfig {
-        let plain = DqnConfig { double: false, ..recipe };
-        let double = DqnConfig { double: true, ..plain.clone() };
-        let network = plain.network.clone();
-        let [minimum, maximum] = returns;
-        let categorical = Returns::Categorical { atoms: 51, minimum, maximum };
-        let prioritised = DrawConfig::Prioritised(PrioritisedConfig::default());
-        let quiet = DqnConfig { exploration_initial: 0.0, exploration_final: 0.0, ..double.clone() };
-        let with = |network, config: DqnConfig| DqnConfig { network, ..config };
-        match self {
-            Variant::Dqn => plain,
-            Variant::Double => double,
-            Variant::Dueling => with(NetworkConfig { dueling: true, ..network }, double),
-            Variant::MultiStep => DqnConfig { n_step: 3, ..double },
-            Variant::Prioritised => DqnConfig { draw: prioritised, ..double },
-            Variant::Categorical => {
-                let network = NetworkConfig { returns: categorical, ..network };
-                with(network, DqnConfig { loss: LossConfig::CrossEntropy, ..plain })
-            }
-            Variant::Quantiles => with(NetworkConfig { returns: Returns::Quantiles(51), ..network }, plain),
-            Variant::Noisy => {
-                let noisy_layers = network.hidden.len() + 1;
-                with(NetworkConfig { noisy_layers, ..network }, quiet)
-            }
-            Variant::Munchausen => DqnConfig { munchausen: Some(MunchausenConfig::default()), ..plain },
-            Variant::Rainbow => {
-                let noisy_layers = network.hidden.len() + 1;
-                let network = NetworkConfig { dueling: true, noisy_layers, returns: categorical, ..network };
-                let config = DqnConfig { n_step: 3, draw: prioritised, loss: LossConfig::CrossEntropy, ..quiet };
-                with(network, config)
-            }
+        use Variant::{Categorical, Dqn, Dueling, MultiStep, Munchausen, Noisy, Prioritised, Quantiles, Rainbow};
+        let mut config = recipe;
+        let (network, update) = (&mut config.network, &mut config.update);
+        update.double = !matches!(self, Dqn | Categorical | Quantiles | Munchausen);
+        network.dueling = matches!(self, Dueling | Rainbow);
+        if matches!(self, MultiStep | Rainbow) {
+            update.n_step = 3;
         }
+        if matches!(self, Prioritised | Rainbow) {
+            update.draw = DrawConfig::Prioritised(PrioritisedConfig::default());
+        }
+        if matches!(self, Categorical | Rainbow) {
+            let [minimum, maximum] = returns;
+            network.returns = Returns::Categorical { atoms: 51, minimum, maximum };
+            update.loss = LossConfig::CrossEntropy;
+        }
+        if matches!(self, Noisy | Rainbow) {
+            network.noisy_layers = network.hidden.len() + 1;
+            (config.exploration_initial, config.exploration_final) = (0.0, 0.0);
+        }
+        if self == Quantiles {
+            network.returns = Returns::Quantiles(51);
+        }
+        if self == Munchausen {
+            update.munchausen = Some(MunchausenConfig::default());
+        }
+        config
     }
 }
 
@@ -481,7 +244,7 @@ mod tests {
         {
             config.validate().unwrap();
             let shape = config.network.shape(4, 2).unwrap();
-            config.update_spec(&shape).validate(&shape).unwrap();
+            config.update.spec(&shape).validate(&shape).unwrap();
             let text = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<DqnConfig>(&text).unwrap(), config);
         }
@@ -490,48 +253,50 @@ mod tests {
     #[test]
     fn a_bad_value_is_refused_by_its_key() {
         type Change = fn(&mut DqnConfig);
-        let cases: [(&str, Change); 26] = [
+        let cases: [(&str, Change); 27] = [
             ("total_steps", |c| c.total_steps = 0),
-            ("learning_rate", |c| c.learning_rate = f64::NAN),
-            ("weight_decay", |c| c.weight_decay = -1.0),
-            ("beta1", |c| c.beta1 = 1.0),
-            ("hidden_dropout", |c| c.hidden_dropout = 0.999_999_999_999),
-            ("adam_epsilon", |c| c.adam_epsilon = 0.0),
-            ("max_gradient_norm", |c| c.max_gradient_norm = -1.0),
-            ("loss.huber", |c| c.loss = LossConfig::Huber(0.0)),
-            ("batch_size", |c| c.batch_size = 0),
+            ("update.learning_rate", |c| c.update.learning_rate = f64::NAN),
+            ("update.weight_decay", |c| c.update.weight_decay = -1.0),
+            ("update.beta1", |c| c.update.beta1 = 1.0),
+            ("update.hidden_dropout", |c| c.update.hidden_dropout = 0.999_999_999_999),
+            ("update.adam_epsilon", |c| c.update.adam_epsilon = 0.0),
+            ("update.max_gradient_norm", |c| c.update.max_gradient_norm = -1.0),
+            ("update.loss.huber", |c| c.update.loss = LossConfig::Huber(0.0)),
+            ("update.batch_size", |c| c.update.batch_size = 0),
             ("buffer_capacity", |c| c.buffer_capacity = 0),
+            ("update.batch_size", |c| c.buffer_capacity = 31),
             ("train_interval", |c| c.train_interval = 0),
             ("gradient_steps", |c| c.gradient_steps = 0),
-            ("gamma", |c| c.gamma = 1.01),
-            ("n_step", |c| c.n_step = 0),
+            ("update.gamma", |c| c.update.gamma = 1.01),
+            ("update.n_step", |c| c.update.n_step = 0),
             ("tau", |c| c.tau = 0.0),
             ("exploration_final", |c| c.exploration_final = -0.1),
-            ("learning_rate_schedule.decay_steps", |c| c.learning_rate_schedule.decay = Decay::Linear),
-            ("learning_rate_schedule.final_share", |c| c.learning_rate_schedule.final_share = 2.0),
-            ("draw.prioritised.exponent", |c| {
-                c.draw = DrawConfig::Prioritised(PrioritisedConfig { exponent: -0.1, ..Default::default() });
+            ("update.learning_rate_schedule.decay_steps", |c| c.update.learning_rate_schedule.decay = Decay::Linear),
+            ("update.learning_rate_schedule.final_share", |c| c.update.learning_rate_schedule.final_share = 2.0),
+            ("update.draw.prioritised.exponent", |c| {
+                c.update.draw = DrawConfig::Prioritised(PrioritisedConfig { exponent: -0.1, ..Default::default() });
             }),
-            ("draw.prioritised.correction_initial", |c| {
-                c.draw = DrawConfig::Prioritised(PrioritisedConfig { correction_initial: 1.1, ..Default::default() });
+            ("update.draw.prioritised.correction_initial", |c| {
+                c.update.draw =
+                    DrawConfig::Prioritised(PrioritisedConfig { correction_initial: 1.1, ..Default::default() });
             }),
-            ("munchausen", |c| c.munchausen = Some(MunchausenConfig::default())),
-            ("munchausen.temperature", |c| {
-                c.double = false;
-                c.munchausen = Some(MunchausenConfig { temperature: 0.0, ..Default::default() });
+            ("update.munchausen", |c| c.update.munchausen = Some(MunchausenConfig::default())),
+            ("update.munchausen.temperature", |c| {
+                c.update.double = false;
+                c.update.munchausen = Some(MunchausenConfig { temperature: 0.0, ..Default::default() });
             }),
-            ("loss", |c| c.loss = LossConfig::CrossEntropy),
-            ("loss", |c| c.network.returns = Returns::Categorical { atoms: 51, minimum: 0.0, maximum: 1.0 }),
-            ("loss", |c| (c.network.returns, c.loss) = (Returns::Quantiles(8), LossConfig::Mse)),
-            ("draw.prioritised.floor", |c| {
-                c.draw = DrawConfig::Prioritised(PrioritisedConfig { floor: f64::NAN, ..Default::default() });
+            ("update.loss", |c| c.update.loss = LossConfig::CrossEntropy),
+            ("update.loss", |c| c.network.returns = Returns::Categorical { atoms: 51, minimum: 0.0, maximum: 1.0 }),
+            ("update.loss", |c| (c.network.returns, c.update.loss) = (Returns::Quantiles(8), LossConfig::Mse)),
+            ("update.draw.prioritised.floor", |c| {
+                c.update.draw = DrawConfig::Prioritised(PrioritisedConfig { floor: f64::NAN, ..Default::default() });
             }),
         ];
         for (key, change) in cases {
             let mut config = DqnConfig::default();
             change(&mut config);
             match config.validate() {
-                Err(DqnError::Config { key: refused, .. }) => assert_eq!(refused, key),
+                Err(DqnError::Config(refused)) => assert_eq!(refused.key, key),
                 other => panic!("{key}: {other:?}"),
             }
         }
@@ -539,7 +304,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused() {
-        let error = serde_json::from_str::<DqnConfig>(r#"{"learning_rat":0.1}"#).unwrap_err();
+        let error = serde_json::from_str::<DqnConfig>(r#"{"update":{"learning_rat":0.1}}"#).unwrap_err();
         assert!(error.to_string().contains("learning_rat"), "{error}");
     }
 }

@@ -3,14 +3,18 @@
 mod best;
 mod checkpoint;
 mod config;
+mod framed;
 mod greedy;
 mod trainer;
+mod update;
 
 pub use best::{Selected, Selection};
-pub use config::{DqnConfig, DrawConfig, LossConfig, MAX_BATCH, MunchausenConfig, PrioritisedConfig, Variant};
+pub use config::{DqnConfig, Variant};
 pub use greedy::{GreedyEvaluation, evaluate_greedy};
 pub use trainer::DqnTrainer;
+pub use update::{DrawConfig, LossConfig, MAX_BATCH, MunchausenConfig, PrioritisedConfig, UpdateConfig};
 
+use crate::config::ConfigError;
 use crate::learner::LearnerError;
 use crate::network::NetworkError;
 use bellwether_replay::ReplayError;
@@ -87,15 +91,8 @@ pub struct DqnReport {
 #[non_exhaustive]
 pub enum DqnError {
     /// A setting is out of range.
-    #[error("{key} = {value}: {reason}")]
-    Config {
-        /// Name of the setting.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What would be right.
-        reason: &'static str,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The network cannot be made.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -1,15 +1,13 @@
 //! The loop: an action in one environment, what it led to into the buffer, and updates at their interval.
 
 use super::greedy::greedy;
+use super::update::Updater;
 use super::{DqnConfig, DqnError, DqnEvent, DqnObserver, DqnReport};
 use crate::learner::fused::{FusedLearner, FusedOptions};
-use crate::learner::{Answer, Batch, Learner, Noise, TargetSync, UpdateSpec, draw_factors, draw_keep};
+use crate::learner::{Learner, TargetSync};
 use crate::streams::stream;
 use bellwether_env_adapter::Environment;
-use bellwether_replay::{
-    ActionMask, BufferConfig, DenseRows, Outcome, Played, ReplayBuffer, ReplayError, SampleSpec, Sampled, SampledRows,
-    StreamId,
-};
+use bellwether_replay::{ActionMask, BufferConfig, DenseRows, Outcome, Played, ReplayBuffer, ReplayError, StreamId};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -19,15 +17,18 @@ use rand_chacha::ChaCha8Rng;
 /// exactly there, however many environments there are.
 pub struct DqnTrainer<E> {
     pub(super) config: DqnConfig,
-    pub(super) spec: UpdateSpec,
+    pub(super) updater: Updater,
     pub(super) learner: Box<dyn Learner>,
     pub(super) buffer: ReplayBuffer,
     pub(super) seats: Vec<Seat<E>>,
-    pub(super) streams: Streams,
+    /// Draws what is played at random.
+    pub(super) exploration: ChaCha8Rng,
+    /// Draws the seeds of episodes.
+    pub(super) environment: ChaCha8Rng,
     pub(super) environment_steps: u64,
-    pub(super) updates: u64,
     pub(super) episodes: u64,
-    scratch: Scratch,
+    /// Q-values of the state that is acted in.
+    q: Vec<f32>,
 }
 
 /// One environment and the episode under way in it.
@@ -43,41 +44,6 @@ pub(super) struct Seat<E> {
     pub(super) total: f64,
     pub(super) observation: Vec<f32>,
     pub(super) mask: Vec<bool>,
-}
-
-/// One stream of random numbers per purpose.
-pub(super) struct Streams {
-    pub(super) exploration: ChaCha8Rng,
-    pub(super) sampling: ChaCha8Rng,
-    pub(super) environment: ChaCha8Rng,
-    pub(super) dropout: ChaCha8Rng,
-    pub(super) noise: ChaCha8Rng,
-}
-
-/// Memory of a round of updates, kept for the next.
-#[derive(Default)]
-struct Scratch {
-    sampled: Sampled,
-    answers: Vec<Answer>,
-    masks: Vec<bool>,
-    next_masks: Vec<bool>,
-    keep: Vec<Vec<u8>>,
-    /// Factors of the noise of the online and the target network.
-    factors: [Vec<f32>; 2],
-    errors: Vec<f32>,
-    q: Vec<f32>,
-}
-
-impl Streams {
-    pub(super) fn new(seed: u64) -> Streams {
-        Streams {
-            exploration: stream(seed, "exploration"),
-            sampling: stream(seed, "sampling"),
-            environment: stream(seed, "environment"),
-            dropout: stream(seed, "dropout"),
-            noise: stream(seed, "noise"),
-        }
-    }
 }
 
 /// A uniform number in `[0, 1)`.
@@ -141,7 +107,7 @@ impl<E: Environment> DqnTrainer<E> {
         }
         let (mut seats, capacity) = (Vec::new(), config.buffer_capacity);
         let buffer = BufferConfig { width, actions: actions as u32, capacity };
-        let mut buffer = match config.priorities() {
+        let mut buffer = match config.update.priorities() {
             None => ReplayBuffer::new(buffer)?,
             Some(priorities) => ReplayBuffer::with_priorities(buffer, priorities)?,
         };
@@ -154,19 +120,19 @@ impl<E: Environment> DqnTrainer<E> {
             }
             seats.push(Seat::new(env, buffer.add_stream()));
         }
-        let spec = config.update_spec(learner.shape());
+        let spec = config.update.spec(learner.shape());
         learner.supports(&spec)?;
         Ok(DqnTrainer {
-            streams: Streams::new(config.seed),
+            updater: Updater::new(config.update.clone(), spec, config.seed),
+            exploration: stream(config.seed, "exploration"),
+            environment: stream(config.seed, "environment"),
             config,
-            spec,
             learner,
             buffer,
             seats,
             environment_steps: 0,
-            updates: 0,
             episodes: 0,
-            scratch: Scratch::default(),
+            q: Vec::new(),
         })
     }
 
@@ -196,7 +162,7 @@ impl<E: Environment> DqnTrainer<E> {
         }
         Ok(DqnReport {
             environment_steps: self.environment_steps,
-            updates: self.updates,
+            updates: self.updater.updates(),
             episodes: self.episodes,
             finished: self.environment_steps >= self.config.total_steps,
         })
@@ -224,18 +190,15 @@ impl<E: Environment> DqnTrainer<E> {
         // What the buffer refuses came from this environment: an observation, a mask or a reward.
         let broken = |error: ReplayError| DqnError::Environment { environment, reason: error.to_string() };
         if !seat.playing {
-            seat.reset(self.streams.environment.next_u64());
+            seat.reset(self.environment.next_u64());
             self.buffer.begin(seat.stream, &seat.observation, seat.allowed()).map_err(broken)?;
         }
-        let Scratch { factors: [factors, _], q, .. } = &mut self.scratch;
-        draw_factors(&mut self.streams.noise, self.learner.shape(), factors);
-        let (action, behaviour_probability) =
-            choose(self.learner.as_mut(), seat, epsilon, &mut self.streams.exploration, (factors, q))?.ok_or_else(
-                || {
-                    let reason = "no action is allowed in an episode that has not ended".to_owned();
-                    DqnError::Environment { environment, reason }
-                },
-            )?;
+        let factors = self.updater.acting_noise(self.learner.shape());
+        let chosen = choose(self.learner.as_mut(), seat, epsilon, &mut self.exploration, (factors, &mut self.q))?;
+        let (action, behaviour_probability) = chosen.ok_or_else(|| {
+            let reason = "no action is allowed in an episode that has not ended".to_owned();
+            DqnError::Environment { environment, reason }
+        })?;
         let step = seat.env.step(action);
         let played = Played { action: action as u32, reward: step.reward, behaviour_probability };
         seat.playing = !(step.terminated || step.truncated);
@@ -267,39 +230,10 @@ impl<E: Environment> DqnTrainer<E> {
 
     /// One round of updates.
     fn learn(&mut self, epsilon: f64) -> Result<DqnEvent, DqnError> {
-        let (batch_size, actions) = (self.config.batch_size, self.learner.shape().actions());
-        let Scratch { sampled, answers, masks, next_masks, keep, factors, errors, .. } = &mut self.scratch;
         let (mut sums, mut largest) = ([0.0; 4], 0.0f64);
         for _ in 0..self.config.gradient_steps {
-            let draw = self.config.draw_at(self.updates);
-            let draw = SampleSpec { n_step: self.config.n_step, gamma: self.config.gamma, draw };
-            self.buffer.sample(&mut self.streams.sampling, batch_size, &draw, sampled)?;
-            answers.clear();
-            answers.extend((0..batch_size).map(|i| Answer {
-                row: i as u32,
-                action: sampled.actions[i],
-                reward: sampled.rewards[i],
-                discount: sampled.discounts[i],
-                next: i as u32,
-                weight: sampled.weights[i],
-            }));
-            sampled.write_masks(actions, masks);
-            sampled.write_next_masks(actions, next_masks);
-            factors.iter_mut().for_each(|f| draw_factors(&mut self.streams.noise, self.learner.shape(), f));
-            let step_size = self.config.learning_rate * self.config.learning_rate_schedule.at(self.updates);
-            self.spec.learning_rate = step_size as f32;
-            draw_keep(&mut self.streams.dropout, &self.spec, self.learner.shape(), batch_size, keep);
-            let batch = Batch {
-                states: &SampledRows::new(&self.buffer, &sampled.rows),
-                masks,
-                answers,
-                next_states: &SampledRows::new(&self.buffer, &sampled.next_rows),
-                next_masks,
-            };
-            let noise = Noise { keep, online: &factors[0], target: &factors[1] };
-            let report = self.learner.update(&self.spec, batch, noise, errors)?;
-            self.buffer.learn(&sampled.rows, errors)?;
-            self.updates += 1;
+            self.updater.draw(&self.buffer, self.learner.shape().actions())?;
+            let report = self.updater.update(self.learner.as_mut(), &mut self.buffer)?;
             let figures = [report.loss, report.mean_q, report.mean_target, report.gradient_norm];
             for (sum, figure) in sums.iter_mut().zip(figures) {
                 *sum += f64::from(figure);
@@ -309,7 +243,7 @@ impl<E: Environment> DqnTrainer<E> {
         let [loss, mean_q, mean_target, gradient_norm] = sums.map(|sum| sum / f64::from(self.config.gradient_steps));
         Ok(DqnEvent::Updates {
             environment_steps: self.environment_steps,
-            updates: self.updates,
+            updates: self.updater.updates(),
             epsilon,
             loss,
             mean_q,

@@ -1,7 +1,7 @@
 //! What DQN must solve.
 
 use bellwether_trainer::control::{CartPole, Identity};
-use bellwether_trainer::dqn::{DqnConfig, DqnEvent, DqnTrainer, Selection, Variant, evaluate_greedy};
+use bellwether_trainer::dqn::{DqnConfig, DqnEvent, DqnTrainer, Selection, UpdateConfig, Variant, evaluate_greedy};
 use bellwether_trainer::learner::fused::FusedOptions;
 use bellwether_trainer::network::NetworkConfig;
 use std::ops::ControlFlow;
@@ -11,12 +11,11 @@ fn identity(variant: Variant) -> DqnConfig {
         seed: 5,
         total_steps: 2000,
         network: NetworkConfig { hidden: vec![32], ..NetworkConfig::default() },
-        learning_rate: 5e-3,
+        // What is shown next does not depend on the action, so nothing that follows matters.
+        update: UpdateConfig { learning_rate: 5e-3, gamma: 0.5, ..UpdateConfig::default() },
         learning_starts: 100,
         exploration_steps: 1000,
         target_update_interval: 100,
-        // What is shown next does not depend on the action, so nothing that follows matters.
-        gamma: 0.5,
         ..DqnConfig::default()
     };
     variant.of(recipe, [0.0, 2.0])

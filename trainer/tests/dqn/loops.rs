@@ -3,7 +3,9 @@
 use bellwether_env_adapter::{Environment, Step};
 use bellwether_replay::{SampleSpec, StateRows};
 use bellwether_trainer::control::Identity;
-use bellwether_trainer::dqn::{DqnConfig, DqnError, DqnEvent, DqnTrainer, LossConfig, Selection, evaluate_greedy};
+use bellwether_trainer::dqn::{
+    DqnConfig, DqnError, DqnEvent, DqnTrainer, LossConfig, Selection, UpdateConfig, evaluate_greedy,
+};
 use bellwether_trainer::learner::fused::{FusedLearner, FusedOptions, Isa};
 use bellwether_trainer::learner::{
     Batch, Learner, LearnerError, LearnerState, Noise, TargetSync, UpdateReport, UpdateSpec,
@@ -18,7 +20,7 @@ pub(crate) fn small() -> DqnConfig {
         seed: 3,
         total_steps: 300,
         network: NetworkConfig { hidden: vec![8], ..NetworkConfig::default() },
-        batch_size: 8,
+        update: UpdateConfig { batch_size: 8, ..UpdateConfig::default() },
         buffer_capacity: 200,
         learning_starts: 20,
         exploration_steps: 200,
@@ -187,7 +189,9 @@ fn behaviour_probabilities_are_those_of_the_policy() {
 #[test]
 fn the_same_seed_gives_the_same_run_on_every_machine_and_another_seed_another() {
     let run = |seed, options| {
-        let config = DqnConfig { seed, input_dropout: 0.1, hidden_dropout: 0.2, n_step: 3, ..small() };
+        let small = small();
+        let update = UpdateConfig { input_dropout: 0.1, hidden_dropout: 0.2, n_step: 3, ..small.update };
+        let config = DqnConfig { seed, update, ..small };
         let mut run = DqnTrainer::new(config, vec![Identity::new(4, 9), Identity::new(4, 5)], options).unwrap();
         let events = serde_json::to_string(&events(&mut run)).unwrap();
         (events, run.learner().state())
@@ -224,7 +228,8 @@ fn an_observer_stops_the_run_and_a_later_call_goes_on_with_it() {
 
 #[test]
 fn a_selection_keeps_the_best_network_and_changes_nothing() {
-    let config = DqnConfig { learning_rate: 0.02, target_update_interval: 10, ..small() };
+    let mut config = DqnConfig { target_update_interval: 10, ..small() };
+    config.update.learning_rate = 0.02;
     let make = || DqnTrainer::new(config.clone(), vec![Identity::new(4, 9)], FusedOptions::default()).unwrap();
     let mut straight = make();
     let expected = events(&mut straight);
@@ -252,7 +257,7 @@ fn a_selection_keeps_the_best_network_and_changes_nothing() {
     assert!(matches!(stopped, Ok(stopped) if !stopped.report.finished && stopped.best.is_none()));
     let none = Selection { interval: 0, ..selection };
     let refused = make().run_selecting(&mut Identity::new(4, 9), &none, &mut |_: &DqnEvent| ControlFlow::Continue(()));
-    assert!(matches!(refused, Err(DqnError::Config { key: "selection.interval", .. })));
+    assert!(matches!(refused, Err(DqnError::Config(refused)) if refused.key == "selection.interval"));
 }
 
 /// An environment that breaks its contract after some steps.
@@ -300,7 +305,8 @@ fn a_broken_environment_is_an_error() {
 
 #[test]
 fn divergence_ends_the_run_with_an_error() {
-    let config = DqnConfig { loss: LossConfig::Mse, ..small() };
+    let mut config = small();
+    config.update.loss = LossConfig::Mse;
     let env = Broken { step: 0, reward: 1e30, observation: 0.0, allowed: true };
     let mut run = DqnTrainer::new(config, vec![env], FusedOptions::default()).unwrap();
     let error = run.run(&mut |_: &DqnEvent| ControlFlow::Continue(())).unwrap_err();

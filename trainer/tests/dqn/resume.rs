@@ -2,7 +2,7 @@
 
 use crate::loops::{events, small};
 use bellwether_trainer::control::CartPole;
-use bellwether_trainer::dqn::{DqnConfig, DqnError, DqnEvent, DqnTrainer, LossConfig, Variant};
+use bellwether_trainer::dqn::{DqnConfig, DqnError, DqnEvent, DqnTrainer, LossConfig, UpdateConfig, Variant};
 use bellwether_trainer::learner::fused::FusedOptions;
 use bellwether_trainer::schedule::{Decay, StepSizeSchedule};
 use proptest::prelude::*;
@@ -14,9 +14,9 @@ fn config(total_steps: u64, variant: Variant) -> DqnConfig {
         StepSizeSchedule { warm_up: 5, decay: Decay::Cosine, decay_steps: 40, final_share: 0.1 };
     // Errors that are cut off are the same for all targets that are far away.
     let loss = LossConfig::Huber(20.0);
-    let config =
-        DqnConfig { total_steps, loss, learning_rate: 0.01, input_dropout: 0.1, learning_rate_schedule, ..small() };
-    variant.of(config, [0.0, 50.0])
+    let small = small();
+    let update = UpdateConfig { loss, learning_rate: 0.01, input_dropout: 0.1, learning_rate_schedule, ..small.update };
+    variant.of(DqnConfig { total_steps, update, ..small }, [0.0, 50.0])
 }
 
 fn seats() -> Vec<CartPole> {
@@ -72,7 +72,7 @@ fn damage_and_other_runs_are_refused() {
     let config = config(150, Variant::Rainbow);
     let (_, bytes) = run(150, Variant::Rainbow);
     assert!(restore(&bytes, config.clone()).is_ok());
-    let other = DqnConfig { learning_rate: 0.5, ..config.clone() };
+    let other = DqnConfig { target_update_interval: 31, ..config.clone() };
     assert!(matches!(restore(&bytes, other), Err(DqnError::Checkpoint(_))));
     let one =
         DqnTrainer::restore(&bytes[..], config.clone(), vec![CartPole::default()], FusedOptions::default(), LIMIT);

@@ -11,6 +11,7 @@ pub mod fuzz;
 pub mod learner;
 pub mod metrics;
 pub mod network;
+pub mod offline;
 pub mod recorded;
 pub mod run;
 pub mod schedule;

@@ -3,7 +3,7 @@
 use super::header::{FOOTER_TAIL_BYTES, GroupSum, is_sealed, refuse};
 use super::order::Order;
 use super::{End, EpisodeFileHeader, Expect, PlayedParts, StepRow};
-use crate::{ActionMask, Encoding, Outcome, ReplayBuffer, ReplayError, StreamId};
+use crate::{ActionMask, Encoding, Outcome, Played, ReplayBuffer, ReplayError, StreamId};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Float32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
@@ -152,6 +152,12 @@ impl EpisodeReader {
         }
     }
 
+    /// Rows that the file claims to have; more or fewer are an error of the reading.
+    pub fn rows(&self) -> u64 {
+        let groups = self.metadata.metadata().row_groups();
+        groups.iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum()
+    }
+
     /// Plays all that is left into a buffer, with the reward that `reward` weighs out of each step's parts.
     ///
     /// Steps whose successor was not observed are taken as that: they are kept and never drawn.
@@ -162,17 +168,17 @@ impl EpisodeReader {
         &mut self,
         buffer: &mut ReplayBuffer,
         stream: StreamId,
-        mut reward: impl FnMut(&PlayedParts) -> f32,
+        mut reward: impl FnMut(&StepRow, &PlayedParts) -> f32,
     ) -> Result<Loaded, ReplayError> {
         let mut row = StepRow::default();
         // The step that waits for the state that it led to.
-        let mut waiting: Option<PlayedParts> = None;
+        let mut waiting: Option<Played> = None;
         let mut loaded = Loaded::default();
         while self.next(&mut row)? {
             match waiting.take() {
                 Some(played) => {
                     let outcome = Outcome::Continues { state: &row.state, mask: row.action_mask };
-                    buffer.append(stream, played.with_reward(reward(&played)), outcome)?;
+                    buffer.append(stream, played, outcome)?;
                 }
                 None => {
                     buffer.begin(stream, &row.state, row.action_mask)?;
@@ -181,7 +187,8 @@ impl EpisodeReader {
             }
             loaded.steps += u64::from(row.played.is_some());
             loaded.partial += u64::from(row.partial);
-            match (row.played, row.end) {
+            let played = row.played.map(|parts| parts.with_reward(reward(&row, &parts)));
+            match (played, row.end) {
                 (None, _) => buffer.abandon(stream)?,
                 (Some(played), None) => waiting = Some(played),
                 (Some(played), Some(end)) => {
@@ -189,7 +196,7 @@ impl EpisodeReader {
                         End::Terminated => Outcome::Terminated,
                         End::Truncated => Outcome::Truncated { observed: None },
                     };
-                    buffer.append(stream, played.with_reward(reward(&played)), outcome)?;
+                    buffer.append(stream, played, outcome)?;
                 }
             }
         }

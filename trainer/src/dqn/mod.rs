@@ -14,6 +14,9 @@ pub use greedy::{GreedyEvaluation, evaluate_greedy};
 pub use trainer::DqnTrainer;
 pub use update::{DrawConfig, LossConfig, MAX_BATCH, MunchausenConfig, PrioritisedConfig, UpdateConfig};
 
+pub(crate) use framed::{Format, unusable};
+pub(crate) use update::{Drawn, POSITIVE, Position, Updater, UpdaterState, require};
+
 use crate::config::ConfigError;
 use crate::learner::LearnerError;
 use crate::network::NetworkError;

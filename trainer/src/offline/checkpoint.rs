@@ -1,0 +1,89 @@
+//! A run on played steps as bytes, from which it goes on as if it had never stopped. The steps are not among them: they
+//! stand in their files.
+
+use super::trainer::OfflineTrainer;
+use super::{Algorithm, OfflineConfig};
+use crate::dqn::{DqnError, Format, Position, UpdaterState, unusable};
+use crate::learner::LearnerState;
+use crate::learner::fused::FusedOptions;
+use bellwether_replay::ReplayBuffer;
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+
+const FORMAT: Format = Format { magic: b"BWPLAYED", version: 1 };
+
+/// Everything but the learners and the priorities.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    config: OfflineConfig,
+    updater: UpdaterState,
+    imitator: Option<Position>,
+    /// Steps that were learned from, of which it must be these once more.
+    transitions: usize,
+}
+
+impl OfflineTrainer {
+    /// Writes everything but the steps. The caller puts the bytes under a durable name.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn save(&self, mut writer: impl Write) -> Result<(), DqnError> {
+        let header = Header {
+            config: self.config.clone(),
+            updater: self.updater.state(),
+            imitator: self.imitator.as_ref().map(|imitator| Position::of(&imitator.dropout)),
+            transitions: self.buffer.transitions(),
+        };
+        FORMAT.write(&mut writer, &header)?;
+        self.learner.state().write(&mut writer)?;
+        if let Some(imitator) = &self.imitator {
+            imitator.learner.state().write(&mut writer)?;
+        }
+        if self.buffer.priority_config().is_some() {
+            self.buffer.save(&mut writer)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on from what [`save`](Self::save) wrote, with a buffer of the same steps. The configuration must be that of the
+    /// saved run; only `updates` may differ, which extends the run.
+    ///
+    /// # Errors
+    /// [`DqnError::Checkpoint`] if it is damaged, cut short, or of another run.
+    pub fn restore(
+        mut reader: impl Read,
+        config: OfflineConfig,
+        buffer: ReplayBuffer,
+        options: FusedOptions,
+    ) -> Result<Self, DqnError> {
+        let mut run = Self::new(config, buffer, options)?;
+        let header: Header = FORMAT.read(&mut reader)?;
+        if (OfflineConfig { updates: run.config.updates, ..header.config }) != run.config {
+            return Err(unusable("it was saved under another configuration; only updates may change"));
+        }
+        if header.transitions != run.buffer.transitions() {
+            let (saved, given) = (header.transitions, run.buffer.transitions());
+            return Err(unusable(format!("it learned from {saved} transitions, not from these {given}")));
+        }
+        let mut state = |shape: &_| LearnerState::read(&mut reader, shape).map_err(|error| unusable(error.to_string()));
+        let learner = state(run.learner.shape())?;
+        run.learner.restore(&learner)?;
+        if let (Some(imitator), Some(position)) = (&mut run.imitator, &header.imitator) {
+            let learner = state(imitator.learner.shape())?;
+            imitator.learner.restore(&learner)?;
+            position.go(&mut imitator.dropout)?;
+        } else if matches!(run.config.algorithm, Algorithm::Bcq(_)) {
+            return Err(unusable("it lacks the cloned policy"));
+        }
+        if run.buffer.priority_config().is_some() {
+            let restored = ReplayBuffer::restore(&mut reader, run.buffer.memory_bytes() as u64 * 2)?;
+            if restored.config() != run.buffer.config() || restored.priority_config() != run.buffer.priority_config() {
+                return Err(unusable("its buffer belongs to another run"));
+            }
+            run.buffer = restored;
+        }
+        run.updater.restore(&header.updater)?;
+        Ok(run)
+    }
+}

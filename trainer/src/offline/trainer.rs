@@ -1,0 +1,157 @@
+//! The loop: draw what was played, let the imitator learn and rule out, update, let the target follow.
+
+use super::config::{Algorithm, OfflineConfig};
+use super::imitator::Imitator;
+use crate::dqn::{DqnError, Updater};
+use crate::learner::fused::{FusedLearner, FusedOptions};
+use crate::learner::{Learner, TargetSync, UpdateReport};
+use crate::metrics::UpdateMetrics;
+use crate::streams::stream;
+use bellwether_replay::{BufferConfig, ReplayBuffer, StateRows};
+
+/// A run on played steps: what was played, and the learner.
+pub struct OfflineTrainer {
+    pub(super) config: OfflineConfig,
+    pub(super) learner: Box<dyn Learner>,
+    pub(super) imitator: Option<Imitator>,
+    pub(super) buffer: ReplayBuffer,
+    pub(super) updater: Updater,
+}
+
+/// What a policy that was learned makes of some states; kept by the caller and filled again and again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Judged {
+    /// Q-values, or logits of a cloned policy, row-major.
+    pub q_values: Vec<f32>,
+    /// Actions that the policy chooses from, row-major: the allowed ones, without those that BCQ rules out.
+    pub masks: Vec<bool>,
+}
+
+impl OfflineConfig {
+    /// An empty buffer for this run's steps, to be filled before the run is made. `width` is that of a state.
+    ///
+    /// # Errors
+    /// [`DqnError::Replay`] if there cannot be such a buffer.
+    pub fn buffer(&self, width: usize, actions: usize, capacity: usize) -> Result<ReplayBuffer, DqnError> {
+        let buffer = BufferConfig { width, actions: actions as u32, capacity };
+        Ok(match self.update.priorities() {
+            None => ReplayBuffer::new(buffer)?,
+            Some(priorities) => ReplayBuffer::with_priorities(buffer, priorities)?,
+        })
+    }
+}
+
+impl OfflineTrainer {
+    /// A run with the fused learner on what a buffer of [`OfflineConfig::buffer`] holds.
+    ///
+    /// # Errors
+    /// On a bad configuration, and on a buffer of other priorities or without a step that can be drawn.
+    pub fn new(config: OfflineConfig, buffer: ReplayBuffer, options: FusedOptions) -> Result<Self, DqnError> {
+        config.validate()?;
+        if buffer.priority_config() != config.update.priorities().as_ref() {
+            return Err(bellwether_replay::ReplayError::Setting {
+                key: "draw",
+                value: format!("{:?}", config.update.draw),
+                reason: "the buffer has other priorities; make it with `OfflineConfig::buffer`",
+            }
+            .into());
+        }
+        if buffer.transitions() == 0 {
+            let reason = "no step of the episodes has a known successor; play some further";
+            return Err(bellwether_replay::ReplayError::Empty { reason: reason.into() }.into());
+        }
+        let (width, actions) = (buffer.config().width, buffer.config().actions as usize);
+        let shape = config.network.shape(width, actions)?;
+        let parameters = shape.initial_parameters(&mut stream(config.seed, "init"));
+        let spec = config.spec(&shape);
+        let learner = FusedLearner::new(shape, &parameters, options)?;
+        learner.supports(&spec)?;
+        let imitator = match config.algorithm {
+            Algorithm::Bcq(share) => Some(Imitator::new(&config, share, (width, actions), options)?),
+            Algorithm::Dqn | Algorithm::Cql(_) | Algorithm::Cloning => None,
+        };
+        let updater = Updater::new(config.update.clone(), spec, config.seed);
+        Ok(OfflineTrainer { config, learner: Box::new(learner), imitator, buffer, updater })
+    }
+
+    /// Gradient steps so far.
+    pub fn updates(&self) -> u64 {
+        self.updater.updates()
+    }
+
+    /// Whether all steps are done.
+    pub fn is_finished(&self) -> bool {
+        self.updates() >= self.config.updates
+    }
+
+    /// The learner, for export.
+    pub fn learner(&mut self) -> &mut dyn Learner {
+        self.learner.as_mut()
+    }
+
+    /// What is learned from.
+    pub fn buffer(&self) -> &ReplayBuffer {
+        &self.buffer
+    }
+
+    /// The configuration of the run.
+    pub fn config(&self) -> &OfflineConfig {
+        &self.config
+    }
+
+    /// Updates until the next record is due, and gives it: one line for the network, and one for the cloned policy of BCQ.
+    ///
+    /// # Errors
+    /// On divergence; the run is then at an end.
+    pub fn round(&mut self) -> Result<Vec<UpdateMetrics>, DqnError> {
+        let target = self.config.target_schedule();
+        let actions = self.learner.shape().actions();
+        let mut lines = Vec::new();
+        while lines.is_empty() && !self.is_finished() {
+            let learning_rate = self.config.update.learning_rate_at(self.updates());
+            let drawn = self.updater.draw(&self.buffer, actions)?;
+            let cloned = match &mut self.imitator {
+                Some(imitator) => Some(imitator.update(&self.buffer, drawn, learning_rate)?),
+                None => None,
+            };
+            let report = self.updater.update(self.learner.as_mut(), &mut self.buffer)?;
+            let update = self.updates();
+            let sync = target.after(update);
+            if sync != TargetSync::Keep {
+                self.learner.sync_target(sync)?;
+            }
+            if update.is_multiple_of(self.config.metrics_interval) || self.is_finished() {
+                lines.push(line("policy", update, &report, learning_rate));
+                lines.extend(cloned.map(|report| line("imitator", update, &report, learning_rate)));
+            }
+        }
+        Ok(lines)
+    }
+
+    /// What the policy makes of these states, of which `masks` says what is allowed.
+    ///
+    /// # Errors
+    /// On wrong shapes.
+    pub fn judge(&mut self, states: &dyn StateRows, masks: &[bool], out: &mut Judged) -> Result<(), DqnError> {
+        self.learner.q_values(states, &[], &mut out.q_values)?;
+        out.masks.clear();
+        out.masks.extend_from_slice(masks);
+        match &mut self.imitator {
+            Some(imitator) => imitator.rule_out(states, &mut out.masks),
+            None => Ok(()),
+        }
+    }
+}
+
+fn line(network: &str, update: u64, report: &UpdateReport, learning_rate: f32) -> UpdateMetrics {
+    UpdateMetrics {
+        network: network.to_owned(),
+        update,
+        loss: report.loss,
+        mean_q: report.mean_q,
+        mean_target: report.mean_target,
+        max_error: report.max_error,
+        gradient_norm: report.gradient_norm,
+        learning_rate,
+    }
+}

@@ -217,7 +217,7 @@ proptest! {
         let stream = buffer.add_stream();
         let mut reader = EpisodeReader::from_bytes(bytes, Some(EXPECT)).unwrap();
         prop_assert_eq!(reader.rows(), rows.len() as u64);
-        let loaded = reader.load(&mut buffer, stream, |_, parts| 0.75 * parts.r0 + 0.25 * parts.r1).unwrap();
+        let loaded = reader.load(&mut buffer, stream, |row| row.played.map_or(f32::NAN, |parts| 0.75 * parts.r0 + 0.25 * parts.r1)).unwrap();
         prop_assert_eq!(loaded, Loaded {
             episodes: episodes.len() as u64,
             steps: rows.iter().filter(|row| row.played.is_some()).count() as u64,

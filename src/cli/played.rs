@@ -27,10 +27,23 @@ pub(crate) struct Flags {
     /// in the last one. The evaluation stays that of its own choices.
     #[arg(long, requires = "episodes")]
     to_the_end: bool,
+    /// Write what the model plays when it takes a random allowed action with this probability, above 0 and at most 1: steps that
+    /// tell what other policies are worth. The evaluation stays that of its own choices.
+    #[arg(long, value_name = "SHARE", requires = "episodes", conflicts_with = "to_the_end", value_parser = share)]
+    epsilon: Option<f32>,
+    /// Seed of the random actions.
+    #[arg(long, value_name = "N", requires = "epsilon", default_value_t = 0)]
+    epsilon_seed: u64,
 }
 
 /// The operating point that is written unless another is asked for.
 pub(crate) const TARGET_FPR: f64 = 0.05;
+
+/// A probability above 0.
+fn share(text: &str) -> Result<f32, String> {
+    let value: f32 = text.parse().map_err(|_| "give a number, such as 0.2".to_owned())?;
+    if value > 0.0 && value <= 1.0 { Ok(value) } else { Err("choose a value above 0, at most 1".to_owned()) }
+}
 
 /// An episode file on its way: it is named when it is whole.
 pub(crate) struct EpisodeFile {
@@ -66,7 +79,11 @@ impl Flags {
 
     /// Starts the file that is asked for, before any work is done for it.
     pub(crate) fn start(&self, release: &LoadedRelease) -> Result<Option<EpisodeFile>, Failure> {
-        let course = if self.to_the_end { Course::ToTheEnd } else { Course::Greedy };
+        let course = match self.epsilon {
+            Some(epsilon) => Course::Soft { epsilon, seed: self.epsilon_seed },
+            None if self.to_the_end => Course::ToTheEnd,
+            None => Course::Greedy,
+        };
         let start = |path| EpisodeFile::start(path, release, self.target_fpr, course);
         self.episodes.as_deref().map(start).transpose()
     }

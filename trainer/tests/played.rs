@@ -68,13 +68,18 @@ fn summary(outcome: &Outcome) -> (Verdict, u64, u32, f64) {
     (outcome.verdict, outcome.events, outcome.windows, outcome.ret)
 }
 
+fn course() -> impl Strategy<Value = Course> {
+    let soft = (0.01_f32..=1.0, any::<u64>()).prop_map(|(epsilon, seed)| Course::Soft { epsilon, seed });
+    prop_oneof![Just(Course::Greedy), Just(Course::ToTheEnd), soft]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn the_rows_are_what_was_played(
         episodes in vec(recorded(), 1..8), seed in any::<u64>(), z in 0.0_f32..1.0, isolation in any::<bool>(),
-        course in prop_oneof![Just(Course::Greedy), Just(Course::ToTheEnd)],
+        course in course(),
     ) {
         let config = config(isolation);
         let recordings = record(&episodes, &config);
@@ -87,7 +92,7 @@ proptest! {
         let released = Engine::new(&shape.to_mlp(&parameters).unwrap(), Isa::best()).unwrap();
         let again = written(&recordings, &config, Policy::Released(&released), z, course);
         prop_assert_eq!(&held.bytes, &again.bytes, "a released model is played by the same numbers");
-        let name = match course { Course::Greedy => "greedy", Course::ToTheEnd => "to_the_end" };
+        let name = match course { Course::Greedy => "greedy", Course::ToTheEnd => "to_the_end", Course::Soft { .. } => "soft" };
         prop_assert!(held.policy.contains(name), "{}", held.policy);
 
         // Everything that could be played is there, under its name, and what could not is counted.
@@ -114,7 +119,13 @@ proptest! {
                 let waits = course == Course::ToTheEnd && mask[Action::Continue.index()];
                 let action = if waits { Action::Continue.index() } else { decision.action };
                 let played = row.played.unwrap();
-                prop_assert_eq!((played.action as usize, played.behaviour_probability), (action, 1.0));
+                if let Course::Soft { epsilon, .. } = course {
+                    let share = f64::from(epsilon) / mask.iter().filter(|allowed| **allowed).count() as f64;
+                    let best = if played.action as usize == action { 1.0 - f64::from(epsilon) } else { 0.0 };
+                    prop_assert!((f64::from(played.behaviour_probability) - share - best).abs() < 1e-6);
+                } else {
+                    prop_assert_eq!((played.action as usize, played.behaviour_probability), (action, 1.0));
+                }
                 prop_assert_eq!(row.label.as_deref(), Some(facts.label.name()));
             }
             let last = rows.last().unwrap();

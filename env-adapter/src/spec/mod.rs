@@ -86,6 +86,12 @@ pub fn encode_cost(z: f32) -> f32 {
     unit(((libm::log10(z / (1.0 - z)).clamp(-1.0, 3.0) + 1.0) / 4.0) as f32)
 }
 
+/// The cost that a state was made for, as `z`: what [`encode_cost`] gives back for it is the element, to a rounding.
+pub fn decode_cost(element: f32) -> f32 {
+    let cost = libm::pow(10.0, 4.0 * f64::from(unit(element)) - 1.0);
+    (cost / (1.0 + cost)) as f32
+}
+
 /// `z = c / (1 + c)` of a cost `c >= 0`; the reward is `(1 - z) * r0 + z * r1`.
 pub fn z_of_cost(cost: f32) -> f32 {
     if cost.is_infinite() { 1.0 } else { unit(cost / (1.0 + cost)) }
@@ -347,10 +353,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_comes_back_from_its_element() {
+        for step in 0..1000 {
+            // Between the costs 0.1 and 1000.
+            let z = 0.091 + 0.907 * step as f32 / 1000.0;
+            let (there, back) = (encode_cost(z), decode_cost(encode_cost(z)));
+            assert!((back - z).abs() < 1e-6 && (encode_cost(back) - there).abs() < 1e-6, "{z} {there} {back}");
+        }
+    }
+
+    #[test]
     fn context_encoders_stay_in_range() {
         for value in [f32::NAN, f32::INFINITY, -1.0, 0.0, 0.4, 2.0] {
             assert!((0.0..=1.0).contains(&encode_cost(value)), "{value}");
             assert!((0.0..=1.0).contains(&z_of_cost(value)), "{value}");
+            assert!((0.0..=1.0).contains(&decode_cost(value)), "{value}");
         }
         assert_eq!(z_of_cost(1.0), 0.5);
         assert_eq!(encode_level(3), 1.0);

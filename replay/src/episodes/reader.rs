@@ -158,7 +158,8 @@ impl EpisodeReader {
         groups.iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum()
     }
 
-    /// Plays all that is left into a buffer, with the reward that `reward` weighs out of each step's parts.
+    /// Plays all that is left into a buffer, one state per row, with the reward that `reward` makes of each row. It is asked about
+    /// every row in turn; what it says of one in which nothing was played is left aside.
     ///
     /// Steps whose successor was not observed are taken as that: they are kept and never drawn.
     ///
@@ -168,7 +169,7 @@ impl EpisodeReader {
         &mut self,
         buffer: &mut ReplayBuffer,
         stream: StreamId,
-        mut reward: impl FnMut(&StepRow, &PlayedParts) -> f32,
+        mut reward: impl FnMut(&StepRow) -> f32,
     ) -> Result<Loaded, ReplayError> {
         let mut row = StepRow::default();
         // The step that waits for the state that it led to.
@@ -187,7 +188,10 @@ impl EpisodeReader {
             }
             loaded.steps += u64::from(row.played.is_some());
             loaded.partial += u64::from(row.partial);
-            let played = row.played.map(|parts| parts.with_reward(reward(&row, &parts)));
+            let played = {
+                let reward = reward(&row);
+                row.played.map(|parts| parts.with_reward(reward))
+            };
             match (played, row.end) {
                 (None, _) => buffer.abandon(stream)?,
                 (Some(played), None) => waiting = Some(played),

@@ -1,6 +1,7 @@
 //! How good the greedy policy is.
 
 use super::DqnError;
+use crate::greedy::greedy;
 use crate::learner::Learner;
 use crate::streams::stream;
 use bellwether_env_adapter::Environment;
@@ -29,12 +30,6 @@ impl GreedyEvaluation {
     pub fn min_return(&self) -> f64 {
         self.returns.iter().fold(f64::INFINITY, |least, value| least.min(*value))
     }
-}
-
-/// The allowed action of the largest q-value, the lowest number among equals; `None` where nothing is allowed.
-pub(super) fn greedy(q: &[f32], mask: &[bool]) -> Option<usize> {
-    let allowed = mask.iter().enumerate().filter(|(_, allowed)| **allowed).map(|(action, _)| action);
-    allowed.reduce(|best, action| if q[action] > q[best] { action } else { best })
 }
 
 /// Plays `episodes` episodes of at most `max_steps` steps with the greedy policy. The episodes are drawn from the stream

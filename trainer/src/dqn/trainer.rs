@@ -1,8 +1,8 @@
 //! The loop: an action in one environment, what it led to into the buffer, and updates at their interval.
 
-use super::greedy::greedy;
 use super::update::Updater;
 use super::{DqnConfig, DqnError, DqnEvent, DqnObserver, DqnReport};
+use crate::greedy::{epsilon_greedy, greedy};
 use crate::learner::fused::{FusedLearner, FusedOptions};
 use crate::learner::{Learner, TargetSync};
 use crate::streams::stream;
@@ -44,11 +44,6 @@ pub(super) struct Seat<E> {
     pub(super) total: f64,
     pub(super) observation: Vec<f32>,
     pub(super) mask: Vec<bool>,
-}
-
-/// A uniform number in `[0, 1)`.
-fn unit(rng: &mut impl Rng) -> f64 {
-    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 impl<E: Environment> Seat<E> {
@@ -255,8 +250,7 @@ impl<E: Environment> DqnTrainer<E> {
     }
 }
 
-/// Epsilon-greedy among the allowed actions, by the network with this noise: with probability `epsilon` any of them, each as likely, and otherwise the
-/// greedy one. Returns the action and the probability that this policy gave it; `None` where nothing is allowed.
+/// Epsilon-greedy among the allowed actions, by the network with this noise; see [`epsilon_greedy`].
 fn choose<E: Environment>(
     learner: &mut dyn Learner,
     seat: &Seat<E>,
@@ -264,19 +258,11 @@ fn choose<E: Environment>(
     rng: &mut ChaCha8Rng,
     (factors, q): (&[f32], &mut Vec<f32>),
 ) -> Result<Option<(usize, f32)>, DqnError> {
-    let allowed = seat.mask.iter().filter(|allowed| **allowed).count();
-    let explores = unit(rng) < epsilon;
-    let place = ((unit(rng) * allowed as f64) as usize).min(allowed.saturating_sub(1));
-    let random = seat.mask.iter().enumerate().filter(|(_, allowed)| **allowed).nth(place).map(|(action, _)| action);
     let best = if epsilon < 1.0 {
         learner.q_values(&DenseRows::new(seat.observation.len(), &seat.observation), factors, q)?;
         greedy(q, &seat.mask)
     } else {
         None
     };
-    let chosen = if explores { random } else { best };
-    let Some(action) = chosen else { return Ok(None) };
-    let share = epsilon / allowed as f64;
-    let probability = if best == Some(action) { share + (1.0 - epsilon) } else { share };
-    Ok(Some((action, probability as f32)))
+    Ok(epsilon_greedy(best, &seat.mask, epsilon, rng))
 }

@@ -264,7 +264,7 @@ impl Sample {
 }
 
 /// The 2.5 % and 97.5 % quantiles, linear between order statistics; sorts `values`.
-fn percentile_interval(values: &mut [f64]) -> Option<Interval> {
+pub(crate) fn percentile_interval(values: &mut [f64]) -> Option<Interval> {
     values.sort_unstable_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     let quantile = |share: f64| {

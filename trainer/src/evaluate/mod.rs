@@ -13,7 +13,8 @@ pub mod roc;
 pub mod summary;
 mod table;
 
-pub use bootstrap::{Bootstrap, Clusters, Difference, Interval};
+pub(crate) use bootstrap::percentile_interval;
+pub use bootstrap::{Bootstrap, Clusters, Difference, Interval, MIN_GROUPS};
 pub use error::EvaluationError;
 pub use folds::{FoldItem, grouped_folds};
 pub use operating_point::{Calibration, OperatingPoint, isotonic_decreasing, rate_supported};

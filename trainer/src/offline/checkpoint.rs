@@ -47,7 +47,7 @@ impl OfflineTrainer {
     }
 
     /// Goes on from what [`save`](Self::save) wrote, with a buffer of the same steps. The configuration must be that of the
-    /// saved run; only `updates` may differ, which extends the run.
+    /// saved run; only `updates` may differ, which extends the run, and `memory_bytes`.
     ///
     /// # Errors
     /// [`DqnError::Checkpoint`] if it is damaged, cut short, or of another run.
@@ -59,8 +59,10 @@ impl OfflineTrainer {
     ) -> Result<Self, DqnError> {
         let mut run = Self::new(config, buffer, options)?;
         let header: Header = FORMAT.read(&mut reader)?;
-        if (OfflineConfig { updates: run.config.updates, ..header.config }) != run.config {
-            return Err(unusable("it was saved under another configuration; only updates may change"));
+        let OfflineConfig { updates, memory_bytes, .. } = run.config;
+        if (OfflineConfig { updates, memory_bytes, ..header.config }) != run.config {
+            let reason = "it was saved under another configuration; only updates and memory_bytes may change";
+            return Err(unusable(reason));
         }
         if header.transitions != run.buffer.transitions() {
             let (saved, given) = (header.transitions, run.buffer.transitions());

@@ -5,6 +5,7 @@ use crate::dqn::{DqnError, POSITIVE, UpdateConfig, require};
 use crate::learner::{Loss, UpdateSpec};
 use crate::network::{NetworkConfig, NetworkShape, Returns};
 use crate::schedule::TargetSchedule;
+use bellwether_env_adapter::window::{WindowConfig, WindowConfigError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct OfflineConfig {
     /// Master seed; each purpose derives its own stream from it.
     pub seed: u64,
+    /// Where windows closed when the steps were played; files of other windows are refused.
+    pub window: WindowConfig,
     /// Gradient steps.
     pub updates: u64,
     /// What is learned.
@@ -31,6 +34,8 @@ pub struct OfflineConfig {
     pub metrics_interval: u64,
     /// Gradient steps between two checkpoints.
     pub checkpoint_interval: u64,
+    /// Bytes that the steps may take in memory.
+    pub memory_bytes: u64,
 }
 
 /// What is learned from steps that others played.
@@ -54,6 +59,7 @@ impl Default for OfflineConfig {
     fn default() -> Self {
         OfflineConfig {
             seed: 0,
+            window: WindowConfig::default(),
             updates: 8_000,
             algorithm: Algorithm::Cql(1.0),
             network: NetworkConfig { hidden: vec![128, 64], ..NetworkConfig::default() },
@@ -62,6 +68,7 @@ impl Default for OfflineConfig {
             tau: 0.005,
             metrics_interval: 100,
             checkpoint_interval: 1_000,
+            memory_bytes: 4 << 30,
         }
     }
 }
@@ -73,6 +80,9 @@ impl OfflineConfig {
     /// [`DqnError::Config`] for the first of them, [`DqnError::Network`] for those of the network.
     pub fn validate(&self) -> Result<(), DqnError> {
         require("updates", self.updates, self.updates > 0, POSITIVE)?;
+        self.window.validate().map_err(|WindowConfigError::Zero { key }| {
+            ConfigError::new(format!("window.{key}"), 0, "a window needs room for at least one event: give 1 or more")
+        })?;
         match self.algorithm {
             Algorithm::Cql(weight) => {
                 let fits = weight > 0.0 && weight <= 1e6;

@@ -4,6 +4,7 @@ use bellwether_env_adapter::action::{self, Action, ActionMask};
 use bellwether_env_adapter::reward::{Parts, RewardConfig, Situation};
 
 use super::recordings::Recordings;
+use crate::greedy::greedy;
 
 /// A state to act in: a window of an episode at an isolation level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,31 +100,13 @@ impl<'a> AnswerModel<'a> {
     /// The value of a state by the q-values of a judge that chooses without the label: the reward of its choice where that
     /// is a verdict, and what it expects where the episode goes on.
     pub fn value(&self, place: Place, q: &[f32], z: f32) -> f32 {
-        let choice = greedy(q, &self.mask(place));
+        let choice = best(q, &self.mask(place));
         let outcome = self.outcome(place, choice, z);
         if outcome.next.is_none() { outcome.reward } else { q[choice] }
     }
 }
 
-/// The best allowed action; ties go to the lowest number, and so does what cannot be compared.
-pub fn greedy(q: &[f32], mask: &[bool]) -> usize {
-    let allowed = q.iter().zip(mask).enumerate().filter(|(_, (_, allowed))| **allowed).map(|(i, (q, _))| (i, *q));
-    allowed.reduce(|best, other| if other.1 > best.1 { other } else { best }).map_or(0, |(action, _)| action)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::greedy;
-
-    #[test]
-    fn the_best_action_is_an_allowed_one() {
-        for (q, mask, best) in [
-            ([1.0, 3.0, 3.0], [true, true, true], 1),
-            ([1.0, 3.0, 2.0], [true, false, true], 2),
-            ([f32::NAN, f32::NAN, f32::NAN], [false, true, true], 1),
-            ([0.0, f32::NEG_INFINITY, f32::NEG_INFINITY], [false, false, true], 2),
-        ] {
-            assert_eq!(greedy(&q, &mask), best, "{q:?} {mask:?}");
-        }
-    }
+/// The best allowed action, of which every window has one.
+pub(super) fn best(q: &[f32], mask: &[bool]) -> usize {
+    greedy(q, mask).unwrap_or(0)
 }

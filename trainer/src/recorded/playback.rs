@@ -4,16 +4,19 @@ use bellwether_env_adapter::action::ActionMask;
 use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_inference::{Engine, Scratch};
 use bellwether_replay::{SampledRows, StateRows};
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::answers::{self, AnswerModel, Place, greedy};
+use super::answers::{self, AnswerModel, Place, best};
 use super::{OVERLAY, TrainingError, overlay};
 use crate::evaluate::outcome::{Outcome, Stop, Verdict};
+use crate::greedy::epsilon_greedy;
 use crate::learner::LearnerError;
 use crate::learner::fused::{Forward, Isa};
 use crate::network::NetworkShape;
+use crate::streams::stream;
 
 /// Episodes that are walked together: enough rows to fill the kernels.
 pub(super) const TOGETHER: usize = 256;
@@ -39,13 +42,13 @@ pub struct Learnt<'a> {
 }
 
 /// A policy at work on one thread.
-enum Judge<'a> {
+pub(crate) enum Judge<'a> {
     Learnt { forward: Box<Forward>, parameters: &'a [f32] },
     Released { engine: &'a Engine, scratch: Box<Scratch>, state: Vec<f32> },
 }
 
 /// How the q-values of a policy are followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Course {
     /// The best allowed action, always.
@@ -53,6 +56,14 @@ pub enum Course {
     /// `continue` wherever it is allowed and the best allowed action elsewhere: every window of a stage is reached, and the
     /// verdict falls in the last one.
     ToTheEnd,
+    /// With this probability, above 0 and at most 1, any allowed action, and otherwise the best: steps from which the worth of
+    /// other policies can be told. Each episode draws from a stream of its own.
+    Soft {
+        /// Probability of a random action.
+        epsilon: f32,
+        /// Seed of the streams.
+        seed: u64,
+    },
 }
 
 /// A step of an episode, as it is played.
@@ -65,6 +76,8 @@ pub(super) struct Move<'a> {
     pub(super) q_values: &'a [f32],
     /// The action.
     pub(super) action: usize,
+    /// The probability that the course gave it.
+    pub(super) probability: f32,
     /// What it earned and where it led.
     pub(super) outcome: answers::Outcome,
 }
@@ -75,6 +88,8 @@ struct Walk {
     ret: f64,
     harm_let: f64,
     windows: u32,
+    /// What is drawn from where actions are left to chance.
+    rng: Option<ChaCha8Rng>,
 }
 
 /// Plays a policy on episodes at one cost `z`, and gives what it reached in each, in their order.
@@ -113,7 +128,7 @@ pub(super) fn play_together(
     let mut walks: Vec<(usize, Walk)> = Vec::new();
     for (i, episode) in episodes.iter().enumerate() {
         match model.start(*episode) {
-            Some(place) => walks.push((i, Walk::new(model, place))),
+            Some(place) => walks.push((i, Walk::new(model, place, course))),
             None => outcomes[i] = Some(unseen(model, *episode)),
         }
     }
@@ -133,9 +148,9 @@ pub(super) fn play_together(
             let q_values = &q[row * ACTION_COUNT..(row + 1) * ACTION_COUNT];
             row += 1;
             let mask = model.mask(walk.place);
-            let action = course.choose(q_values, &mask);
+            let (action, probability) = course.choose(q_values, &mask, walk.rng.as_mut());
             let outcome = model.outcome(walk.place, action, z);
-            watch(*i, &Move { place: walk.place, mask, q_values, action, outcome });
+            watch(*i, &Move { place: walk.place, mask, q_values, action, probability, outcome });
             outcomes[*i] = walk.act(model, action, outcome);
             outcomes[*i].is_none()
         });
@@ -147,7 +162,7 @@ pub(super) fn play_together(
 /// `conviction`, at this cost `z`.
 pub fn stop_at(model: &AnswerModel<'_>, episode: u32, stop: Stop, conviction: Action, z: f32) -> Outcome {
     let Some(start) = model.start(episode) else { return unseen(model, episode) };
-    let mut walk = Walk::new(model, start);
+    let mut walk = Walk::new(model, start, Course::Greedy);
     loop {
         let goes_on = |action: Action| {
             model.mask(walk.place)[action.index()] && model.outcome(walk.place, action.index(), z).next.is_some()
@@ -173,7 +188,7 @@ impl<'a> From<Learnt<'a>> for Policy<'a> {
 }
 
 impl<'a> Judge<'a> {
-    fn new(policy: Policy<'a>) -> Result<Self, TrainingError> {
+    pub(crate) fn new(policy: Policy<'a>) -> Result<Self, TrainingError> {
         Ok(match policy {
             Policy::Learnt(Learnt { shape, parameters, isa }) => {
                 Judge::Learnt { forward: Box::new(Forward::new(shape.clone(), isa)?), parameters }
@@ -185,7 +200,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The q-values of these states, row-major.
-    fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), TrainingError> {
+    pub(crate) fn q_values(&mut self, states: &dyn StateRows, out: &mut Vec<f32>) -> Result<(), TrainingError> {
         match self {
             Judge::Learnt { forward, parameters } => forward.q_values(parameters, states, out)?,
             Judge::Released { engine, scratch, state } => {
@@ -206,19 +221,31 @@ impl<'a> Judge<'a> {
 }
 
 impl Course {
-    /// The action that is taken.
-    pub fn choose(self, q_values: &[f32], mask: &[bool]) -> usize {
+    /// The action that is taken, and the probability that it is.
+    fn choose(self, q_values: &[f32], mask: &[bool], rng: Option<&mut ChaCha8Rng>) -> (usize, f32) {
+        let best = best(q_values, mask);
+        match (self, rng) {
+            (Course::ToTheEnd, _) if mask[Action::Continue.index()] => (Action::Continue.index(), 1.0),
+            (Course::Soft { epsilon, .. }, Some(rng)) => {
+                epsilon_greedy(Some(best), mask, f64::from(epsilon), rng).unwrap_or((best, 1.0))
+            }
+            _ => (best, 1.0),
+        }
+    }
+
+    /// What an episode's random choices are drawn from.
+    fn stream(self, episode: u32) -> Option<ChaCha8Rng> {
         match self {
-            Course::ToTheEnd if mask[Action::Continue.index()] => Action::Continue.index(),
-            Course::Greedy | Course::ToTheEnd => greedy(q_values, mask),
+            Course::Greedy | Course::ToTheEnd => None,
+            Course::Soft { seed, .. } => Some(stream(seed, &format!("episode {episode}"))),
         }
     }
 }
 
 impl Walk {
-    fn new(model: &AnswerModel<'_>, place: Place) -> Walk {
+    fn new(model: &AnswerModel<'_>, place: Place, course: Course) -> Walk {
         let harm_let = f64::from(model.recordings().window(place.row).costs.harm[0]);
-        Walk { place, ret: 0.0, harm_let, windows: 1 }
+        Walk { place, ret: 0.0, harm_let, windows: 1, rng: course.stream(place.episode) }
     }
 
     /// Takes an action that had this outcome; gives that of the episode where it ends.

@@ -64,6 +64,7 @@ struct Noted {
     mask: ActionMask,
     q_values: [f32; ACTION_COUNT],
     action: u32,
+    probability: f32,
     parts: Parts,
     ends: bool,
 }
@@ -91,6 +92,7 @@ pub fn write_played<W: Write + Send>(playing: &Playing<'_>, out: W) -> Result<(W
                 mask: ActionMask::from_bools(&step.mask),
                 q_values,
                 action: step.action as u32,
+                probability: step.probability,
                 parts: step.outcome.parts,
                 ends: step.outcome.next.is_none(),
             });
@@ -115,8 +117,7 @@ pub fn write_played<W: Write + Send>(playing: &Playing<'_>, out: W) -> Result<(W
                         action: step.action,
                         r0: step.parts.r0,
                         r1: step.parts.r1,
-                        // Both courses leave nothing to chance.
-                        behaviour_probability: 1.0,
+                        behaviour_probability: step.probability,
                     }),
                     end: step.ends.then_some(End::Terminated),
                     partial: step.ends && !facts.complete,

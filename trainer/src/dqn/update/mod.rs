@@ -78,6 +78,11 @@ impl Drawn {
         SampledRows::new(buffer, &self.sampled.rows)
     }
 
+    /// Rows of the states that they led to.
+    pub(crate) fn next_rows(&self) -> &[u32] {
+        &self.sampled.next_rows
+    }
+
     /// The states that they led to.
     pub(crate) fn next_states<'a>(&'a self, buffer: &'a ReplayBuffer) -> SampledRows<'a> {
         SampledRows::new(buffer, &self.sampled.next_rows)

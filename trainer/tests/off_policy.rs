@@ -1,0 +1,338 @@
+//! What a policy is worth by the steps of another: against exact values, and against exact replay.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod cases;
+
+use bellwether_artifact::{ModelVersion, durable};
+use bellwether_env_adapter::{ACTION_COUNT, Label};
+use bellwether_trainer::dqn::{DqnError, DrawConfig, PrioritisedConfig};
+use bellwether_trainer::evaluate::Bootstrap;
+use bellwether_trainer::learner::fused::Isa;
+use bellwether_trainer::logged::{Logged, LoggedError};
+use bellwether_trainer::network::{NetworkConfig, NetworkShape};
+use bellwether_trainer::off_policy::{
+    Estimate, Estimates, FittedQ, OffPolicyError, TargetPolicy, Trajectories, TrajectoryStep, estimate,
+};
+use bellwether_trainer::offline::OfflineConfig;
+use bellwether_trainer::recorded::answers::AnswerModel;
+use bellwether_trainer::recorded::playback::{Course, Learnt, play};
+use bellwether_trainer::recorded::played::{Player, Playing, write_played};
+use bellwether_trainer::streams::stream;
+use cases::{Recorded, config, record};
+use proptest::prelude::*;
+use rand::{Rng, RngExt};
+use std::path::PathBuf;
+
+const GAMMA: f64 = 0.9;
+/// Steps after which an episode is cut off.
+const LONGEST: usize = 6;
+
+/// A policy of the waiting game: it stops in each step with this probability.
+///
+/// A step of waiting earns 1; one of stopping earns -2 and ends the episode.
+#[derive(Clone, Copy)]
+struct Stops(f64);
+
+impl Stops {
+    fn value(self, steps_left: usize) -> f64 {
+        if steps_left == 0 {
+            return 0.0;
+        }
+        self.0 * -2.0 + (1.0 - self.0) * (1.0 + GAMMA * self.value(steps_left - 1))
+    }
+
+    /// The return of waiting or stopping, with so many steps left.
+    fn q(self, stops: bool, steps_left: usize) -> f64 {
+        if stops { -2.0 } else { 1.0 + GAMMA * self.value(steps_left - 1) }
+    }
+}
+
+/// Plays by `behaviour` and judges `target`, with a model that is wrong by `error`.
+fn play_waiting(episodes: usize, behaviour: Stops, target: Stops, error: f64, rng: &mut impl Rng) -> Trajectories {
+    let mut trajectories = Trajectories::default();
+    for _ in 0..episodes {
+        let mut steps = Vec::new();
+        for left in (1..=LONGEST).rev() {
+            let stops = rng.random::<f64>() < behaviour.0;
+            let of = |policy: Stops| if stops { policy.0 } else { 1.0 - policy.0 };
+            let wrong = |stops: bool| target.q(stops, left) + if stops { error } else { -2.0 * error };
+            steps.push(TrajectoryStep {
+                ratio: of(target) / of(behaviour),
+                reward: if stops { -2.0 } else { 1.0 },
+                q: wrong(stops),
+                v: target.0 * wrong(true) + (1.0 - target.0) * wrong(false),
+            });
+            if stops {
+                break;
+            }
+        }
+        trajectories.push(steps, 0.0);
+    }
+    trajectories
+}
+
+const QUICK: Bootstrap = Bootstrap { replicates: 100, seed: 0 };
+
+fn named(estimates: &Estimates) -> [(&'static str, Estimate); 6] {
+    [
+        ("weighted importance", estimates.weighted_importance),
+        ("per decision", estimates.per_decision),
+        ("weighted per decision", estimates.weighted_per_decision),
+        ("fitted q", estimates.fitted_q),
+        ("doubly robust", estimates.doubly_robust),
+        ("weighted doubly robust", estimates.weighted_doubly_robust),
+    ]
+}
+
+#[test]
+fn with_many_episodes_every_estimate_is_the_exact_value_whatever_the_model() {
+    let (behaviour, target) = (Stops(0.4), Stops(0.2));
+    for error in [0.0, 0.7] {
+        let trajectories = play_waiting(100_000, behaviour, target, error, &mut stream(1, "waiting"));
+        let estimates = trajectories.estimates(GAMMA, &QUICK).unwrap();
+        let exact = target.value(LONGEST);
+        for (name, estimate) in named(&estimates) {
+            let value = estimate.value.unwrap();
+            if name == "fitted q" {
+                // It stands and falls with the model.
+                assert_eq!((value - exact).abs() < 0.02, error == 0.0, "{name}: {value}, not {exact}");
+                continue;
+            }
+            assert!((value - exact).abs() < 0.04, "{name}: {value}, not {exact}, with an error of {error}");
+            let [low, high] = estimate.ci95.unwrap();
+            assert!(low - 1e-9 <= value && value <= high + 1e-9, "{name}: {low} {value} {high}");
+        }
+        let behaved = estimates.behaviour.value.unwrap();
+        assert!((behaved - behaviour.value(LONGEST)).abs() < 0.02, "{behaved}");
+    }
+}
+
+/// Per-decision and doubly robust estimates are right on average even of few episodes; an exact model leaves the latter almost no
+/// spread.
+#[test]
+fn few_episodes_give_the_exact_value_on_average() {
+    let (behaviour, target, sets) = (Stops(0.5), Stops(0.25), 4000);
+    let exact = target.value(LONGEST);
+    let mut rng = stream(2, "waiting");
+    let (mut per_decision, mut robust, mut exact_model) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..sets {
+        // Fewer than five episodes need no bootstrap.
+        let wrong = play_waiting(4, behaviour, target, 0.5, &mut rng).estimates(GAMMA, &QUICK).unwrap();
+        per_decision.push(wrong.per_decision.value.unwrap());
+        robust.push(wrong.doubly_robust.value.unwrap());
+        let right = play_waiting(4, behaviour, target, 0.0, &mut rng).estimates(GAMMA, &QUICK).unwrap();
+        exact_model.push(right.doubly_robust.value.unwrap());
+    }
+    let moments = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        (mean, variance.sqrt())
+    };
+    for values in [&per_decision, &robust, &exact_model] {
+        let (mean, deviation) = moments(values);
+        let standard_error = deviation / f64::from(sets).sqrt();
+        // An exact model leaves nothing but rounding.
+        assert!((mean - exact).abs() < 4.0 * standard_error + 1e-9, "{mean}, not {exact}, give or take {standard_error}");
+    }
+    assert!(moments(&exact_model).1 < moments(&robust).1 && moments(&robust).1 < moments(&per_decision).1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// A policy that is judged by its own steps is worth what they earned.
+    #[test]
+    fn on_its_own_steps_a_policy_is_worth_what_they_earned(episodes in 1..30usize, seed: u64, stops in 0.1_f64..0.9) {
+        let own = play_waiting(episodes, Stops(stops), Stops(stops), 0.3, &mut stream(seed, "waiting"));
+        let estimates = own.estimates(GAMMA, &QUICK).unwrap();
+        let earned = estimates.behaviour.value.unwrap();
+        for value in [estimates.weighted_importance, estimates.per_decision, estimates.weighted_per_decision] {
+            prop_assert!((value.value.unwrap() - earned).abs() < 1e-9);
+        }
+        let trust = own.trust();
+        prop_assert_eq!((trust.episodes, trust.possible), (episodes as u64, episodes as u64));
+        prop_assert!((trust.effective - episodes as f64).abs() < 1e-6);
+        prop_assert_eq!(estimates.behaviour.ci95.is_some(), episodes >= 5);
+    }
+}
+
+#[test]
+fn a_cut_off_episode_counts_what_the_model_expects_of_its_end() {
+    let step = TrajectoryStep { ratio: 1.0, reward: 1.0, q: 3.0, v: 3.0 };
+    let mut trajectories = Trajectories::default();
+    trajectories.push([step, step], 10.0);
+    let estimates = trajectories.estimates(0.5, &QUICK).unwrap();
+    // 3 + (1 - 3) + 0.5 * (3 + (1 - 3)) + 0.25 * 10.
+    assert_eq!(estimates.doubly_robust.value, Some(1.0 + 0.5 + 2.5));
+    assert_eq!(estimates.weighted_doubly_robust.value, Some(4.0));
+    assert_eq!((estimates.behaviour.value, estimates.fitted_q.value), (Some(1.5), Some(3.0)));
+}
+
+#[test]
+fn what_could_not_have_been_played_leaves_only_the_model() {
+    let mut trajectories = Trajectories::default();
+    for _ in 0..9 {
+        trajectories.push([TrajectoryStep { ratio: 0.0, reward: 5.0, q: 2.0, v: 1.5 }], 0.0);
+    }
+    let estimates = trajectories.estimates(1.0, &QUICK).unwrap();
+    for none in [estimates.weighted_importance, estimates.per_decision, estimates.weighted_per_decision] {
+        assert_eq!(none, Estimate { value: None, ci95: None });
+    }
+    assert_eq!((estimates.fitted_q.value, estimates.doubly_robust.value), (Some(1.5), Some(1.5)));
+    assert_eq!((trajectories.trust().possible, trajectories.trust().effective), (0, 0.0));
+    assert!(Trajectories::default().estimates(1.0, &QUICK).unwrap().behaviour.value.is_none());
+}
+
+/// Recordings of two kinds that calls tell apart, and two networks that judge them.
+struct World {
+    recordings: bellwether_trainer::recorded::recordings::Recordings,
+    config: bellwether_trainer::config::TrainConfig,
+    shape: NetworkShape,
+    played: Vec<f32>,
+    judged: Vec<f32>,
+}
+
+const Z: f32 = 0.6;
+
+fn world() -> World {
+    let config = config(false);
+    let mut rng = stream(5, "world");
+    let episodes: Vec<Recorded> = (0..40)
+        .map(|number| Recorded {
+            label: Some(if number % 2 == 0 { Label::Benign } else { Label::Malicious }),
+            complete: true,
+            stages: vec![(0..rng.random_range(3..11)).map(|_| (number % 2) * 2 + rng.random_range(0..2)).collect()],
+        })
+        .collect();
+    let recordings = record(&episodes, &config);
+    let network = NetworkConfig { hidden: vec![8], ..NetworkConfig::default() };
+    let shape = network.shape(recordings.width(), ACTION_COUNT).unwrap();
+    let [played, judged] = [1, 3].map(|seed| shape.initial_parameters(&mut stream(seed, "init")));
+    World { recordings, config, shape, played, judged }
+}
+
+impl World {
+    fn learnt<'a>(&'a self, parameters: &'a [f32]) -> Learnt<'a> {
+        Learnt { shape: &self.shape, parameters, isa: Isa::best() }
+    }
+
+    /// Episode files of the same recordings, with other random actions in each.
+    fn log(&self, folder: &std::path::Path, files: u64, epsilon: f32) -> Vec<PathBuf> {
+        let episodes: Vec<u32> = self.recordings.episodes().collect();
+        (0..files)
+            .map(|seed| {
+                let course = Course::Soft { epsilon, seed };
+                let player = Player { model_version: ModelVersion::UNSEALED, target_fpr: 0.05, cost: Z, course };
+                let (recordings, config) = (&self.recordings, &self.config);
+                let policy = self.learnt(&self.played).into();
+                let playing =
+                    Playing { recordings, episodes: &episodes, policy, player, config, sources: &["made up".into()] };
+                let path = folder.join(format!("{seed}.parquet"));
+                let (bytes, _) = write_played(&playing, Vec::new()).unwrap();
+                durable::write_bytes(&path, &bytes).unwrap();
+                path
+            })
+            .collect()
+    }
+
+    fn offline(&self) -> OfflineConfig {
+        OfflineConfig { window: self.config.window.clone(), ..OfflineConfig::default() }
+    }
+
+    /// Mean return of a policy by exact replay.
+    fn exact(&self, parameters: &[f32]) -> f64 {
+        let model = AnswerModel::new(&self.recordings, &self.config.reward, false);
+        let episodes: Vec<u32> = self.recordings.episodes().collect();
+        let outcomes = play(&model, self.learnt(parameters).into(), &episodes, Z).unwrap();
+        outcomes.iter().map(|outcome| outcome.ret).sum::<f64>() / outcomes.len() as f64
+    }
+}
+
+/// The steps of an epsilon-soft policy tell what another one is worth: what exact replay of it says.
+#[test]
+fn estimates_are_what_exact_replay_says() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let paths = world.log(folder.path(), 60, 0.6);
+    let mut logged = Logged::read(&paths, &world.offline()).unwrap();
+    assert_eq!(logged.loaded.episodes, 60 * 40);
+    assert_eq!((logged.reward.clone(), logged.policies.len()), (world.config.reward.clone(), 60));
+    let fitted = FittedQ {
+        updates: 3000,
+        network: NetworkConfig { hidden: vec![32], ..NetworkConfig::default() },
+        ..FittedQ::default()
+    };
+    let target = TargetPolicy { policy: world.learnt(&world.judged).into(), epsilon: 0.0 };
+    let (estimates, trust) = estimate(&mut logged, target, &fitted, &QUICK, Isa::best()).unwrap();
+    let exact = world.exact(&world.judged);
+    assert!((estimates.behaviour.value.unwrap() - exact).abs() > 0.1, "nothing to tell apart: {exact} {estimates:?}");
+    for (name, estimate) in named(&estimates) {
+        let value = estimate.value.unwrap();
+        assert!((value - exact).abs() < 0.06, "{name}: {value}, not {exact}; {trust:?}");
+    }
+    assert!(trust.possible > 100 && trust.possible < trust.episodes, "{trust:?}");
+    // Another seed and instruction set of the model do not touch the rest, and the same ones change nothing at all.
+    let target = TargetPolicy { policy: world.learnt(&world.judged).into(), epsilon: 0.0 };
+    let again = estimate(&mut logged, target, &fitted, &QUICK, Isa::Scalar).unwrap();
+    assert_eq!(again, (estimates, trust));
+}
+
+/// Judged by its own softness, the policy that played is worth what it earned.
+#[test]
+fn the_policy_that_played_is_worth_what_it_earned() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let mut logged = Logged::read(&world.log(folder.path(), 5, 0.3), &world.offline()).unwrap();
+    let fitted = FittedQ { updates: 10, ..FittedQ::default() };
+    let target = TargetPolicy { policy: world.learnt(&world.played).into(), epsilon: 0.3 };
+    let (estimates, trust) = estimate(&mut logged, target, &fitted, &QUICK, Isa::best()).unwrap();
+    let earned = estimates.behaviour.value.unwrap();
+    assert!((estimates.weighted_importance.value.unwrap() - earned).abs() < 1e-5, "{estimates:?}");
+    assert!((trust.effective - 200.0).abs() < 1e-3, "{trust:?}");
+}
+
+#[test]
+fn what_cannot_be_estimated_is_refused() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let paths = world.log(folder.path(), 1, 0.5);
+    let offline = world.offline();
+    assert!(matches!(Logged::read(&[], &offline), Err(LoggedError::None)));
+    let missing = [folder.path().join("none.parquet")];
+    assert!(matches!(Logged::read(&missing, &offline), Err(LoggedError::Open { .. })));
+    let other = OfflineConfig::default();
+    assert!(matches!(Logged::read(&paths, &other), Err(LoggedError::Read { .. })), "other windows");
+    let small = OfflineConfig { memory_bytes: 1000, ..offline.clone() };
+    assert!(matches!(Logged::read(&paths, &small), Err(LoggedError::Memory { .. })));
+    let other = {
+        let mut world = World { config: world.config.clone(), ..self::world() };
+        world.config.reward.true_positive *= 2.0;
+        let folder = folder.path().join("other");
+        std::fs::create_dir(&folder).unwrap();
+        world.log(&folder, 1, 0.5)
+    };
+    let both = [paths.clone(), other].concat();
+    assert!(matches!(Logged::read(&both, &offline), Err(LoggedError::Reward { .. })));
+
+    let mut logged = Logged::read(&paths, &offline).unwrap();
+    let mut refused = |fitted: FittedQ, epsilon: f32| {
+        let target = TargetPolicy { policy: world.learnt(&world.judged).into(), epsilon };
+        match estimate(&mut logged, target, &fitted, &QUICK, Isa::best()) {
+            Err(OffPolicyError::Model(DqnError::Config(refused))) => refused.key,
+            other => panic!("{other:?}"),
+        }
+    };
+    let changed = |change: fn(&mut FittedQ)| {
+        let mut fitted = FittedQ::default();
+        change(&mut fitted);
+        fitted
+    };
+    assert_eq!(refused(FittedQ::default(), 1.5), "epsilon");
+    assert_eq!(refused(changed(|f| f.updates = 0), 0.0), "updates");
+    assert_eq!(refused(changed(|f| f.update.n_step = 2), 0.0), "update.n_step");
+    assert_eq!(refused(changed(|f| f.network.noisy_layers = 1), 0.0), "network.noisy_layers");
+    let prioritised = |f: &mut FittedQ| f.update.draw = DrawConfig::Prioritised(PrioritisedConfig::default());
+    assert_eq!(refused(changed(prioritised), 0.0), "update.draw");
+    assert_eq!(refused(changed(|f| f.tau = 0.0), 0.0), "tau");
+    assert_eq!(refused(changed(|f| f.target_update_interval = 0), 0.0), "target_update_interval");
+}

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use bellwether_artifact::durable;
-use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::{Evaluation, OperatingPoint, render_table};
 use bellwether_trainer::recorded::evaluation::{Background, Tested, evaluate};
 use bellwether_trainer::recorded::validation::cross_validate;
@@ -88,8 +87,7 @@ impl Arguments {
                         self.data.display()
                     );
                 }
-                let config: TrainConfig = serde_json::from_value(release.manifest.training.clone())
-                    .context("the model's training configuration is of another version of this program")?;
+                let config = run::judged_under(&release.manifest.training)?;
                 let episode_file = self.played.start(&release)?;
                 let playable = model::Playable::of(&release)?;
                 let recordings = run::read(&self.data, &config)?;

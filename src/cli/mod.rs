@@ -9,6 +9,7 @@ mod detonate;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod detonation;
 mod doctor;
+mod estimate;
 mod evaluate;
 mod export;
 mod gates;
@@ -16,6 +17,8 @@ mod ingest;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod judges;
 mod keys;
+mod layers;
+mod learn;
 pub(crate) mod log;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
 mod loop_metrics;
@@ -70,6 +73,7 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use bellwether_registry::{RegistryError, check_name};
+use bellwether_trainer::dqn::DqnError;
 use bellwether_trainer::evaluate::EvaluationError;
 use bellwether_trainer::recorded::TrainingError;
 use bellwether_trainer::run::RunError;
@@ -99,7 +103,9 @@ pub(crate) enum Verb {
     Validate(validate::Arguments),
     Split(split::Arguments),
     Train(train::Arguments),
+    Learn(learn::Arguments),
     Evaluate(evaluate::Arguments),
+    Estimate(estimate::Arguments),
     Export(export::Arguments),
     Decide(decide::Arguments),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -131,7 +137,9 @@ impl Verb {
             Verb::Validate(arguments) => arguments.run(output),
             Verb::Split(arguments) => arguments.run(output),
             Verb::Train(arguments) => arguments.run(output),
+            Verb::Learn(arguments) => arguments.run(output),
             Verb::Evaluate(arguments) => arguments.run(output),
+            Verb::Estimate(arguments) => arguments.run(output),
             Verb::Export(arguments) => arguments.run(output),
             Verb::Decide(arguments) => arguments.run(output),
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -181,6 +189,8 @@ impl Failure {
         use EvaluationError::{Folds, OneClass, TooFewGroups};
         match error {
             RunError::Config(_)
+            | RunError::Learning(DqnError::Config(_))
+            | RunError::NoOperatingPoint
             | RunError::OneClass { .. }
             | RunError::OtherRun { .. }
             | RunError::Registry(RegistryError::Name { .. }) => Failure::usage(error),

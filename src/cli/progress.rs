@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bellwether_trainer::metrics::UpdateMetrics;
+use bellwether_trainer::offline::POLICY;
 use bellwether_trainer::recorded::training::RELEASED;
 use bellwether_trainer::run::RunObserver;
 use indicatif::ProgressBar;
@@ -38,7 +39,8 @@ impl RunObserver for Progress<'_> {
     fn progress(&mut self, done: u64, of: u64, latest: &[UpdateMetrics]) {
         let bar = self.bar.get_or_insert_with(|| self.output.progress("updates", of));
         bar.set_position(done);
-        if let Some(line) = latest.iter().rev().find(|line| line.network == RELEASED) {
+        let told = |line: &&UpdateMetrics| line.network == RELEASED || line.network == POLICY;
+        if let Some(line) = latest.iter().rev().find(told) {
             bar.set_message(format!("loss {:.4}, mean q {:+.3}", line.loss, line.mean_q));
         }
     }

@@ -6,13 +6,14 @@ use bellwether_artifact::audit::Verification as AuditVerification;
 use bellwether_env_adapter::ingest::ValidationReport;
 use bellwether_registry::{Move, Published, RegistryProblem, RunReport, RunSummary, Verification};
 use bellwether_trainer::config::TrainConfig;
+use bellwether_trainer::offline::OfflineConfig;
 use schemars::transform::RecursiveTransform;
-use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, schema_for};
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, schema_for};
 use serde_json::Value;
 
 use super::{
-    audit, compare, decide, detonation, doctor, evaluate, export, ingest, keys, quickstart, record, recover, release,
-    split, train, vault,
+    audit, compare, decide, detonation, doctor, estimate, evaluate, export, ingest, keys, learn, quickstart, record,
+    recover, release, split, train, vault,
 };
 
 /// Set to write the files anew.
@@ -21,7 +22,7 @@ const UPDATE: &str = "UPDATE_SCHEMAS";
 /// The files and what they must hold: those of the verbs that this build has.
 fn schemas() -> Vec<(&'static str, Value)> {
     vec![
-        ("train-config.schema.json", config_schema()),
+        ("train-config.schema.json", config_schema::<TrainConfig>()),
         ("audit-report.schema.json", schema_for!(audit::Report).to_value()),
         ("audit-verify.schema.json", schema_for!(AuditVerification).to_value()),
         ("vault-list.schema.json", schema_for!(Vec<vault::Row>).to_value()),
@@ -29,6 +30,9 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("vault-settle.schema.json", schema_for!(vault::Settled).to_value()),
         ("vault-purge.schema.json", schema_for!(vault::Purged).to_value()),
         ("train-report.schema.json", schema_for!(train::Report).to_value()),
+        ("learn-config.schema.json", config_schema::<OfflineConfig>()),
+        ("learn-report.schema.json", schema_for!(learn::Report).to_value()),
+        ("estimates.schema.json", schema_for!(estimate::Report).to_value()),
         ("evaluation.schema.json", schema_for!(evaluate::Report).to_value()),
         ("quickstart-report.schema.json", schema_for!(quickstart::Report).to_value()),
         ("decision.schema.json", schema_for!(decide::Answer<'_>).to_value()),
@@ -60,11 +64,11 @@ fn schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// The schema without the defaults: `train --print-config` says them, and they change more often than the keys.
-fn config_schema() -> Value {
+/// The schema without the defaults: `--print-config` says them, and they change more often than the keys.
+fn config_schema<T: JsonSchema>() -> Value {
     let forget = RecursiveTransform(|schema: &mut Schema| drop(schema.remove("default")));
     let settings = SchemaSettings::default().with_transform(forget);
-    SchemaGenerator::new(settings).into_root_schema_for::<TrainConfig>().to_value()
+    SchemaGenerator::new(settings).into_root_schema_for::<T>().to_value()
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::offline::OfflineConfig;
 use bellwether_env_adapter::Action;
 use bellwether_env_adapter::reward::{Parts, RewardConfig};
 use bellwether_env_adapter::spec::{FeatureSpec, decode_cost, element};
-use bellwether_replay::episodes::{EpisodeFileHeader, EpisodeReader, Expect, Loaded, StepRow};
-use bellwether_replay::{ActionMask, ReplayBuffer, ReplayError};
+use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, Expect, Loaded, StepRow};
+use bellwether_replay::{ActionMask, BufferConfig, Outcome, Played, ReplayBuffer, ReplayError, StateRows};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,9 +21,22 @@ pub struct Logged {
     pub episodes: Vec<LoggedEpisode>,
     /// What the steps were rewarded for.
     pub reward: RewardConfig,
-    /// What played, as the files say; one entry each, `None` where a file does not say.
-    pub policies: Vec<Option<String>>,
-    /// How much there is.
+    /// The files.
+    pub files: Vec<LoggedFile>,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggedFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What played, as JSON; absent where it does not say.
+    pub policy: Option<String>,
+    /// The cost `z` that its first state was made for.
+    pub cost: f32,
+    /// Events that its episodes had seen at their ends.
+    pub events: u64,
+    /// How much it holds.
     pub loaded: Loaded,
 }
 
@@ -38,6 +51,8 @@ pub struct LoggedRow {
     pub reward: f32,
     /// The probability with which it was chosen; 1 where nothing was.
     pub behaviour_probability: f32,
+    /// How the episode ends with this row, if it does.
+    pub end: Option<End>,
 }
 
 /// One episode.
@@ -123,18 +138,76 @@ impl Logged {
             return Err(LoggedError::Memory { needed, allowed: config.memory_bytes });
         }
         let buffer = config.buffer(width, actions, (count as usize).max(1))?;
-        let policies = readers.iter().map(|(_, reader)| reader.header().policy.clone()).collect();
-        let mut logged =
-            Logged { buffer, rows: Vec::new(), episodes: Vec::new(), reward, policies, loaded: Loaded::default() };
+        let mut logged = Logged { buffer, rows: Vec::new(), episodes: Vec::new(), reward, files: Vec::new() };
         for (path, reader) in &mut readers {
-            logged.take(reader).map_err(|source| LoggedError::Read { path: path.to_path_buf(), source })?;
+            let file = logged.take(path, reader);
+            let file = file.map_err(|source| LoggedError::Read { path: path.to_path_buf(), source })?;
+            logged.files.push(file);
         }
         Ok(logged)
     }
 
+    /// What all files hold.
+    pub fn loaded(&self) -> Loaded {
+        self.files.iter().fold(Loaded::default(), |sum, file| Loaded {
+            episodes: sum.episodes + file.loaded.episodes,
+            steps: sum.steps + file.loaded.steps,
+            partial: sum.partial + file.loaded.partial,
+        })
+    }
+
+    /// The false-positive rates that the policies which played were asked for, each with the cost `z` that they played at, in
+    /// the order of the files; of files that do not say, none.
+    pub fn operating_points(&self) -> impl Iterator<Item = (f64, f32)> + '_ {
+        self.files.iter().filter_map(|file| {
+            let policy: serde_json::Value = serde_json::from_str(file.policy.as_deref()?).ok()?;
+            Some((policy.get("target_fpr")?.as_f64()?, file.cost))
+        })
+    }
+
+    /// Some of the episodes in a buffer of their own, for uniform draws, and the row of each of its states here.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if there is none of them.
+    pub fn part(&self, chosen: impl Fn(usize) -> bool) -> Result<(ReplayBuffer, Vec<usize>), ReplayError> {
+        let episodes = || self.episodes.iter().enumerate().filter(|(number, _)| chosen(*number)).map(|(_, it)| it);
+        let capacity = episodes().map(|episode| episode.rows.len()).sum();
+        let mut buffer = ReplayBuffer::new(BufferConfig { capacity, ..*self.buffer.config() })?;
+        let stream = buffer.add_stream();
+        let mut places = Vec::with_capacity(capacity);
+        let mut state = vec![0.0; self.buffer.width()];
+        for episode in episodes() {
+            let mut waiting: Option<Played> = None;
+            for at in episode.rows.clone() {
+                let row = &self.rows[at];
+                places.push(at);
+                self.buffer.gather(at, &mut state);
+                match waiting.take() {
+                    None => buffer.begin(stream, &state, row.mask)?,
+                    Some(played) => {
+                        buffer.append(stream, played, Outcome::Continues { state: &state, mask: row.mask })?;
+                    }
+                }
+                let behaviour_probability = row.behaviour_probability;
+                let played = row.action.map(|action| Played { action, reward: row.reward, behaviour_probability });
+                match (played, row.end) {
+                    (None, _) => buffer.abandon(stream)?,
+                    (Some(played), None) => waiting = Some(played),
+                    (Some(played), Some(End::Terminated)) => buffer.append(stream, played, Outcome::Terminated)?,
+                    (Some(played), Some(End::Truncated)) => {
+                        buffer.append(stream, played, Outcome::Truncated { observed: None })?;
+                    }
+                }
+            }
+        }
+        Ok((buffer, places))
+    }
+
     /// Takes all rows of a file.
-    fn take(&mut self, reader: &mut EpisodeReader) -> Result<(), ReplayError> {
+    fn take(&mut self, path: &Path, reader: &mut EpisodeReader) -> Result<LoggedFile, ReplayError> {
         let Logged { buffer, rows, episodes, .. } = self;
+        let (mut cost, mut events) = (None, 0);
+        let policy = reader.header().policy.clone();
         let stream = buffer.add_stream();
         let loaded = reader.load(buffer, stream, |row: &StepRow| {
             let at = rows.len();
@@ -143,19 +216,19 @@ impl Logged {
                 None => episodes.push(LoggedEpisode { id: row.episode_id.clone(), rows: at..at + 1 }),
             }
             let z = row.state.get(element::COST).map_or(0.0, |element| decode_cost(*element));
+            cost = cost.or(Some(z));
+            events += if row.end.is_some() { row.events_seen } else { 0 };
             let reward = row.played.map_or(0.0, |played| Parts { r0: played.r0, r1: played.r1 }.at(z));
             rows.push(LoggedRow {
                 mask: row.action_mask,
                 action: row.played.map(|played| played.action),
                 reward,
                 behaviour_probability: row.played.map_or(1.0, |played| played.behaviour_probability),
+                end: row.end,
             });
             reward
         })?;
-        self.loaded.episodes += loaded.episodes;
-        self.loaded.steps += loaded.steps;
-        self.loaded.partial += loaded.partial;
-        Ok(())
+        Ok(LoggedFile { path: path.to_path_buf(), policy, cost: cost.unwrap_or(0.0), events, loaded })
     }
 }
 

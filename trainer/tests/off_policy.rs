@@ -11,7 +11,7 @@ use bellwether_trainer::learner::fused::Isa;
 use bellwether_trainer::logged::{Logged, LoggedError};
 use bellwether_trainer::network::{NetworkConfig, NetworkShape};
 use bellwether_trainer::off_policy::{
-    Estimate, Estimates, FittedQ, OffPolicyError, TargetPolicy, Trajectories, TrajectoryStep, estimate,
+    Estimate, FittedQ, OffPolicyError, TargetPolicy, Trajectories, TrajectoryStep, estimate,
 };
 use bellwether_trainer::offline::OfflineConfig;
 use bellwether_trainer::recorded::answers::AnswerModel;
@@ -73,17 +73,6 @@ fn play_waiting(episodes: usize, behaviour: Stops, target: Stops, error: f64, rn
 
 const QUICK: Bootstrap = Bootstrap { replicates: 100, seed: 0 };
 
-fn named(estimates: &Estimates) -> [(&'static str, Estimate); 6] {
-    [
-        ("weighted importance", estimates.weighted_importance),
-        ("per decision", estimates.per_decision),
-        ("weighted per decision", estimates.weighted_per_decision),
-        ("fitted q", estimates.fitted_q),
-        ("doubly robust", estimates.doubly_robust),
-        ("weighted doubly robust", estimates.weighted_doubly_robust),
-    ]
-}
-
 #[test]
 fn with_many_episodes_every_estimate_is_the_exact_value_whatever_the_model() {
     let (behaviour, target) = (Stops(0.4), Stops(0.2));
@@ -91,9 +80,9 @@ fn with_many_episodes_every_estimate_is_the_exact_value_whatever_the_model() {
         let trajectories = play_waiting(100_000, behaviour, target, error, &mut stream(1, "waiting"));
         let estimates = trajectories.estimates(GAMMA, &QUICK).unwrap();
         let exact = target.value(LONGEST);
-        for (name, estimate) in named(&estimates) {
+        for (name, estimate) in &estimates.named()[1..] {
             let value = estimate.value.unwrap();
-            if name == "fitted q" {
+            if *name == "fitted Q evaluation" {
                 // It stands and falls with the model.
                 assert_eq!((value - exact).abs() < 0.02, error == 0.0, "{name}: {value}, not {exact}");
                 continue;
@@ -132,7 +121,10 @@ fn few_episodes_give_the_exact_value_on_average() {
         let (mean, deviation) = moments(values);
         let standard_error = deviation / f64::from(sets).sqrt();
         // An exact model leaves nothing but rounding.
-        assert!((mean - exact).abs() < 4.0 * standard_error + 1e-9, "{mean}, not {exact}, give or take {standard_error}");
+        assert!(
+            (mean - exact).abs() < 4.0 * standard_error + 1e-9,
+            "{mean}, not {exact}, give or take {standard_error}"
+        );
     }
     assert!(moments(&exact_model).1 < moments(&robust).1 && moments(&robust).1 < moments(&per_decision).1);
 }
@@ -254,26 +246,26 @@ fn estimates_are_what_exact_replay_says() {
     let world = world();
     let folder = tempfile::tempdir().unwrap();
     let paths = world.log(folder.path(), 60, 0.6);
-    let mut logged = Logged::read(&paths, &world.offline()).unwrap();
-    assert_eq!(logged.loaded.episodes, 60 * 40);
-    assert_eq!((logged.reward.clone(), logged.policies.len()), (world.config.reward.clone(), 60));
+    let logged = Logged::read(&paths, &world.offline()).unwrap();
+    assert_eq!(logged.loaded().episodes, 60 * 40);
+    assert_eq!((logged.reward.clone(), logged.operating_points().count()), (world.config.reward.clone(), 60));
     let fitted = FittedQ {
-        updates: 3000,
+        updates: 2000,
         network: NetworkConfig { hidden: vec![32], ..NetworkConfig::default() },
         ..FittedQ::default()
     };
     let target = TargetPolicy { policy: world.learnt(&world.judged).into(), epsilon: 0.0 };
-    let (estimates, trust) = estimate(&mut logged, target, &fitted, &QUICK, Isa::best()).unwrap();
+    let (estimates, trust) = estimate(&logged, target, &fitted, &QUICK, Isa::best()).unwrap();
     let exact = world.exact(&world.judged);
     assert!((estimates.behaviour.value.unwrap() - exact).abs() > 0.1, "nothing to tell apart: {exact} {estimates:?}");
-    for (name, estimate) in named(&estimates) {
+    for (name, estimate) in &estimates.named()[1..] {
         let value = estimate.value.unwrap();
         assert!((value - exact).abs() < 0.06, "{name}: {value}, not {exact}; {trust:?}");
     }
     assert!(trust.possible > 100 && trust.possible < trust.episodes, "{trust:?}");
     // Another seed and instruction set of the model do not touch the rest, and the same ones change nothing at all.
     let target = TargetPolicy { policy: world.learnt(&world.judged).into(), epsilon: 0.0 };
-    let again = estimate(&mut logged, target, &fitted, &QUICK, Isa::Scalar).unwrap();
+    let again = estimate(&logged, target, &fitted, &QUICK, Isa::Scalar).unwrap();
     assert_eq!(again, (estimates, trust));
 }
 
@@ -282,10 +274,10 @@ fn estimates_are_what_exact_replay_says() {
 fn the_policy_that_played_is_worth_what_it_earned() {
     let world = world();
     let folder = tempfile::tempdir().unwrap();
-    let mut logged = Logged::read(&world.log(folder.path(), 5, 0.3), &world.offline()).unwrap();
+    let logged = Logged::read(&world.log(folder.path(), 5, 0.3), &world.offline()).unwrap();
     let fitted = FittedQ { updates: 10, ..FittedQ::default() };
     let target = TargetPolicy { policy: world.learnt(&world.played).into(), epsilon: 0.3 };
-    let (estimates, trust) = estimate(&mut logged, target, &fitted, &QUICK, Isa::best()).unwrap();
+    let (estimates, trust) = estimate(&logged, target, &fitted, &QUICK, Isa::best()).unwrap();
     let earned = estimates.behaviour.value.unwrap();
     assert!((estimates.weighted_importance.value.unwrap() - earned).abs() < 1e-5, "{estimates:?}");
     assert!((trust.effective - 200.0).abs() < 1e-3, "{trust:?}");
@@ -314,10 +306,10 @@ fn what_cannot_be_estimated_is_refused() {
     let both = [paths.clone(), other].concat();
     assert!(matches!(Logged::read(&both, &offline), Err(LoggedError::Reward { .. })));
 
-    let mut logged = Logged::read(&paths, &offline).unwrap();
-    let mut refused = |fitted: FittedQ, epsilon: f32| {
+    let logged = Logged::read(&paths, &offline).unwrap();
+    let refused = |fitted: FittedQ, epsilon: f32| {
         let target = TargetPolicy { policy: world.learnt(&world.judged).into(), epsilon };
-        match estimate(&mut logged, target, &fitted, &QUICK, Isa::best()) {
+        match estimate(&logged, target, &fitted, &QUICK, Isa::best()) {
             Err(OffPolicyError::Model(DqnError::Config(refused))) => refused.key,
             other => panic!("{other:?}"),
         }
@@ -333,6 +325,8 @@ fn what_cannot_be_estimated_is_refused() {
     assert_eq!(refused(changed(|f| f.network.noisy_layers = 1), 0.0), "network.noisy_layers");
     let prioritised = |f: &mut FittedQ| f.update.draw = DrawConfig::Prioritised(PrioritisedConfig::default());
     assert_eq!(refused(changed(prioritised), 0.0), "update.draw");
+    assert_eq!(refused(changed(|f| f.folds = 1), 0.0), "folds");
+    assert_eq!(refused(changed(|f| f.folds = 41), 0.0), "folds", "there are 40 episodes");
     assert_eq!(refused(changed(|f| f.tau = 0.0), 0.0), "tau");
     assert_eq!(refused(changed(|f| f.target_update_interval = 0), 0.0), "target_update_interval");
 }

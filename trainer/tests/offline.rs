@@ -3,7 +3,8 @@
 
 use bellwether_replay::{ActionMask, DenseRows, Outcome, Played, ReplayBuffer};
 use bellwether_trainer::dqn::{DqnError, DrawConfig, MunchausenConfig, PrioritisedConfig, UpdateConfig};
-use bellwether_trainer::learner::fused::{FusedOptions, Isa};
+use bellwether_trainer::learner::Learner;
+use bellwether_trainer::learner::fused::{FusedLearner, FusedOptions, Isa};
 use bellwether_trainer::network::{NetworkConfig, Returns};
 use bellwether_trainer::offline::{Algorithm, Judged, OfflineConfig, OfflineTrainer};
 use bellwether_trainer::streams::stream;
@@ -57,6 +58,8 @@ fn config(algorithm: Algorithm) -> OfflineConfig {
         seed: 4,
         updates: 1500,
         algorithm,
+        cql_weight: 0.5,
+        bcq_share: 0.2,
         network: NetworkConfig { hidden: vec![16], ..NetworkConfig::default() },
         update: UpdateConfig { batch_size: 32, gamma: GAMMA, learning_rate: 3e-3, ..UpdateConfig::default() },
         target_update_interval: 20,
@@ -111,17 +114,24 @@ fn where_all_that_is_allowed_was_tried_the_values_are_those_of_the_bellman_equat
 /// The values that DQN makes up for what nobody tried spoil all others; BCQ asks for none of them.
 #[test]
 fn bcq_never_values_nor_plays_what_nobody_tried() {
-    let config = config(Algorithm::Bcq(0.2));
+    let config = config(Algorithm::Bcq);
     let mut run = train(&config, walks(&config, 2000, true));
     let judged = judged(&mut run);
     assert!(judged.masks.chunks(ACTIONS).all(|mask| mask == [true, true, false]), "{:?}", judged.masks);
     is_exact(&judged);
     assert_eq!(choices(&judged), [RIGHT as usize; ROOMS]);
+    // What is released is one network that does the same.
+    let (shape, parameters) = run.release().unwrap();
+    let mut released = FusedLearner::new(shape, &parameters, FusedOptions::default()).unwrap();
+    let rooms: Vec<f32> = (0..ROOMS).flat_map(room).collect();
+    let mut q_values = Vec::new();
+    released.q_values(&DenseRows::new(ROOMS, &rooms), &[], &mut q_values).unwrap();
+    assert_eq!(choices(&Judged { q_values, masks: vec![true; ROOMS * ACTIONS] }), [RIGHT as usize; ROOMS]);
 }
 
 #[test]
 fn cql_values_what_nobody_tried_least() {
-    let config = config(Algorithm::Cql(0.5));
+    let config = config(Algorithm::Cql);
     let mut run = train(&config, walks(&config, 2000, true));
     let judged = judged(&mut run);
     for q in judged.q_values.chunks(ACTIONS) {
@@ -145,15 +155,15 @@ fn cloning_plays_as_often_as_was_played() {
 /// A share that rules nothing out leaves DQN, to the byte: the imitator takes nothing from its streams.
 #[test]
 fn bcq_that_rules_nothing_out_is_dqn() {
-    let state = |algorithm| {
-        let mut config = config(algorithm);
+    let state = |algorithm, share| {
+        let mut config = OfflineConfig { bcq_share: share, ..config(algorithm) };
         (config.updates, config.update.input_dropout) = (50, 0.2);
         let mut run = train(&config, walks(&config, 300, true));
         run.learner().state()
     };
-    let dqn = state(Algorithm::Dqn);
-    assert!(state(Algorithm::Bcq(1e-30)) == dqn);
-    assert!(state(Algorithm::Bcq(1.0)) != dqn);
+    let dqn = state(Algorithm::Dqn, 0.3);
+    assert!(state(Algorithm::Bcq, 1e-30) == dqn);
+    assert!(state(Algorithm::Bcq, 1.0) != dqn);
 }
 
 fn saved(run: &OfflineTrainer) -> Vec<u8> {
@@ -169,7 +179,7 @@ proptest! {
     fn a_restored_run_goes_on_exactly_on_every_machine(
         first in 1..60u64, more in 1..40u64, prioritised in any::<bool>(), dropout in any::<bool>(),
         algorithm in prop::sample::select(&[
-            Algorithm::Dqn, Algorithm::Cql(0.5), Algorithm::Bcq(0.3), Algorithm::Cloning,
+            Algorithm::Dqn, Algorithm::Cql, Algorithm::Bcq, Algorithm::Cloning,
         ][..]),
     ) {
         let mut config = config(algorithm);
@@ -183,7 +193,8 @@ proptest! {
         let expected = saved(&train(&of(first + more), data()));
         let begun = saved(&train(&of(first), data()));
         let scalar = FusedOptions { isa: Isa::Scalar, threads: 1 };
-        let mut run = OfflineTrainer::restore(&begun[..], of(first + more), data(), scalar).unwrap();
+        let mut run = OfflineTrainer::new(of(first + more), data(), scalar).unwrap();
+        run.restore(&begun[..]).unwrap();
         prop_assert_eq!(run.updates(), first);
         while !run.is_finished() {
             run.round().unwrap();
@@ -194,12 +205,13 @@ proptest! {
 
 #[test]
 fn damage_and_other_runs_are_refused() {
-    let mut config = config(Algorithm::Bcq(0.3));
+    let mut config = config(Algorithm::Bcq);
     (config.updates, config.update.draw) = (5, DrawConfig::Prioritised(PrioritisedConfig::default()));
     let data = |steps| walks(&config, steps, true);
     let bytes = saved(&train(&config, data(100)));
     let restore = |bytes: &[u8], config: &OfflineConfig, steps| {
-        OfflineTrainer::restore(bytes, config.clone(), data(steps), FusedOptions::default()).err()
+        let mut run = OfflineTrainer::new(config.clone(), data(steps), FusedOptions::default()).unwrap();
+        run.restore(bytes).err()
     };
     assert!(restore(&bytes, &config, 100).is_none());
     for (config, steps) in [(OfflineConfig { tau: 0.5, ..config.clone() }, 100), (config.clone(), 90)] {
@@ -218,8 +230,8 @@ fn a_run_that_cannot_be_is_refused_by_its_key() {
     type Change = fn(&mut OfflineConfig);
     let cases: [(&str, Change); 12] = [
         ("updates", |c| c.updates = 0),
-        ("algorithm.cql", |c| c.algorithm = Algorithm::Cql(0.0)),
-        ("algorithm.bcq", |c| c.algorithm = Algorithm::Bcq(1.5)),
+        ("cql_weight", |c| c.cql_weight = 0.0),
+        ("bcq_share", |c| c.bcq_share = 1.5),
         ("update.munchausen", |c| {
             c.algorithm = Algorithm::Cloning;
             c.update.munchausen = Some(MunchausenConfig::default());

@@ -71,6 +71,21 @@ pub struct Trust {
     pub largest_share: f64,
 }
 
+impl Estimates {
+    /// All with what people call them: what was played first, then the estimates of what would have been.
+    pub fn named(&self) -> [(&'static str, Estimate); COUNT] {
+        [
+            ("what was played", self.behaviour),
+            ("weighted importance sampling", self.weighted_importance),
+            ("per decision", self.per_decision),
+            ("per decision, weighted", self.weighted_per_decision),
+            ("fitted Q evaluation", self.fitted_q),
+            ("doubly robust", self.doubly_robust),
+            ("doubly robust, weighted", self.weighted_doubly_robust),
+        ]
+    }
+}
+
 /// Number of estimates.
 const COUNT: usize = 7;
 

@@ -13,7 +13,8 @@ use crate::recorded::playback::{Judge, Policy};
 use crate::schedule::TargetSchedule;
 use crate::streams::stream;
 use bellwether_replay::{SampledRows, StateRows};
-use rand::Rng;
+use rand::{Rng, RngExt};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +34,11 @@ pub struct TargetPolicy<'a> {
 pub struct FittedQ {
     /// Master seed; each purpose derives its own stream from it.
     pub seed: u64,
-    /// Gradient steps.
+    /// Gradient steps of each fold.
     pub updates: u64,
+    /// Folds of the episodes, at least 2: what is expected in one is learned from the others, for a model that has seen an episode
+    /// explains away what doubly robust estimates correct it by.
+    pub folds: usize,
     /// The network of the model.
     pub network: NetworkConfig,
     /// The updates; their discount is that of the estimates.
@@ -49,7 +53,8 @@ impl Default for FittedQ {
     fn default() -> Self {
         FittedQ {
             seed: 0,
-            updates: 8_000,
+            updates: 4_000,
+            folds: 5,
             network: NetworkConfig { hidden: vec![128, 64], ..NetworkConfig::default() },
             update: UpdateConfig {
                 batch_size: 128,
@@ -60,7 +65,7 @@ impl Default for FittedQ {
                 ..UpdateConfig::default()
             },
             target_update_interval: 1,
-            tau: 0.005,
+            tau: 0.02,
         }
     }
 }
@@ -72,6 +77,7 @@ impl FittedQ {
     /// [`DqnError::Config`] for the first of them, [`DqnError::Network`] for those of the network.
     pub fn validate(&self) -> Result<(), DqnError> {
         require("updates", self.updates, self.updates > 0, POSITIVE)?;
+        require("folds", self.folds, (2..=50).contains(&self.folds), "give 2 to 50 folds")?;
         let update = &self.update;
         update.validate(&self.network.shape(1, 1)?)?;
         let reason = "what was played after the first step is not what the judged policy plays: choose 1";
@@ -95,7 +101,7 @@ impl FittedQ {
 /// # Errors
 /// On a bad configuration or policy, and where the model diverges.
 pub fn estimate(
-    logged: &mut Logged,
+    logged: &Logged,
     target: TargetPolicy<'_>,
     fitted: &FittedQ,
     bootstrap: &Bootstrap,
@@ -173,39 +179,71 @@ fn probabilities(logged: &Logged, target: TargetPolicy<'_>) -> Result<Vec<f32>, 
     Ok(out)
 }
 
-/// The q-values of the policy with these probabilities in each state, row-major.
-fn fit(logged: &mut Logged, probabilities: &[f32], fitted: &FittedQ, isa: Isa) -> Result<Vec<f32>, DqnError> {
-    let (width, actions) = (logged.buffer.width(), logged.buffer.config().actions as usize);
-    let shape = fitted.network.shape(width, actions)?;
-    let parameters = shape.initial_parameters(&mut stream(fitted.seed, "init"));
+/// The q-values of the policy with these probabilities in each state, row-major, each by the network that has not seen its episode.
+fn fit(logged: &Logged, probabilities: &[f32], fitted: &FittedQ, isa: Isa) -> Result<Vec<f32>, DqnError> {
+    let actions = logged.buffer.config().actions as usize;
+    let episodes = logged.episodes.len();
+    if episodes < fitted.folds {
+        let reason = "there are fewer episodes: give more of them, or fewer folds";
+        return Err(crate::config::ConfigError::new("folds", fitted.folds, reason).into());
+    }
+    let mut folds: Vec<usize> = (0..episodes).map(|number| number % fitted.folds).collect();
+    let mut rng = stream(fitted.seed, "folds");
+    for place in (1..episodes).rev() {
+        folds.swap(place, rng.random_range(0..=place));
+    }
+    let models: Vec<FusedLearner> = (0..fitted.folds)
+        .into_par_iter()
+        .map(|fold| fit_fold(logged, probabilities, fitted, (fold, &folds), isa))
+        .collect::<Result<_, _>>()?;
+    let (mut out, mut q) = (vec![0.0; logged.rows.len() * actions], Vec::new());
+    for (fold, mut model) in models.into_iter().enumerate() {
+        let numbered = logged.episodes.iter().zip(&folds).filter(|(_, of)| **of == fold);
+        let rows: Vec<u32> = numbered.flat_map(|(episode, _)| episode.rows.clone()).map(|row| row as u32).collect();
+        for rows in rows.chunks(TOGETHER) {
+            model.q_values(&SampledRows::new(&logged.buffer, rows), &[], &mut q)?;
+            for (row, q) in rows.iter().zip(q.chunks_exact(actions)) {
+                out[*row as usize * actions..][..actions].copy_from_slice(q);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// What the episodes outside of a fold tell.
+fn fit_fold(
+    logged: &Logged,
+    probabilities: &[f32],
+    fitted: &FittedQ,
+    (fold, folds): (usize, &[usize]),
+    isa: Isa,
+) -> Result<FusedLearner, DqnError> {
+    let (mut buffer, places) = logged.part(|episode| folds[episode] != fold)?;
+    let actions = buffer.config().actions as usize;
+    let shape = fitted.network.shape(buffer.width(), actions)?;
+    let parameters = shape.initial_parameters(&mut stream(fitted.seed, &format!("init {fold}")));
     let spec = fitted.update.spec(&shape);
     let mut learner = FusedLearner::new(shape, &parameters, FusedOptions { isa, threads: 1 })?;
     learner.supports(&spec)?;
     let mut updater = Updater::new(fitted.update.clone(), spec, fitted.seed);
     let schedule = TargetSchedule { interval: fitted.target_update_interval, tau: fitted.tau as f32 };
-    let mut choice = stream(fitted.seed, "judged");
+    let mut choice = stream(fitted.seed, &format!("judged {fold}"));
     for update in 1..=fitted.updates {
-        let drawn = updater.draw(&logged.buffer, actions)?;
+        let drawn = updater.draw(&buffer, actions)?;
         for place in 0..drawn.next_rows().len() {
-            let row = drawn.next_rows()[place] as usize;
+            let row = places[drawn.next_rows()[place] as usize];
             let chosen = choose(&probabilities[row * actions..][..actions], &mut choice);
             for (action, allowed) in drawn.next_masks[place * actions..][..actions].iter_mut().enumerate() {
                 *allowed &= action == chosen;
             }
         }
-        updater.update(&mut learner, &mut logged.buffer)?;
+        updater.update(&mut learner, &mut buffer)?;
         let sync = schedule.after(update);
         if sync != TargetSync::Keep {
             learner.sync_target(sync)?;
         }
     }
-    let (mut out, mut q) = (Vec::with_capacity(logged.rows.len() * actions), Vec::new());
-    let rows: Vec<u32> = (0..logged.rows.len() as u32).collect();
-    for rows in rows.chunks(TOGETHER) {
-        learner.q_values(&SampledRows::new(&logged.buffer, rows), &[], &mut q)?;
-        out.extend_from_slice(&q);
-    }
-    Ok(out)
+    Ok(learner)
 }
 
 /// An action, as often as its probability says.

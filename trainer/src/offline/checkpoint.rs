@@ -5,7 +5,6 @@ use super::trainer::OfflineTrainer;
 use super::{Algorithm, OfflineConfig};
 use crate::dqn::{DqnError, Format, Position, UpdaterState, unusable};
 use crate::learner::LearnerState;
-use crate::learner::fused::FusedOptions;
 use bellwether_replay::ReplayBuffer;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -46,46 +45,40 @@ impl OfflineTrainer {
         Ok(())
     }
 
-    /// Goes on from what [`save`](Self::save) wrote, with a buffer of the same steps. The configuration must be that of the
-    /// saved run; only `updates` may differ, which extends the run, and `memory_bytes`.
+    /// Goes on from what [`save`](Self::save) wrote: this run is a fresh one, on the same steps. The configuration must be that
+    /// of the saved run; only `updates` may differ, which extends the run, and `memory_bytes`.
     ///
     /// # Errors
-    /// [`DqnError::Checkpoint`] if it is damaged, cut short, or of another run.
-    pub fn restore(
-        mut reader: impl Read,
-        config: OfflineConfig,
-        buffer: ReplayBuffer,
-        options: FusedOptions,
-    ) -> Result<Self, DqnError> {
-        let mut run = Self::new(config, buffer, options)?;
+    /// [`DqnError::Checkpoint`] if it is damaged, cut short, or of another self. This run is not to be used then.
+    pub fn restore(&mut self, mut reader: impl Read) -> Result<(), DqnError> {
         let header: Header = FORMAT.read(&mut reader)?;
-        let OfflineConfig { updates, memory_bytes, .. } = run.config;
-        if (OfflineConfig { updates, memory_bytes, ..header.config }) != run.config {
+        let OfflineConfig { updates, memory_bytes, .. } = self.config;
+        if (OfflineConfig { updates, memory_bytes, ..header.config }) != self.config {
             let reason = "it was saved under another configuration; only updates and memory_bytes may change";
             return Err(unusable(reason));
         }
-        if header.transitions != run.buffer.transitions() {
-            let (saved, given) = (header.transitions, run.buffer.transitions());
+        if header.transitions != self.buffer.transitions() {
+            let (saved, given) = (header.transitions, self.buffer.transitions());
             return Err(unusable(format!("it learned from {saved} transitions, not from these {given}")));
         }
         let mut state = |shape: &_| LearnerState::read(&mut reader, shape).map_err(|error| unusable(error.to_string()));
-        let learner = state(run.learner.shape())?;
-        run.learner.restore(&learner)?;
-        if let (Some(imitator), Some(position)) = (&mut run.imitator, &header.imitator) {
+        let learner = state(self.learner.shape())?;
+        self.learner.restore(&learner)?;
+        if let (Some(imitator), Some(position)) = (&mut self.imitator, &header.imitator) {
             let learner = state(imitator.learner.shape())?;
             imitator.learner.restore(&learner)?;
             position.go(&mut imitator.dropout)?;
-        } else if matches!(run.config.algorithm, Algorithm::Bcq(_)) {
+        } else if self.config.algorithm == Algorithm::Bcq {
             return Err(unusable("it lacks the cloned policy"));
         }
-        if run.buffer.priority_config().is_some() {
-            let restored = ReplayBuffer::restore(&mut reader, run.buffer.memory_bytes() as u64 * 2)?;
-            if restored.config() != run.buffer.config() || restored.priority_config() != run.buffer.priority_config() {
+        if self.buffer.priority_config().is_some() {
+            let restored = ReplayBuffer::restore(&mut reader, self.buffer.memory_bytes() as u64 * 2)?;
+            if restored.config() != self.buffer.config() || restored.priority_config() != self.buffer.priority_config()
+            {
                 return Err(unusable("its buffer belongs to another run"));
             }
-            run.buffer = restored;
+            self.buffer = restored;
         }
-        run.updater.restore(&header.updater)?;
-        Ok(run)
+        self.updater.restore(&header.updater)
     }
 }

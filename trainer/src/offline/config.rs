@@ -21,6 +21,11 @@ pub struct OfflineConfig {
     pub updates: u64,
     /// What is learned.
     pub algorithm: Algorithm,
+    /// For `cql`: the weight of the term that pushes values down, above 0.
+    pub cql_weight: f64,
+    /// For `bcq`: the smallest share of the most probable action's probability that an action must have to be chosen, above 0 and
+    /// at most 1. A share of 1 clones, and one close to 0 is DQN.
+    pub bcq_share: f64,
     /// The network.
     pub network: NetworkConfig,
     /// The updates. Cloning has no targets, so `loss`, `gamma`, `n_step`, `double` and the two settings of the target network say
@@ -39,18 +44,16 @@ pub struct OfflineConfig {
 }
 
 /// What is learned from steps that others played.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
     /// DQN on what there is. Actions that nobody played keep whatever value the network makes up for them.
     Dqn,
-    /// Conservative Q-learning (Kumar et al. 2020, CQL(H)): values of actions that were not played are pushed down by a term of
-    /// this weight, above 0.
-    Cql(f64),
-    /// Batch-constrained Q-learning for discrete actions (Fujimoto et al. 2019): only actions whose probability under a cloned
-    /// policy is at least this share of that of the most probable one, above 0 and at most 1, are ever chosen. A share of 1
-    /// clones, and a share close to 0 is DQN.
-    Bcq(f64),
+    /// Conservative Q-learning (Kumar et al. 2020, CQL(H)): values of actions that were not played are pushed down.
+    Cql,
+    /// Batch-constrained Q-learning for discrete actions (Fujimoto et al. 2019): only actions that are likely enough under a
+    /// cloned policy are ever chosen.
+    Bcq,
     /// Behaviour cloning: the most probable action of whoever played.
     Cloning,
 }
@@ -61,7 +64,9 @@ impl Default for OfflineConfig {
             seed: 0,
             window: WindowConfig::default(),
             updates: 8_000,
-            algorithm: Algorithm::Cql(1.0),
+            algorithm: Algorithm::Cql,
+            cql_weight: 1.0,
+            bcq_share: 0.3,
             network: NetworkConfig { hidden: vec![128, 64], ..NetworkConfig::default() },
             update: UpdateConfig { batch_size: 128, gamma: 1.0, learning_rate: 1e-3, ..UpdateConfig::default() },
             target_update_interval: 1,
@@ -83,24 +88,17 @@ impl OfflineConfig {
         self.window.validate().map_err(|WindowConfigError::Zero { key }| {
             ConfigError::new(format!("window.{key}"), 0, "a window needs room for at least one event: give 1 or more")
         })?;
-        match self.algorithm {
-            Algorithm::Cql(weight) => {
-                let fits = weight > 0.0 && weight <= 1e6;
-                require("algorithm.cql", weight, fits, "choose a value above 0, at most a million")?;
-            }
-            Algorithm::Bcq(share) => {
-                let fits = share > 0.0 && share <= 1.0;
-                require("algorithm.bcq", share, fits, "choose a value above 0, at most 1")?;
-            }
-            Algorithm::Dqn => {}
-            Algorithm::Cloning => {
-                let munchausen = self.update.munchausen;
-                let reason = "cloning has no targets: leave it out";
-                require("update.munchausen", munchausen, munchausen.is_none(), reason)?;
-                let returns = self.network.returns;
-                let reason = "cloning takes the outputs for logits: choose `mean`";
-                require("network.returns", returns, returns == Returns::Mean, reason)?;
-            }
+        let weight = self.cql_weight;
+        require("cql_weight", weight, weight > 0.0 && weight <= 1e6, "choose a value above 0, at most a million")?;
+        let share = self.bcq_share;
+        require("bcq_share", share, share > 0.0 && share <= 1.0, "choose a value above 0, at most 1")?;
+        if self.algorithm == Algorithm::Cloning {
+            let munchausen = self.update.munchausen;
+            let reason = "cloning has no targets: leave it out";
+            require("update.munchausen", munchausen, munchausen.is_none(), reason)?;
+            let returns = self.network.returns;
+            let reason = "cloning takes the outputs for logits: choose `mean`";
+            require("network.returns", returns, returns == Returns::Mean, reason)?;
         }
         let noisy = self.network.noisy_layers;
         require("network.noisy_layers", noisy, noisy == 0, "played steps leave nothing to explore: choose 0")?;
@@ -122,8 +120,8 @@ impl OfflineConfig {
     pub fn spec(&self, shape: &NetworkShape) -> UpdateSpec {
         let spec = self.update.spec(shape);
         match self.algorithm {
-            Algorithm::Dqn | Algorithm::Bcq(_) => spec,
-            Algorithm::Cql(weight) => UpdateSpec { conservative: weight as f32, ..spec },
+            Algorithm::Dqn | Algorithm::Bcq => spec,
+            Algorithm::Cql => UpdateSpec { conservative: self.cql_weight as f32, ..spec },
             Algorithm::Cloning => cloning(spec),
         }
     }

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 pub(super) struct Imitator {
     pub(super) learner: Box<dyn Learner>,
     pub(super) dropout: ChaCha8Rng,
+    options: FusedOptions,
     spec: UpdateSpec,
     /// Logarithm of the smallest share of the most probable action's probability.
     least: f32,
@@ -25,7 +26,6 @@ impl Imitator {
     /// A fresh one, for states of this width and so many actions.
     pub(super) fn new(
         config: &OfflineConfig,
-        share: f64,
         (width, actions): (usize, usize),
         options: FusedOptions,
     ) -> Result<Imitator, DqnError> {
@@ -38,12 +38,19 @@ impl Imitator {
         Ok(Imitator {
             learner: Box::new(learner),
             dropout: stream(config.seed, "dropout imitator"),
+            options,
             spec,
-            least: libm::log(share) as f32,
+            least: libm::log(config.bcq_share) as f32,
             keep: Vec::new(),
             errors: Vec::new(),
             logits: Vec::new(),
         })
+    }
+
+    /// A learner that begins where this one stands, and what its updates do.
+    pub(super) fn copy(&self) -> Result<(FusedLearner, UpdateSpec), DqnError> {
+        let learner = FusedLearner::new(self.learner.shape().clone(), self.learner.parameters(), self.options)?;
+        Ok((learner, self.spec.clone()))
     }
 
     /// Learns from what was drawn, and then rules out successors' actions in it.

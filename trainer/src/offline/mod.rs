@@ -7,4 +7,4 @@ mod imitator;
 mod trainer;
 
 pub use config::{Algorithm, OfflineConfig};
-pub use trainer::{Judged, OfflineTrainer};
+pub use trainer::{Judged, OfflineTrainer, POLICY};

@@ -2,12 +2,17 @@
 
 use super::config::{Algorithm, OfflineConfig};
 use super::imitator::Imitator;
-use crate::dqn::{DqnError, Updater};
+use crate::dqn::{DqnError, DrawConfig, UpdateConfig, Updater};
+use crate::greedy::greedy;
 use crate::learner::fused::{FusedLearner, FusedOptions};
 use crate::learner::{Learner, TargetSync, UpdateReport};
 use crate::metrics::UpdateMetrics;
+use crate::network::NetworkShape;
 use crate::streams::stream;
 use bellwether_replay::{BufferConfig, ReplayBuffer, StateRows};
+
+/// Name of the network that learns in metrics.
+pub const POLICY: &str = "policy";
 
 /// A run on played steps: what was played, and the learner.
 pub struct OfflineTrainer {
@@ -67,8 +72,8 @@ impl OfflineTrainer {
         let learner = FusedLearner::new(shape, &parameters, options)?;
         learner.supports(&spec)?;
         let imitator = match config.algorithm {
-            Algorithm::Bcq(share) => Some(Imitator::new(&config, share, (width, actions), options)?),
-            Algorithm::Dqn | Algorithm::Cql(_) | Algorithm::Cloning => None,
+            Algorithm::Bcq => Some(Imitator::new(&config, (width, actions), options)?),
+            Algorithm::Dqn | Algorithm::Cql | Algorithm::Cloning => None,
         };
         let updater = Updater::new(config.update.clone(), spec, config.seed);
         Ok(OfflineTrainer { config, learner: Box::new(learner), imitator, buffer, updater })
@@ -121,7 +126,7 @@ impl OfflineTrainer {
                 self.learner.sync_target(sync)?;
             }
             if update.is_multiple_of(self.config.metrics_interval) || self.is_finished() {
-                lines.push(line("policy", update, &report, learning_rate));
+                lines.push(line(POLICY, update, &report, learning_rate));
                 lines.extend(cloned.map(|report| line("imitator", update, &report, learning_rate)));
             }
         }
@@ -140,6 +145,37 @@ impl OfflineTrainer {
             Some(imitator) => imitator.rule_out(states, &mut out.masks),
             None => Ok(()),
         }
+    }
+}
+
+impl OfflineTrainer {
+    /// The network that is released, and its parameters: that of the q-values or logits. The two networks of BCQ make one
+    /// policy, and this is a third one that clones it, trained by as many updates on the same states.
+    ///
+    /// # Errors
+    /// On divergence.
+    pub fn release(&mut self) -> Result<(NetworkShape, Vec<f32>), DqnError> {
+        let OfflineTrainer { config, learner, imitator, buffer, .. } = self;
+        let Some(imitator) = imitator else {
+            return Ok((learner.shape().clone(), learner.parameters().to_vec()));
+        };
+        let update = UpdateConfig { draw: DrawConfig::Uniform, ..config.update.clone() };
+        let (mut clone, spec) = imitator.copy()?;
+        let actions = learner.shape().actions();
+        let mut updater = Updater::new(update, spec, config.seed);
+        let (mut q, mut masks) = (Vec::new(), Vec::new());
+        for _ in 0..config.updates {
+            let drawn = updater.draw(buffer, actions)?;
+            let states = drawn.states(buffer);
+            learner.q_values(&states, &[], &mut q)?;
+            masks.clear();
+            masks.extend_from_slice(drawn.masks());
+            imitator.rule_out(&states, &mut masks)?;
+            let rows = q.chunks_exact(actions).zip(masks.chunks_exact(actions));
+            drawn.relabel(rows.map(|(q, mask)| greedy(q, mask).unwrap_or(0) as u32));
+            updater.update(&mut clone, buffer)?;
+        }
+        Ok((clone.shape().clone(), clone.parameters().to_vec()))
     }
 }
 

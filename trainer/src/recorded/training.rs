@@ -119,6 +119,11 @@ impl<'a> Training<'a> {
         Ok(lines)
     }
 
+    /// The configuration of the run.
+    pub fn config(&self) -> &'a TrainConfig {
+        self.config
+    }
+
     /// The decision process that is learnt from.
     pub fn model(&self) -> &AnswerModel<'a> {
         &self.model

@@ -73,6 +73,18 @@ impl Drawn {
         Batch { states, masks: &self.masks, answers: &self.answers, next_states, next_masks: &self.next_masks }
     }
 
+    /// Allowed actions of the states, row-major.
+    pub(crate) fn masks(&self) -> &[bool] {
+        &self.masks
+    }
+
+    /// Puts other actions in the place of those that were played, for an update that clones.
+    pub(crate) fn relabel(&mut self, actions: impl Iterator<Item = u32>) {
+        for (answer, action) in self.answers.iter_mut().zip(actions) {
+            answer.action = action;
+        }
+    }
+
     /// The states.
     pub(crate) fn states<'a>(&'a self, buffer: &'a ReplayBuffer) -> SampledRows<'a> {
         SampledRows::new(buffer, &self.sampled.rows)

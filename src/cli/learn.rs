@@ -1,0 +1,113 @@
+//! `bellwether learn`: a run on played steps.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bellwether_trainer::evaluate::{Evaluation, render_table};
+use bellwether_trainer::offline::OfflineConfig;
+use bellwether_trainer::run::{self, LearnRequest};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::layers::Layers;
+use super::progress::Progress;
+use super::{Failure, Output, build};
+
+/// What begins the variables of its configuration.
+const PREFIX: &str = "BELLWETHER_LEARN__";
+
+/// Learns a policy from played episodes, those of the sandbox or of `evaluate --episodes`, with nothing to try out: conservative or
+/// batch-constrained Q-learning, cloning, or plain DQN.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Episode files to learn from.
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "print_config")]
+    episodes: Vec<PathBuf>,
+    /// Held-out telemetry to evaluate on in the end, at the costs that the episodes were played at; nothing is chosen by it.
+    #[arg(long, value_name = "FILE")]
+    valid: Option<PathBuf>,
+    /// Folder of run directories.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// What to call the run and its model.
+    #[arg(long, default_value = "policy", value_parser = super::plain_name)]
+    name: String,
+    /// Go on with a run that was cut off, from its last checkpoint; give the same episodes and configuration.
+    #[arg(long, value_name = "RUN")]
+    resume: Option<String>,
+    #[command(flatten)]
+    layers: Layers,
+}
+
+/// What `learn` reports as JSON.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "LearnReport")]
+pub(crate) struct Report {
+    /// Id of the run.
+    run: String,
+    /// Folder of the model.
+    model: PathBuf,
+    /// Version of the model.
+    model_version: String,
+    /// Gradient steps.
+    updates: u64,
+    /// Episodes that were learned from.
+    episodes: u64,
+    /// Steps of them in which something was played.
+    steps: u64,
+    /// Episodes that something is missing of.
+    partial: u64,
+    /// Time that the whole took, in seconds.
+    wall_seconds: f64,
+    /// The evaluation on held-out telemetry; null without `--valid`.
+    evaluation: Option<Evaluation>,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let config: OfflineConfig = self.layers.resolve(PREFIX)?;
+        config.validate().map_err(Failure::usage)?;
+        if self.layers.print_config {
+            return Layers::print(output, PREFIX, &config);
+        }
+        let resume = match &self.resume {
+            Some(text) => Some(bellwether_registry::find_run(&self.runs, text).map_err(Failure::usage)?),
+            None => None,
+        };
+        let started = Instant::now();
+        let request = LearnRequest {
+            name: &self.name,
+            config: &config,
+            data: &self.episodes,
+            valid: self.valid.as_deref(),
+            runs: &self.runs,
+            resume: resume.as_deref(),
+            flags: Default::default(),
+            isa: build::isa()?,
+            source: build::source(),
+        };
+        let report = run::learn(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
+        let report = Report {
+            model: report.folder.join("model"),
+            run: report.run,
+            model_version: report.version.to_string(),
+            updates: report.updates,
+            episodes: report.loaded.episodes,
+            steps: report.loaded.steps,
+            partial: report.loaded.partial,
+            wall_seconds: started.elapsed().as_secs_f64(),
+            evaluation: report.evaluation,
+        };
+        output.report(&report, || {
+            let table = report.evaluation.as_ref().map(render_table).unwrap_or_default();
+            let (run, model, version) = (&report.run, report.model.display(), &report.model_version);
+            let (updates, steps, episodes) = (report.updates, report.steps, report.episodes);
+            let seconds = report.wall_seconds;
+            format!(
+                "{table}\nrun      {run}\nmodel    {model} (version {version})\n\
+                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s"
+            )
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! From played episodes to a model, and from a model to what it would have earned in them.
+#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+
+mod program;
+mod reduced;
+
+use std::path::Path;
+
+use program::{bellwether, bellwether_in, files, keeps_schema};
+use reduced::{SMALL, reduced};
+use serde_json::Value;
+
+/// A run that takes a second.
+const QUICK: [&str; 6] = ["--set", "updates=120", "--set", "network.hidden=[32]", "--set", "checkpoint_interval=50"];
+
+/// A model, trained on a part of the recordings, and `played.parquet`, what it plays when it takes every third action at random.
+fn played(at: &Path) -> String {
+    reduced(at);
+    let train = ["train", "--json", "--data", "reduced.parquet", "--set", "calibration.target_fpr=[0.05]"];
+    let report = bellwether(at, &[&train[..], &SMALL].concat()).expect(0).json();
+    let model = report["model"].as_str().unwrap().to_owned();
+    let evaluate = ["evaluate", "--json", "--model", &model, "--data", "reduced.parquet", "--episodes"];
+    let report = bellwether(at, &[&evaluate[..], &["played.parquet", "--epsilon", "0.33"]].concat()).expect(0).json();
+    keeps_schema("evaluation.schema.json", &report);
+    assert_eq!(report["played"]["course"]["soft"]["seed"], 0);
+    model
+}
+
+#[test]
+fn every_algorithm_makes_a_model_that_is_evaluated_and_served_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    played(at);
+    let learn = ["learn", "--json", "--episodes", "played.parquet", "--valid", "reduced.parquet"];
+    let mut versions = Vec::new();
+    for algorithm in ["algorithm=dqn", "algorithm=cql", "algorithm=bcq", "algorithm=cloning"] {
+        let arguments = [&learn[..], &QUICK, &["--set", algorithm]].concat();
+        let report = bellwether(at, &arguments).expect(0).json();
+        keeps_schema("learn-report.schema.json", &report);
+        assert_eq!(report["updates"], 120);
+        assert!(report["steps"].as_u64() > report["episodes"].as_u64(), "{report}");
+        let run = report["run"].as_str().unwrap();
+        bellwether(at, &["runs", "verify", run]).expect(0);
+
+        // Whoever has the model alone sees the evaluation that the run made.
+        let model = report["model"].as_str().unwrap();
+        let again =
+            bellwether(at, &["evaluate", "--json", "--model", model, "--data", "reduced.parquet"]).expect(0).json();
+        for key in ["operating_points", "oracle", "episodes"] {
+            assert_eq!(again[key], report["evaluation"][key], "{algorithm}: {key}");
+        }
+        let points = again["operating_points"].as_array().unwrap();
+        assert_eq!((points.len(), points[0]["target_fpr"].as_f64()), (1, Some(0.05)));
+        versions.push(report["model_version"].as_str().unwrap().to_owned());
+
+        // The same run once more, on another instruction set, makes the same model.
+        if algorithm.ends_with("bcq") {
+            let again = bellwether_in(at, &[("BELLWETHER_ISA", "scalar")], &arguments).expect(0).json();
+            assert_eq!(again["model_version"], report["model_version"]);
+        }
+    }
+    versions.sort();
+    versions.dedup();
+    assert_eq!(versions.len(), 4);
+}
+
+#[test]
+fn a_model_is_estimated_by_what_another_played() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = played(at);
+    let estimate = ["estimate", "--json", "--model", &model, "--episodes", "played.parquet", "--set", "updates=60"];
+    let report = bellwether(at, &[&estimate[..], &["--epsilon", "0.33"]].concat()).expect(0).json();
+    keeps_schema("estimates.schema.json", &report);
+    let value = |name: &str| report[name]["value"].as_f64().unwrap();
+    assert!((value("weighted_importance") - value("behaviour")).abs() < 1e-4, "it judges itself: {report}");
+    let greedy = bellwether(at, &estimate).expect(0).json();
+    assert!(greedy["trust"]["possible"].as_u64() < report["trust"]["possible"].as_u64());
+    assert_ne!(greedy["doubly_robust"], report["doubly_robust"]);
+    let told = bellwether(at, &[&estimate[..1], &estimate[2..]].concat()).expect(0).stdout;
+    assert!(told.contains("doubly robust") && told.contains("could have played"), "{told}");
+}
+
+#[test]
+fn what_cannot_be_learned_from_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = played(at);
+    let before = files(at);
+    let learn = ["learn", "--episodes", "played.parquet"];
+    let cases: [(i32, &[&str], &[&str]); 8] = [
+        (64, &["--set", "updates=0"], &["updates", "0"]),
+        (64, &["--set", "update.learning_rate=nan"], &["update.learning_rate", "NaN"]),
+        (64, &["--set", "update.learning_rat=1"], &["learning_rat"]),
+        (64, &["--set", "algorithm=sarsa"], &["sarsa", "algorithm"]),
+        (64, &["--set", "network.noisy_layers=1"], &["network.noisy_layers"]),
+        (1, &["--set", "window.max_events=3"], &["played.parquet"]),
+        (1, &["--set", "memory_bytes=1000"], &["memory_bytes"]),
+        (1, &["--valid", "none.parquet"], &["none.parquet"]),
+    ];
+    for (code, more, parts) in cases {
+        bellwether(at, &[&learn[..], more].concat()).complains(code, parts);
+        assert_eq!(files(at), before, "{more:?}");
+    }
+    bellwether(at, &["learn", "--episodes", "reduced.parquet"]).complains(1, &["reduced.parquet"]);
+    bellwether(at, &["learn", "--episodes", "none.parquet"]).complains(1, &["none.parquet"]);
+    bellwether(at, &["learn"]).complains(64, &["--episodes"]);
+    let estimate = ["estimate", "--model", &model, "--episodes", "played.parquet"];
+    bellwether(at, &[&estimate[..], &["--set", "update.n_step=2"]].concat())
+        .complains(64, &["update.n_step", "choose 1"]);
+    let evaluate = ["evaluate", "--model", &model, "--data", "reduced.parquet", "--episodes", "out.parquet"];
+    bellwether(at, &[&evaluate[..], &["--epsilon", "0"]].concat()).complains(64, &["--epsilon", "above 0"]);
+    assert_eq!(files(at), before);
+    for verb in ["learn", "estimate"] {
+        let page = bellwether(at, &[verb, "--print-config"]).expect(0).stdout;
+        let value: Value = serde_json::to_value(page.parse::<toml::Table>().unwrap()).unwrap();
+        assert_eq!(value["update"]["gamma"], 1.0);
+    }
+}

@@ -1,0 +1,177 @@
+//! A run, whole: data in, a run directory with metrics, checkpoints, the model and its evaluation out.
+
+mod drive;
+mod learn;
+mod publish;
+mod train;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bellwether_artifact::{ArtifactError, SourceRevision};
+use bellwether_env_adapter::Label;
+use bellwether_env_adapter::ingest::EpisodeDigest;
+use bellwether_registry::RegistryError;
+
+use crate::config::{ConfigError, TrainConfig};
+use crate::dqn::DqnError;
+use crate::evaluate::{FoldItem, Groups, grouped_folds};
+use crate::export::ExportError;
+use crate::learner::fused::Isa;
+use crate::logged::LoggedError;
+use crate::metrics::UpdateMetrics;
+use crate::network::NetworkError;
+use crate::recorded::TrainingError;
+use crate::recorded::recordings::{Recordings, RecordingsError};
+
+pub use learn::{LearnReport, LearnRequest, learn};
+pub use publish::judged_under;
+pub use train::{TrainReport, TrainRequest, train};
+
+/// What a run is to do, by a configuration `C` on data `D`.
+pub struct RunRequest<'a, C, D> {
+    /// What people call the run and its model: `a-z`, `0-9`, `.`, `_` and `-`.
+    pub name: &'a str,
+    /// The resolved configuration.
+    pub config: &'a C,
+    /// What to learn from.
+    pub data: D,
+    /// Telemetry to evaluate on in the end; nothing is chosen by it.
+    pub valid: Option<&'a Path>,
+    /// Folder of run directories.
+    pub runs: &'a Path,
+    /// A run that was aborted, to go on with.
+    pub resume: Option<&'a Path>,
+    /// Flags that shaped the run beside the configuration.
+    pub flags: BTreeMap<String, String>,
+    /// Instruction set; it does not change a byte.
+    pub isa: Isa,
+    /// The code that learns.
+    pub source: SourceRevision,
+}
+
+/// What a run tells whoever waits for it.
+pub trait RunObserver {
+    /// Seconds since a moment of the observer's choice; kept apart from everything that is hashed.
+    fn seconds(&mut self) -> f64;
+    /// A phase begins.
+    fn phase(&mut self, what: &str);
+    /// Gradient steps done of all, with the last records of every network.
+    fn progress(&mut self, done: u64, of: u64, latest: &[UpdateMetrics]);
+}
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration cannot be run.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data cannot be read.
+    #[error("cannot read {path}")]
+    Recordings {
+        /// The telemetry file.
+        path: PathBuf,
+        /// Why.
+        source: RecordingsError,
+    },
+    /// The data holds nothing to learn from.
+    #[error(
+        "{path} holds {benign} benign and {malicious} malicious labelled episodes; training needs both: add recordings of \
+         the class that is missing, or labels"
+    )]
+    OneClass {
+        /// The telemetry file.
+        path: PathBuf,
+        /// Benign episodes with a window.
+        benign: usize,
+        /// Malicious episodes with a window.
+        malicious: usize,
+    },
+    /// Training failed.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    /// The episode files cannot be learned from.
+    #[error(transparent)]
+    Logged(#[from] LoggedError),
+    /// Learning from played steps failed.
+    #[error(transparent)]
+    Learning(#[from] DqnError),
+    /// No file says at which operating point it was played.
+    #[error(
+        "none of the files says which false-positive rate its policy was asked for, so the model would have no operating \
+         point: give at least one that a model of this program played"
+    )]
+    NoOperatingPoint,
+    /// A setting of the model's training cannot be read.
+    #[error("the model was trained by another version of this program")]
+    Foreign(#[source] serde_json::Error),
+    /// The network cannot be built.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The model cannot be exported.
+    #[error("the model cannot be exported")]
+    Export(#[from] ExportError),
+    /// The run directory refused.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The run to go on with had other data, another configuration or other code.
+    #[error("the run {run} was begun on other terms ({differs}); go back to them, or start a new run")]
+    OtherRun {
+        /// Id of the run.
+        run: String,
+        /// What differs: the first few keys, with what the run was begun with and what was asked for now.
+        differs: String,
+    },
+}
+
+/// Reads telemetry as the configuration asks for it.
+///
+/// # Errors
+/// [`RunError::Recordings`].
+pub fn read(path: &Path, config: &TrainConfig) -> Result<Recordings, RunError> {
+    Recordings::read(path, &config.window, &config.reward, config.trainer.memory_bytes)
+        .map_err(|source| RunError::Recordings { path: path.to_path_buf(), source })
+}
+
+/// Refuses recordings that miss one of the two classes.
+///
+/// # Errors
+/// [`RunError::OneClass`].
+pub fn require_both_classes(path: &Path, recordings: &Recordings) -> Result<(), RunError> {
+    let of_class = |class: u32| recordings.store().episodes().filter(|e| e.class == class && e.len > 0).count();
+    both(path, of_class(0), of_class(1))
+}
+
+/// Refuses what [`train`] would refuse of these episodes, by their digests alone, before anything is written.
+///
+/// # Errors
+/// [`RunError::OneClass`], and [`RunError::Training`] where a class has fewer groups than calibration has folds.
+pub fn require_learnable<'a>(
+    path: &Path,
+    episodes: impl IntoIterator<Item = &'a EpisodeDigest>,
+    config: &TrainConfig,
+) -> Result<(), RunError> {
+    let mut groups = Groups::new();
+    let items: Vec<FoldItem> = episodes
+        .into_iter()
+        .filter(|episode| episode.events > 0)
+        .filter_map(|episode| {
+            let label = episode.label?;
+            Some(FoldItem { group: groups.intern(episode.family.as_deref()), label, content: Some(episode.content.0) })
+        })
+        .collect();
+    let malicious = items.iter().filter(|item| item.label == Label::Malicious).count();
+    both(path, items.len() - malicious, malicious)?;
+    grouped_folds(&items, config.calibration.folds as u32, config.seed).map_err(TrainingError::Evaluation)?;
+    Ok(())
+}
+
+fn both(path: &Path, benign: usize, malicious: usize) -> Result<(), RunError> {
+    if benign > 0 && malicious > 0 {
+        return Ok(());
+    }
+    Err(RunError::OneClass { path: path.to_path_buf(), benign, malicious })
+}

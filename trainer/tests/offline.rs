@@ -158,7 +158,7 @@ fn bcq_that_rules_nothing_out_is_dqn() {
     let state = |algorithm, share| {
         let mut config = OfflineConfig { bcq_share: share, ..config(algorithm) };
         (config.updates, config.update.input_dropout) = (50, 0.2);
-        let mut run = train(&config, walks(&config, 300, true));
+        let mut run = train(&config, walks(&config, 300, false));
         run.learner().state()
     };
     let dqn = state(Algorithm::Dqn, 0.3);
@@ -189,7 +189,7 @@ proptest! {
         }
         (config.update.input_dropout, config.update.n_step) = if dropout { (0.1, 3) } else { (0.0, 1) };
         let of = |updates| OfflineConfig { updates, ..config.clone() };
-        let data = || walks(&config, 200, true);
+        let data = || walks(&config, 200, algorithm != Algorithm::Dqn);
         let expected = saved(&train(&of(first + more), data()));
         let begun = saved(&train(&of(first), data()));
         let scalar = FusedOptions { isa: Isa::Scalar, threads: 1 };
@@ -262,13 +262,16 @@ fn a_run_that_cannot_be_is_refused_by_its_key() {
 }
 
 #[test]
-fn a_buffer_without_steps_or_with_other_priorities_is_refused() {
+fn a_buffer_that_nothing_can_be_learned_from_is_refused() {
     let config = config(Algorithm::Dqn);
+    let untried = OfflineTrainer::new(config.clone(), walks(&config, 50, true), FusedOptions::default()).err();
+    let told = untried.unwrap().to_string();
+    assert!(told.contains("action 2") && told.contains("cql"), "{told}");
     let empty = config.buffer(ROOMS, ACTIONS, 10).unwrap();
     let refused = OfflineTrainer::new(config.clone(), empty, FusedOptions::default()).err();
     assert!(matches!(refused, Some(DqnError::Replay(_))), "{refused:?}");
     let mut prioritised = config.clone();
     prioritised.update.draw = DrawConfig::Prioritised(PrioritisedConfig::default());
-    let refused = OfflineTrainer::new(config.clone(), walks(&prioritised, 50, true), FusedOptions::default()).err();
+    let refused = OfflineTrainer::new(config.clone(), walks(&prioritised, 50, false), FusedOptions::default()).err();
     assert!(matches!(refused, Some(DqnError::Replay(_))), "{refused:?}");
 }

@@ -1,6 +1,7 @@
 //! The contract of a learner: one whole update each, from a batch of states and what is known about their actions.
 
 mod check;
+mod explosion;
 pub mod fused;
 mod noise;
 mod state;
@@ -8,6 +9,7 @@ mod state;
 use crate::network::NetworkShape;
 use bellwether_replay::StateRows;
 
+pub(crate) use explosion::require_bounded;
 pub use noise::{draw_factors, draw_keep};
 pub use state::StateError;
 
@@ -244,6 +246,17 @@ pub enum LearnerError {
         expected: usize,
         /// Given.
         found: usize,
+    },
+    /// Q-values are beyond what any return of the rewards could be.
+    #[error(
+        "the update diverged: the mean q-value is {mean_q} where no return of rewards of at most {largest_reward} comes near; lower \
+         the learning rate, let the target network follow more slowly, or choose `double`"
+    )]
+    Exploded {
+        /// Mean of the fitted q-values.
+        mean_q: f32,
+        /// Largest absolute reward that was seen.
+        largest_reward: f32,
     },
     /// The loss or the gradient is no longer finite; the parameters are as they were before the update.
     #[error("the update diverged: the {what} is not finite; lower the learning rate or the scale of the rewards")]

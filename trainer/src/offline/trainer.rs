@@ -2,6 +2,7 @@
 
 use super::config::{Algorithm, OfflineConfig};
 use super::imitator::Imitator;
+use crate::config::ConfigError;
 use crate::dqn::{DqnError, DrawConfig, UpdateConfig, Updater};
 use crate::greedy::greedy;
 use crate::learner::fused::{FusedLearner, FusedOptions};
@@ -9,7 +10,7 @@ use crate::learner::{Learner, TargetSync, UpdateReport};
 use crate::metrics::UpdateMetrics;
 use crate::network::NetworkShape;
 use crate::streams::stream;
-use bellwether_replay::{BufferConfig, ReplayBuffer, StateRows};
+use bellwether_replay::{ActionMask, BufferConfig, ReplayBuffer, SampleSpec, StateRows};
 
 /// Name of the network that learns in metrics.
 pub const POLICY: &str = "policy";
@@ -64,6 +65,9 @@ impl OfflineTrainer {
         if buffer.transitions() == 0 {
             let reason = "no step of the episodes has a known successor; play some further";
             return Err(bellwether_replay::ReplayError::Empty { reason: reason.into() }.into());
+        }
+        if config.algorithm == Algorithm::Dqn {
+            require_played(&buffer)?;
         }
         let (width, actions) = (buffer.config().width, buffer.config().actions as usize);
         let shape = config.network.shape(width, actions)?;
@@ -176,6 +180,27 @@ impl OfflineTrainer {
             updater.update(&mut clone, buffer)?;
         }
         Ok((clone.shape().clone(), clone.parameters().to_vec()))
+    }
+}
+
+/// Refuses steps in which an action was allowed and never played: DQN would make its value up, and targets take the largest.
+fn require_played(buffer: &ReplayBuffer) -> Result<(), DqnError> {
+    let (mut allowed, mut played) = (0, vec![false; buffer.config().actions as usize]);
+    for row in buffer.oldest_first() {
+        if let Some(transition) = buffer.transition(row, &SampleSpec::default())? {
+            allowed |= transition.mask.bits();
+            played[transition.action as usize] = true;
+        }
+    }
+    match (0..).zip(&played).find(|(action, played)| ActionMask::from_bits(allowed).allows(*action) && !**played) {
+        None => Ok(()),
+        Some((action, _)) => {
+            let reason = format!(
+                "action {action} was allowed and never played, so its value would be made up: choose `cql`, `bcq` or `cloning`, or give \
+                 steps in which it was played"
+            );
+            Err(ConfigError { key: "algorithm".to_owned(), value: "dqn".to_owned(), reason }.into())
+        }
     }
 }
 

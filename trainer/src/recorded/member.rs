@@ -12,7 +12,7 @@ use super::{OVERLAY, TrainingError, overlay};
 use crate::config::TrainConfig;
 use crate::learner::fused::{Forward, Isa};
 use crate::learner::{Answer, Batch, Learner, LearnerState, Loss, Noise, TargetSync, UpdateReport, UpdateSpec};
-use crate::learner::{draw_keep, keep};
+use crate::learner::{draw_keep, keep, require_bounded};
 use crate::streams::stream;
 
 /// The target networks that judge successors: one per fold, each blind to the episodes of its fold.
@@ -67,6 +67,8 @@ struct Scratch {
     q: Vec<f32>,
     keep: Vec<Vec<u8>>,
     errors: Vec<f32>,
+    /// Largest absolute reward of the batch.
+    largest_reward: f32,
 }
 
 /// A state that an answer leads to, judged by the network of its fold.
@@ -139,7 +141,7 @@ impl Member {
     ) -> Result<UpdateReport, TrainingError> {
         self.draw(model, judges, config);
         self.judge(model, judges, config.trainer.gamma)?;
-        let Scratch { drawn, overlay, answers, keep: kept, errors, .. } = &mut self.scratch;
+        let Scratch { drawn, overlay, answers, keep: kept, errors, largest_reward, .. } = &mut self.scratch;
         let trainer = &config.trainer;
         let update = UpdateSpec {
             double: false,
@@ -162,7 +164,9 @@ impl Member {
         let states = SampledRows::new(store.states(), &drawn.rows).with_overlay(&OVERLAY, overlay);
         let none = SampledRows::new(store.states(), &[]);
         let batch = Batch { states: &states, masks: &[], answers, next_states: &none, next_masks: &[] };
+        let largest_reward = *largest_reward;
         let report = self.learner.update(&update, batch, Noise { keep: kept, ..Noise::default() }, errors)?;
+        require_bounded(report.mean_q, largest_reward, f64::from(trainer.gamma))?;
         match store.states().failure() {
             Some(failure) => Err(TrainingError::States(failure.to_string())),
             None => Ok(report),
@@ -171,11 +175,12 @@ impl Member {
 
     /// Draws states, costs and levels, and what the recordings answer about them.
     fn draw(&mut self, model: &AnswerModel<'_>, judges: &Judges<'_>, config: &TrainConfig) {
-        let Scratch { drawn, overlay: overlays, answers, successors, .. } = &mut self.scratch;
+        let Scratch { drawn, overlay: overlays, answers, successors, largest_reward, .. } = &mut self.scratch;
         self.sampler.sample(&mut self.sampling, config.trainer.batch_size, drawn);
         overlays.clear();
         answers.clear();
         successors.clear();
+        *largest_reward = 0.0;
         for (i, (&row, &episode)) in drawn.rows.iter().zip(&drawn.episodes).enumerate() {
             let z = config.cost.z_at(unit(&mut self.sampling));
             let level = if model.isolation() { (self.sampling.next_u32() % LEVELS as u32) as u8 } else { 0 };
@@ -188,6 +193,7 @@ impl Member {
                     let fold = judges.folds[episode as usize];
                     successors.push(Successor { fold, answer: answers.len() as u32, place: next, z });
                 }
+                *largest_reward = largest_reward.max(outcome.reward.abs());
                 answers.push(Answer {
                     row: i as u32,
                     action: action as u32,

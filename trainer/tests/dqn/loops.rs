@@ -303,6 +303,19 @@ fn a_broken_environment_is_an_error() {
     assert!(matches!(differ.err(), Some(DqnError::Environment { environment: 1, .. })));
 }
 
+/// Targets that feed on themselves: an undiscounted game without an end, in which the target network follows at once.
+#[test]
+fn q_values_that_run_away_end_the_run_with_what_to_do() {
+    let mut config = DqnConfig { total_steps: 1_000_000, target_update_interval: 1, ..small() };
+    (config.update.gamma, config.update.learning_rate) = (1.0, 0.5);
+    (config.update.double, config.update.loss) = (false, LossConfig::Mse);
+    let env = Broken { step: 0, reward: 1.0, observation: 1.0, allowed: true };
+    let mut run = DqnTrainer::new(config, vec![env], FusedOptions::default()).unwrap();
+    let error = run.run(&mut |_: &DqnEvent| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, DqnError::Learner(LearnerError::Exploded { .. })), "{error}");
+    assert!(error.to_string().contains("lower the learning rate"), "{error}");
+}
+
 #[test]
 fn divergence_ends_the_run_with_an_error() {
     let mut config = small();

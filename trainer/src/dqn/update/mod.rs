@@ -3,7 +3,9 @@
 mod config;
 
 use super::DqnError;
-use crate::learner::{Answer, Batch, Learner, Noise, UpdateReport, UpdateSpec, draw_factors, draw_keep};
+use crate::learner::{
+    Answer, Batch, Learner, Loss, Noise, UpdateReport, UpdateSpec, draw_factors, draw_keep, require_bounded,
+};
 use crate::network::NetworkShape;
 use crate::streams::stream;
 use bellwether_replay::{ReplayBuffer, Sampled, SampledRows};
@@ -22,6 +24,8 @@ pub(crate) struct Updater {
     dropout: ChaCha8Rng,
     noise: ChaCha8Rng,
     updates: u64,
+    /// Largest absolute reward that was drawn.
+    largest_reward: f32,
     drawn: Drawn,
     keep: Vec<Vec<u8>>,
     /// Factors of the noise of the online and the target network.
@@ -44,6 +48,8 @@ pub(crate) struct Drawn {
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdaterState {
     updates: u64,
+    /// Bits of the largest absolute reward.
+    largest_reward: u32,
     sampling: Position,
     dropout: Position,
     noise: Position,
@@ -111,6 +117,7 @@ impl Updater {
             dropout: stream(seed, "dropout"),
             noise: stream(seed, "noise"),
             updates: 0,
+            largest_reward: 0.0,
             drawn: Drawn::default(),
             keep: Vec::new(),
             factors: Default::default(),
@@ -158,6 +165,11 @@ impl Updater {
         let report = learner.update(&self.spec, self.drawn.batch(&states, &next_states), noise, &mut self.errors)?;
         buffer.learn(&self.drawn.sampled.rows, &self.errors)?;
         self.updates += 1;
+        if self.spec.loss != Loss::Cloning {
+            let rewards = self.drawn.sampled.rewards.iter().map(|reward| reward.abs());
+            self.largest_reward = rewards.fold(self.largest_reward, f32::max);
+            require_bounded(report.mean_q, self.largest_reward, self.config.gamma)?;
+        }
         Ok(report)
     }
 
@@ -170,6 +182,7 @@ impl Updater {
     pub(crate) fn state(&self) -> UpdaterState {
         UpdaterState {
             updates: self.updates,
+            largest_reward: self.largest_reward.to_bits(),
             sampling: Position::of(&self.sampling),
             dropout: Position::of(&self.dropout),
             noise: Position::of(&self.noise),
@@ -181,6 +194,7 @@ impl Updater {
         state.dropout.go(&mut self.dropout)?;
         state.noise.go(&mut self.noise)?;
         self.updates = state.updates;
+        self.largest_reward = f32::from_bits(state.largest_reward);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use bellwether_artifact::durable;
 use bellwether_trainer::evaluate::{Evaluation, OperatingPoint, render_table};
 use bellwether_trainer::recorded::evaluation::{Background, Tested, evaluate};
-use bellwether_trainer::recorded::validation::cross_validate;
+use bellwether_trainer::recorded::validation::{Beside, cross_validate};
 use bellwether_trainer::run;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -66,8 +66,15 @@ impl Arguments {
                 let config = self.settings.resolve()?;
                 let recordings = run::read(&self.data, &config)?;
                 run::require_both_classes(&self.data, &recordings).map_err(Failure::of_run)?;
-                let evaluation = cross_validate(&recordings, &config, folds, build::isa()?, &mut Progress::new(output))
-                    .map_err(|error| Failure::of_run(error.into()))?;
+                let evaluation = cross_validate(
+                    &recordings,
+                    &config,
+                    folds,
+                    Beside::Baselines,
+                    build::isa()?,
+                    &mut Progress::new(output),
+                )
+                .map_err(|error| Failure::of_run(error.into()))?;
                 (evaluation, recordings.unlabelled().len())
             }
             (None, Some(folder)) => {

@@ -12,6 +12,9 @@ use super::{Failure, model};
 /// Checks without which nothing is promoted.
 pub(crate) const REQUIRED: &[&str] = &["loads", "golden_vectors", "calibrated", "realised_fpr", "tpr"];
 
+/// Checks that say that a model is whole, whatever it reaches.
+pub(crate) const WHOLE: &[&str] = &["loads", "golden_vectors"];
+
 /// What a model must reach.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Limits {
@@ -26,19 +29,41 @@ pub(crate) struct Limits {
     min_tpr: f64,
 }
 
+/// Checks that the model in a folder is whole.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_whole(folder: &Path, engines: Engines) -> Result<GateReport, Failure> {
+    let manifest = bellwether_artifact::release::read_manifest(folder)?;
+    Ok(GateReport::of(&manifest, whole(folder, &manifest, engines).into()))
+}
+
 /// Checks the model in a folder, evaluated by what may evaluate it where it is served.
 ///
 /// # Errors
 /// If its manifest cannot be read; a model that does not load fails its first check instead.
 pub(crate) fn check(folder: &Path, limits: &Limits, engines: Engines) -> Result<GateReport, Failure> {
     let manifest = bellwether_artifact::release::read_manifest(folder)?;
-    let plain = |name: &str, passed: bool, detail: String| Check {
-        name: name.to_owned(),
-        passed,
-        value: None,
-        limit: None,
-        detail,
-    };
+    let mut checks = Vec::from(whole(folder, &manifest, engines));
+    checks.extend([
+        plain(
+            "calibrated",
+            manifest.operating_point(limits.target_fpr).is_some(),
+            format!("a cost was calibrated for a false-positive rate of {}", limits.target_fpr),
+        ),
+        held_out(&manifest, "fpr", "realised_fpr", limits.target_fpr, limits.max_fpr, |value, limit| value <= limit),
+        held_out(&manifest, "tpr", "tpr", limits.target_fpr, limits.min_tpr, |value, limit| value >= limit),
+    ]);
+    Ok(GateReport::of(&manifest, checks))
+}
+
+/// A check that has no number.
+fn plain(name: &str, passed: bool, detail: String) -> Check {
+    Check { name: name.to_owned(), passed, value: None, limit: None, detail }
+}
+
+/// The checks of [`WHOLE`].
+fn whole(folder: &Path, manifest: &ModelManifest, engines: Engines) -> [Check; 2] {
     let loaded = model::load_for(folder, engines);
     let reason = match &loaded {
         Ok(_) => "hash, graph, feature specification and action set are as stated".to_owned(),
@@ -49,18 +74,10 @@ pub(crate) fn check(folder: &Path, limits: &Limits, engines: Engines) -> Result<
         Ok(Backend::OnnxRuntime) => format!("within {TOLERANCE} in ONNX Runtime"),
         _ => "bit for bit".to_owned(),
     };
-    let checks = vec![
+    [
         plain("loads", loaded.is_ok(), reason),
         plain("golden_vectors", loaded.is_ok(), format!("{vectors} states give the stated q-values {exactly}")),
-        plain(
-            "calibrated",
-            manifest.operating_point(limits.target_fpr).is_some(),
-            format!("a cost was calibrated for a false-positive rate of {}", limits.target_fpr),
-        ),
-        held_out(&manifest, "fpr", "realised_fpr", limits.target_fpr, limits.max_fpr, |value, limit| value <= limit),
-        held_out(&manifest, "tpr", "tpr", limits.target_fpr, limits.min_tpr, |value, limit| value >= limit),
-    ];
-    Ok(GateReport::of(&manifest, checks))
+    ]
 }
 
 /// A held-out result against its limit; a model that was never evaluated does not pass.

@@ -60,6 +60,7 @@ mod split;
 mod stages;
 #[cfg(feature = "serve")]
 mod stop;
+mod sweep;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod terms;
 mod train;
@@ -104,6 +105,7 @@ pub(crate) enum Verb {
     Split(split::Arguments),
     Train(train::Arguments),
     Learn(learn::Arguments),
+    Sweep(sweep::Arguments),
     Evaluate(evaluate::Arguments),
     Estimate(estimate::Arguments),
     Export(export::Arguments),
@@ -138,6 +140,7 @@ impl Verb {
             Verb::Split(arguments) => arguments.run(output),
             Verb::Train(arguments) => arguments.run(output),
             Verb::Learn(arguments) => arguments.run(output),
+            Verb::Sweep(arguments) => arguments.run(output),
             Verb::Evaluate(arguments) => arguments.run(output),
             Verb::Estimate(arguments) => arguments.run(output),
             Verb::Export(arguments) => arguments.run(output),

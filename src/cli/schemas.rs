@@ -7,13 +7,14 @@ use bellwether_env_adapter::ingest::ValidationReport;
 use bellwether_registry::{Move, Published, RegistryProblem, RunReport, RunSummary, Verification};
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::offline::OfflineConfig;
+use bellwether_trainer::sweep::SweepConfig;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, schema_for};
 use serde_json::Value;
 
 use super::{
     audit, compare, decide, detonation, doctor, estimate, evaluate, export, ingest, keys, learn, quickstart, record,
-    recover, release, split, train, vault,
+    recover, release, split, sweep, train, vault,
 };
 
 /// Set to write the files anew.
@@ -31,6 +32,8 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("vault-purge.schema.json", schema_for!(vault::Purged).to_value()),
         ("train-report.schema.json", schema_for!(train::Report).to_value()),
         ("learn-config.schema.json", config_schema::<OfflineConfig>()),
+        ("sweep-config.schema.json", config_schema::<SweepConfig>()),
+        ("sweep-report.schema.json", schema_for!(sweep::Report).to_value()),
         ("learn-report.schema.json", schema_for!(learn::Report).to_value()),
         ("estimates.schema.json", schema_for!(estimate::Report).to_value()),
         ("evaluation.schema.json", schema_for!(evaluate::Report).to_value()),

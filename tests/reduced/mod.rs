@@ -9,6 +9,7 @@ use bellwether_env_adapter::ingest::{IngestError, TelemetryReader, TelemetryWrit
 use bellwether_env_adapter::{EpisodeAttributes, Event, EventSink};
 
 /// A configuration that trains in a second; what it learns does not matter here.
+#[allow(dead_code, reason = "not every test file trains by it")]
 pub(crate) const SMALL: [&str; 8] = [
     "--set",
     "network.hidden=[32]",

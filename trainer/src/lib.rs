@@ -19,3 +19,4 @@ pub mod recorded;
 pub mod run;
 pub mod schedule;
 pub mod streams;
+pub mod sweep;

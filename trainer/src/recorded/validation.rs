@@ -5,7 +5,7 @@ use bellwether_env_adapter::ACTION_COUNT;
 
 use super::answers::AnswerModel;
 use super::calibration::{calibrate, play_grid};
-use super::evaluation::{Background, baselines};
+use super::evaluation::{self, Background};
 use super::playback::{Learnt, Policy, play};
 use super::recordings::Recordings;
 use super::training::Training;
@@ -15,9 +15,18 @@ use crate::evaluate::{BaselineOutcomes, Bootstrap, Evaluation, OperatingPoint, P
 use crate::learner::fused::Isa;
 use crate::run::RunObserver;
 
+/// What is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// The policy and its baselines.
+    Baselines,
+    /// The policy alone.
+    Nothing,
+}
+
 /// Trains and calibrates once per fold on the other folds, and evaluates all held-out outcomes together.
 ///
-/// The baselines are fitted, tuned and replayed fold by fold as in an evaluation. The setting of an operating point differs from fold to fold; the report shows the first fold's.
+/// Baselines are fitted, tuned and replayed fold by fold as in an evaluation. The setting of an operating point differs from fold to fold; the report shows the first fold's.
 ///
 /// # Errors
 /// If training fails, or a class has fewer groups than folds.
@@ -25,6 +34,7 @@ pub fn cross_validate(
     recordings: &Recordings,
     config: &TrainConfig,
     folds: usize,
+    beside: Beside,
     isa: Isa,
     observer: &mut dyn RunObserver,
 ) -> Result<Evaluation, TrainingError> {
@@ -32,7 +42,7 @@ pub fn cross_validate(
     let fold_of = folds_of(recordings, &all, folds, config.seed)?;
     let model = AnswerModel::new(recordings, &config.reward, config.trainer.isolation);
     let mut policy = PolicyOutcomes::default();
-    let mut beside: Vec<BaselineOutcomes> = Vec::new();
+    let mut baselines: Vec<BaselineOutcomes> = Vec::new();
     for fold in 0..folds as u32 {
         observer.phase(&format!("fold {} of {folds}", fold + 1));
         let (held_out, known): (Vec<u32>, Vec<u32>) =
@@ -52,17 +62,20 @@ pub fn cross_validate(
             let curve = play_grid(&model, trained, &held_out, config)?;
             let outcomes = PolicyOutcomes { operating: operating?, curve };
             let background = Background { recordings, episodes: &known };
-            let baselines = baselines(background, model, &held_out, &outcomes, config)?;
-            Ok((outcomes, baselines))
+            let beside = match beside {
+                Beside::Baselines => evaluation::baselines(background, model, &held_out, &outcomes, config)?,
+                Beside::Nothing => Vec::new(),
+            };
+            Ok((outcomes, beside))
         });
-        let (outcomes, baselines) = played?;
+        let (outcomes, beside) = played?;
         policy.join(outcomes);
-        join_baselines(&mut beside, baselines);
+        join_baselines(&mut baselines, beside);
     }
     policy.sort();
-    beside.iter_mut().for_each(|baseline| baseline.outcomes.sort());
+    baselines.iter_mut().for_each(|baseline| baseline.outcomes.sort());
     let bootstrap = Bootstrap { seed: config.seed, ..Bootstrap::default() };
-    Ok(Evaluation::build(&policy, &beside, recordings.groups(), &bootstrap)?)
+    Ok(Evaluation::build(&policy, &baselines, recordings.groups(), &bootstrap)?)
 }
 
 /// Adds the outcomes of one fold. Thresholds of different folds are on different scales, so there is no curve in hindsight

@@ -1,0 +1,137 @@
+//! A sweep from outside: trials over a space, kept as they are done, and a winner that is trained.
+#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+#![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
+
+mod program;
+mod reduced;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use program::{bellwether, bellwether_in, files, keeps_schema};
+use reduced::reduced;
+use serde_json::Value;
+
+/// Two settings by two seeds, of trainings that take a moment.
+const SPACE: &str = r#"
+search = "grid"
+seeds = 2
+folds = 2
+measure = "auc"
+target_fpr = 0.05
+
+[space]
+"network.hidden" = { choice = [[8], [32]] }
+
+[base]
+network.hidden = [16]
+trainer.updates = 60
+calibration.folds = 2
+calibration.target_fpr = [0.05]
+cost.grid = 5
+"#;
+
+fn trials(at: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let all = std::fs::read_dir(at.join("sweep/trials")).unwrap().map(|entry| entry.unwrap().path());
+    all.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn trials_are_kept_and_the_winner_is_trained_and_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    std::fs::write(at.join("space.toml"), SPACE).unwrap();
+    let sweep = ["sweep", "--json", "--config", "space.toml", "--data", "reduced.parquet", "--registry", "releases"];
+    let report = bellwether(at, &sweep).expect(0).json();
+    keeps_schema("sweep-report.schema.json", &report);
+    let standings = report["standings"].as_array().unwrap();
+    assert_eq!(standings.len(), 2);
+    let value = |place: usize| standings[place]["value"].as_f64().unwrap();
+    assert!(value(0) >= value(1), "{report}");
+    let all = trials(at);
+    assert_eq!(all.len(), 4);
+
+    // What stands first is the mean of what its seeds reached, and it is what was trained.
+    let number = &standings[0]["number"];
+    let outcomes: Vec<Value> = all.values().map(|bytes| serde_json::from_slice(bytes).unwrap()).collect();
+    let reached: Vec<f64> =
+        outcomes.iter().filter(|it| it["job"]["number"] == *number).map(|it| it["value"].as_f64().unwrap()).collect();
+    assert_eq!(reached.len(), 2);
+    assert!((value(0) - reached.iter().sum::<f64>() / 2.0).abs() < 1e-12);
+    let model = at.join(report["model"].as_str().unwrap());
+    let manifest: Value = serde_json::from_slice(&std::fs::read(model.join("model.json")).unwrap()).unwrap();
+    assert_eq!(manifest["training"]["network"]["hidden"], standings[0]["settings"]["network.hidden"]);
+    assert_eq!(
+        (report["candidate"]["name"].as_str(), report["candidate"]["to"].as_u64()),
+        (Some("candidate"), Some(1))
+    );
+
+    // A trial that was lost is done again, the same on any processor; the others are not touched.
+    let lost = all.keys().next().unwrap();
+    std::fs::remove_file(lost).unwrap();
+    let kept = all.keys().nth(1).unwrap();
+    let before = std::fs::metadata(kept).unwrap().modified().unwrap();
+    let again =
+        bellwether_in(at, &[("BELLWETHER_ISA", "scalar")], &[&sweep[..], &["--jobs", "1"]].concat()).expect(0).json();
+    assert_eq!((&again["standings"], &again["model_version"]), (&report["standings"], &report["model_version"]));
+    assert_eq!(trials(at), all);
+    assert_eq!(std::fs::metadata(kept).unwrap().modified().unwrap(), before);
+
+    // Another sweep does not mix with this one.
+    bellwether(at, &[&sweep[..], &["--set", "seeds=1"]].concat()).complains(64, &["another configuration", "sweep"]);
+    assert_eq!(trials(at), all);
+}
+
+#[test]
+fn halving_goes_on_with_the_best_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let space = SPACE.replace("\"grid\"", "\"halving\"\ntrials = 4\nkeep = 2\nrounds = 2").replace(
+        r#""network.hidden" = { choice = [[8], [32]] }"#,
+        r#""trainer.learning_rate" = { log = [1e-5, 1e-2] }"#,
+    );
+    std::fs::write(at.join("space.toml"), space.replace("seeds = 2", "seeds = 1")).unwrap();
+    let sweep = ["sweep", "--json", "--config", "space.toml", "--data", "reduced.parquet"];
+    let report = bellwether(at, &sweep).expect(0).json();
+    let standings = report["standings"].as_array().unwrap();
+    let rounds: Vec<(u64, u64)> =
+        standings.iter().map(|it| (it["round"].as_u64().unwrap(), it["updates"].as_u64().unwrap())).collect();
+    assert_eq!(rounds, [(1, 60), (1, 60), (0, 30), (0, 30)]);
+    assert_eq!(report["candidate"], Value::Null);
+    assert_eq!(trials(at).len(), 6);
+    // Whoever stayed behind was no better in the first round than whoever went on.
+    let first = |number: &Value| -> f64 {
+        let all = trials(at);
+        let outcomes = all.values().map(|bytes| serde_json::from_slice::<Value>(bytes).unwrap());
+        let mut of = outcomes.filter(|it| it["job"]["round"] == 0 && it["job"]["number"] == *number);
+        of.next().unwrap()["value"].as_f64().unwrap()
+    };
+    let value = |place: usize| first(&standings[place]["number"]);
+    assert!(value(0).min(value(1)) >= value(2).max(value(3)), "{report}");
+}
+
+#[test]
+fn a_sweep_that_cannot_be_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    std::fs::write(at.join("space.toml"), SPACE).unwrap();
+    let before = files(at);
+    let sweep = ["sweep", "--config", "space.toml", "--data", "reduced.parquet"];
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["--set", "folds=1"], &["folds", "1"]),
+        (&["--set", "target_fpr=0.3"], &["target_fpr", "0.3", "base.calibration"]),
+        (&["--set", "base.trainer.tau=0"], &["trainer.tau"]),
+        (&["--set", "search=bayes"], &["bayes"]),
+        (&["--set", "trails=3"], &["trails"]),
+    ];
+    for (more, parts) in cases {
+        bellwether(at, &[&sweep[..], more].concat()).complains(64, parts);
+        assert_eq!(files(at), before, "{more:?}");
+    }
+    bellwether(at, &["sweep", "--data", "reduced.parquet"]).complains(64, &["space"]);
+    bellwether(at, &["sweep", "--config", "space.toml", "--data", "none.parquet"]).complains(1, &["none.parquet"]);
+    assert_eq!(files(at), before);
+}

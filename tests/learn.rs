@@ -1,5 +1,6 @@
 //! From played episodes to a model, and from a model to what it would have earned in them.
 #![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+#![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
 mod program;
 mod reduced;
@@ -116,4 +117,37 @@ fn what_cannot_be_learned_from_is_refused_and_leaves_nothing() {
         let value: Value = serde_json::to_value(page.parse::<toml::Table>().unwrap()).unwrap();
         assert_eq!(value["update"]["gamma"], 1.0);
     }
+}
+
+#[test]
+fn a_run_is_drawn_on_a_page_that_needs_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let train = ["train", "--json", "--data", "reduced.parquet", "--valid", "reduced.parquet"];
+    let report = bellwether(at, &[&train[..], &SMALL].concat()).expect(0).json();
+    let run = report["run"].as_str().unwrap();
+    let before = files(&at.join("runs"));
+    let drawn = bellwether(at, &["runs", "report", run, "--out", "drawn", "--json"]).expect(0).json();
+    keeps_schema("runs-report.schema.json", &drawn);
+    assert_eq!(files(&at.join("runs")), before, "a run is not touched");
+    let page = std::fs::read_to_string(at.join(drawn["page"].as_str().unwrap())).unwrap();
+    let plots: Vec<String> =
+        drawn["plots"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().to_owned()).collect();
+    let names: Vec<&str> =
+        plots.iter().map(|path| path.trim_start_matches("drawn/").trim_end_matches(".svg")).collect();
+    assert_eq!(names, ["loss", "q-values", "gradients", "roc", "harm", "earliness"]);
+    for plot in &plots {
+        let svg = std::fs::read_to_string(at.join(plot)).unwrap();
+        assert!(page.contains(svg.trim_end()), "{plot} is in the page too");
+    }
+    assert!(page.contains(run) && page.contains("Families") && page.contains("Beside it"), "{page}");
+    let outside = page.replace("http://www.w3.org/2000/svg", "");
+    assert!(!outside.contains("http") && !outside.contains("<script") && !outside.contains("src="), "{outside}");
+
+    // What a run has not, its page leaves out; and the second time is as the first.
+    let again = bellwether(at, &["runs", "report", run, "--out", "drawn"]).expect(0);
+    assert!(again.stdout.contains("report.html"));
+    assert_eq!(std::fs::read_to_string(at.join("drawn/report.html")).unwrap(), page);
+    bellwether(at, &["runs", "report", "none"]).complains(64, &["none"]);
 }

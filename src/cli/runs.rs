@@ -1,13 +1,24 @@
 //! `bellwether runs`: what training runs left behind.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
-use bellwether_registry::{RunReport, RunStatus, RunSummary, Verification, find_run, list_runs, show_run, verify_run};
+use anyhow::Context;
+use bellwether_artifact::durable;
+use bellwether_registry::{
+    RunPaths, RunReport, RunStatus, RunSummary, Verification, find_run, list_runs, show_run, verify_run,
+};
+use bellwether_trainer::evaluate::Evaluation;
+use bellwether_trainer::metrics::UpdateMetrics;
+use bellwether_trainer::run::RunPage;
 use clap::Subcommand;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{Failure, Output, compare};
 
-/// Lists, shows, compares and verifies training runs.
+/// Lists, shows, draws, compares and verifies training runs.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Folder of run directories.
@@ -31,6 +42,14 @@ enum Verb {
         /// Ids of the runs, or their beginnings.
         #[arg(required = true, num_args = 2.., value_name = "RUN")]
         runs_to_compare: Vec<String>,
+    },
+    /// Draw a run: `report.html`, one page that needs no network, and its pictures as SVG beside it.
+    Report {
+        /// Id of the run, or the beginning of it.
+        run: String,
+        /// Folder that is written to.
+        #[arg(long, value_name = "DIR", default_value = "report")]
+        out: PathBuf,
     },
     /// Hash everything that a run made again and compare it with the manifest.
     Verify {
@@ -56,6 +75,10 @@ impl Arguments {
                 let comparison = compare::compare(&folders)?;
                 output.report(&comparison, || comparison.describe())?;
             }
+            Verb::Report { run, out } => {
+                let drawn = draw(&find(run)?, out)?;
+                output.report(&drawn, || drawn.page.display().to_string())?;
+            }
             Verb::Verify { run } => {
                 let verification = verify_run(&find(run)?)?;
                 output.report(&verification, || findings(&verification))?;
@@ -72,6 +95,47 @@ impl Arguments {
         }
         Ok(())
     }
+}
+
+/// What `runs report` reports as JSON.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "RunsReport")]
+pub(crate) struct Drawn {
+    /// The page.
+    page: PathBuf,
+    /// The pictures.
+    plots: Vec<PathBuf>,
+}
+
+/// Largest evaluation that is read.
+const MOST_BYTES: u64 = 1 << 26;
+
+fn draw(folder: &Path, out: &Path) -> Result<Drawn, Failure> {
+    let report = show_run(folder)?;
+    let paths = RunPaths::new(folder);
+    let mut metrics = Vec::new();
+    for line in BufReader::new(File::open(paths.metrics())?).lines() {
+        // The last line of a run that was cut off may be half a one.
+        metrics.extend(serde_json::from_str::<UpdateMetrics>(&line?));
+    }
+    let evaluation = paths.evaluation();
+    let evaluation: Option<Evaluation> = if evaluation.exists() {
+        let bytes = durable::read(&evaluation, MOST_BYTES)?;
+        Some(serde_json::from_slice(&bytes).with_context(|| format!("{} is no evaluation", evaluation.display()))?)
+    } else {
+        None
+    };
+    let page = RunPage { report: &report, metrics: &metrics, evaluation: evaluation.as_ref() };
+    let plots = page.plots()?;
+    durable::create_folder(out)?;
+    let mut drawn = Drawn { page: out.join("report.html"), plots: Vec::new() };
+    for plot in &plots {
+        let path = out.join(format!("{}.svg", plot.name));
+        durable::write_bytes(&path, plot.svg.as_bytes())?;
+        drawn.plots.push(path);
+    }
+    durable::write_bytes(&drawn.page, page.html(&plots).as_bytes())?;
+    Ok(drawn)
 }
 
 fn table(runs: &[RunSummary]) -> String {

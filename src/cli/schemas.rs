@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     audit, compare, decide, detonation, doctor, estimate, evaluate, export, ingest, keys, learn, quickstart, record,
-    recover, release, split, sweep, train, vault,
+    recover, release, runs, split, sweep, train, vault,
 };
 
 /// Set to write the files anew.
@@ -50,6 +50,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("runs-list.schema.json", schema_for!(Vec<RunSummary>).to_value()),
         ("runs-show.schema.json", schema_for!(RunReport).to_value()),
         ("runs-verify.schema.json", schema_for!(Verification).to_value()),
+        ("runs-report.schema.json", schema_for!(runs::Drawn).to_value()),
         ("runs-compare.schema.json", schema_for!(compare::Comparison).to_value()),
         ("release-promote.schema.json", schema_for!(release::Promotion).to_value()),
         ("release-sign.schema.json", schema_for!(release::Signed).to_value()),

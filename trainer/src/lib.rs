@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod network;
 pub mod off_policy;
 pub mod offline;
+pub mod plots;
 pub mod recorded;
 pub mod run;
 pub mod schedule;

@@ -4,6 +4,7 @@
 //! whoever replays recordings hands in one [`Outcome`] per episode and operating point.
 
 pub mod bootstrap;
+mod curves;
 mod error;
 pub mod folds;
 pub mod operating_point;
@@ -15,6 +16,7 @@ mod table;
 
 pub(crate) use bootstrap::percentile_interval;
 pub use bootstrap::{Bootstrap, Clusters, Difference, Interval, MIN_GROUPS};
+pub use curves::{CurvePoint, Timeline, TimelinePoint};
 pub use error::EvaluationError;
 pub use folds::{FoldItem, grouped_folds};
 pub use operating_point::{Calibration, OperatingPoint, isotonic_decreasing, rate_supported};

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Bootstrap, Clusters, Difference, Interval};
+use super::curves::{self, CurvePoint, Timeline};
 use super::error::EvaluationError;
 use super::operating_point::{OperatingPoint, rate_supported};
 use super::outcome::{Groups, Outcome};
@@ -81,6 +82,12 @@ pub struct Evaluation {
     pub operating_points: Vec<OperatingPointReport>,
     /// The policy's curve in hindsight: what the best setting would have been. No claim rests on it.
     pub oracle: Oracle,
+    /// The policy at every setting of the grid, in hindsight too. Empty in evaluations of before there was such a list.
+    #[serde(default)]
+    pub curve: Vec<CurvePoint>,
+    /// When its verdicts fall, at each operating point. Empty in evaluations of before there was such a list.
+    #[serde(default)]
+    pub timelines: Vec<Timeline>,
     /// The policy by family; episodes without one are under `(none)`. Intervals take episodes as the unit here.
     pub per_family: BTreeMap<String, FamilyReport>,
     /// Baselines by name.
@@ -207,6 +214,8 @@ impl Evaluation {
             malicious: totals.malicious,
             operating_points: operating_points(policy, totals.benign, bootstrap, Clusters::Groups)?,
             oracle: Oracle::of(&policy.curve)?,
+            curve: curves::curve(&policy.curve),
+            timelines: policy.operating.iter().map(|(point, outcomes)| curves::timeline(point, outcomes)).collect(),
             per_family: per_family(policy, groups, totals.benign, bootstrap)?,
             baselines: by_name,
         })

@@ -84,6 +84,8 @@ mod tests {
         let metrics = Metrics { fpr: Some(0.05), tpr: Some(0.9), mean_events: Some(87.25), ..Metrics::default() };
         let ci95 = Metrics { fpr: Some([0.03, 0.07]), ..Metrics::default() };
         let evaluation = Evaluation {
+            curve: Vec::new(),
+            timelines: Vec::new(),
             version: 1,
             episodes: 3,
             benign: 2,

@@ -2,6 +2,7 @@
 
 mod drive;
 mod learn;
+mod page;
 mod publish;
 mod train;
 
@@ -25,6 +26,7 @@ use crate::recorded::TrainingError;
 use crate::recorded::recordings::{Recordings, RecordingsError};
 
 pub use learn::{LearnReport, LearnRequest, learn};
+pub use page::RunPage;
 pub use publish::judged_under;
 pub use train::{TrainReport, TrainRequest, train};
 

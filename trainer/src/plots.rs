@@ -209,6 +209,8 @@ where
         .configure_mesh()
         .x_desc(frame.x)
         .y_desc(frame.y)
+        .x_label_formatter(&number)
+        .y_label_formatter(&number)
         .light_line_style(WHITE)
         .bold_line_style(RGBColor(225, 225, 225))
         .label_style(("sans-serif", 13))
@@ -243,6 +245,12 @@ where
             .map_err(|error| told(&error))?;
     }
     area.present().map_err(|error| told(&error))
+}
+
+/// A number at a tick, without a fraction that is none.
+fn number(value: &f64) -> String {
+    let rounded = (value * 1e6).round() / 1e6;
+    if rounded.abs() >= 1e6 { format!("{rounded:e}") } else { rounded.to_string() }
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@
 //! but those bytes. They refuse to run in a home without their marker.
 
 /// The sources in the order in which they are joined.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 13] = [
     include_str!("../programs/harness/harness.c"),
     include_str!("../programs/harness/intruder.c"),
     include_str!("../programs/benign/edit.c"),
     include_str!("../programs/benign/files.c"),
+    include_str!("../programs/benign/rewrite.c"),
+    include_str!("../programs/benign/setup.c"),
     include_str!("../programs/benign/system.c"),
     include_str!("../programs/emulations/persist.c"),
     include_str!("../programs/emulations/ransom.c"),

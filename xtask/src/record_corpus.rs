@@ -23,8 +23,8 @@ use program::Programs;
 /// Events of a stage that are kept; a recording that is cut is marked incomplete, whatever its class.
 const MOST_EVENTS: usize = 3_000;
 
-/// Seconds that a program has in each stage: several times what the longest takes.
-const SECONDS: &str = "25";
+/// Seconds that a program has in each stage: many times what the longest takes, because a host that others use lets it wait.
+const SECONDS: &str = "60";
 
 /// What must be on the machine: the program, and the Debian package that brings it.
 const TOOLS: &[(&str, &str)] = &[

@@ -1,8 +1,9 @@
 //! What every learner refuses before it touches a parameter.
 
-use super::{Batch, LearnerError, Loss, Munchausen, Noise, TargetSync, UpdateSpec};
+use super::{Batch, LearnerError, LearnerState, Loss, Munchausen, Noise, TargetSync, UpdateSpec};
 use crate::learner::keep;
 use crate::network::{NetworkShape, Returns};
+use bellwether_replay::StateRows;
 
 impl UpdateSpec {
     /// Refuses settings that are out of range for a network of this shape.
@@ -199,12 +200,61 @@ impl Noise<'_> {
 }
 
 /// Refuses factors of noise that do not fit the noisy layers.
-pub(super) fn check_factors(what: &'static str, shape: &NetworkShape, factors: &[f32]) -> Result<(), LearnerError> {
+fn check_factors(what: &'static str, shape: &NetworkShape, factors: &[f32]) -> Result<(), LearnerError> {
     let (expected, found) = (shape.factor_count(), factors.len());
     if expected != found {
         return Err(LearnerError::Shape { what, expected, found });
     }
     match factors.iter().position(|factor| !factor.is_finite()) {
+        Some(row) => Err(LearnerError::NotFinite { what, row }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses an update that does not fit the network or itself.
+pub(super) fn check_update(
+    spec: &UpdateSpec,
+    shape: &NetworkShape,
+    batch: &Batch<'_>,
+    noise: &Noise<'_>,
+) -> Result<(), LearnerError> {
+    spec.validate(shape)?;
+    batch.validate(spec, shape)?;
+    noise.validate(spec, shape, batch.states.len())?;
+    if batch.answers.is_empty() {
+        return Err(LearnerError::Shape { what: "the list of answers", expected: 1, found: 0 });
+    }
+    Ok(())
+}
+
+/// Refuses states or factors of noise whose q-values the network cannot give.
+pub(super) fn check_states(shape: &NetworkShape, states: &dyn StateRows, factors: &[f32]) -> Result<(), LearnerError> {
+    if !states.is_empty() && states.width() != shape.inputs() {
+        let (expected, found) = (shape.inputs(), states.width());
+        return Err(LearnerError::Shape { what: "a state", expected, found });
+    }
+    if factors.is_empty() { Ok(()) } else { check_factors("the factors of the noise", shape, factors) }
+}
+
+/// Refuses a state of another network.
+pub(super) fn check_state(shape: &NetworkShape, state: &LearnerState) -> Result<(), LearnerError> {
+    check_parameters(shape, "the online parameters", &state.online)?;
+    check_parameters(shape, "the target parameters", &state.target)?;
+    check_parameters(shape, "the first moments", &state.first_moment)?;
+    check_parameters(shape, "the second moments", &state.second_moment)
+}
+
+/// Refuses parameters of another network, and what is not finite.
+pub(super) fn check_parameters(
+    shape: &NetworkShape,
+    what: &'static str,
+    parameters: &[f32],
+) -> Result<(), LearnerError> {
+    let (expected, found) = (shape.parameter_count(), parameters.len());
+    if expected != found {
+        return Err(LearnerError::Shape { what, expected, found });
+    }
+    match parameters.iter().position(|value| !value.is_finite()) {
         Some(row) => Err(LearnerError::NotFinite { what, row }),
         None => Ok(()),
     }

@@ -1,10 +1,17 @@
 //! The contract of a learner: one whole update each, from a batch of states and what is known about their actions.
 
+#[cfg(feature = "burn")]
+pub mod burn;
 mod check;
 mod explosion;
 pub mod fused;
 mod noise;
+mod report;
 mod state;
+#[cfg(feature = "tch")]
+pub mod tch;
+#[cfg(any(feature = "burn", feature = "tch"))]
+pub mod tensor;
 
 use crate::network::NetworkShape;
 use bellwether_replay::StateRows;

@@ -1,18 +1,18 @@
-//! What the learner refuses, and that a refusal leaves it as it was.
+//! What learners refuse, and that a refusal leaves them as they were.
 
 use crate::case::{Case, draw};
-use crate::gradient::learner;
-use bellwether_trainer::learner::fused::{FusedLearner, FusedOptions};
-use bellwether_trainer::learner::{Learner, LearnerError, LearnerState, Loss, TargetSync, UpdateSpec};
+use crate::subject::Subject;
+use bellwether_trainer::learner::fused::FusedLearner;
+use bellwether_trainer::learner::{LearnerError, LearnerState, Loss, TargetSync, UpdateSpec};
 
 fn case() -> Case {
     let spec = UpdateSpec { dropout: vec![0.5, 0.0], ..UpdateSpec::default() };
     draw(vec![3, 8, 2], 4, 4, 1, spec, 1)
 }
 
-fn refusal(change: impl FnOnce(&mut Case)) -> LearnerError {
+fn refusal_of<S: Subject>(change: fn(&mut Case)) -> LearnerError {
     let mut case = case();
-    let mut learner = learner(&case, FusedOptions::default());
+    let mut learner = S::of(&case);
     let before = learner.state();
     change(&mut case);
     let error = case.with_batch(|batch, noise| learner.update(&case.spec, batch, noise, &mut Vec::new())).unwrap_err();
@@ -20,9 +20,9 @@ fn refusal(change: impl FnOnce(&mut Case)) -> LearnerError {
     error
 }
 
-#[test]
-fn a_bad_update_is_refused_by_name_and_changes_nothing() {
+pub(crate) fn bad_updates<S: Subject>() {
     use LearnerError as E;
+    let refusal = refusal_of::<S>;
     let setting = |error: LearnerError| match error {
         E::Setting { key, .. } => key,
         other => panic!("{other}"),
@@ -71,8 +71,7 @@ fn a_bad_update_is_refused_by_name_and_changes_nothing() {
     assert_eq!(refusal(|c| c.next_states[3] = f32::NEG_INFINITY), next_states);
 }
 
-#[test]
-fn divergence_is_an_error_and_leaves_the_parameters_alone() {
+pub(crate) fn divergence<S: Subject>() {
     for (value, target, what) in [(1e30, 0.0, "loss"), (1e18, 0.0, "gradient"), (0.0, 3e38, "target")] {
         let mut case = case();
         case.spec = UpdateSpec { max_gradient_norm: f32::INFINITY, ..UpdateSpec::default() };
@@ -82,7 +81,7 @@ fn divergence_is_an_error_and_leaves_the_parameters_alone() {
         case.next_states.fill(1.0);
         case.answers[0].discount = 0.9;
         case.answers[0].next = 0;
-        let mut learner = learner(&case, FusedOptions::default());
+        let mut learner = S::of(&case);
         let before = learner.state();
         let error = case.with_batch(|batch, noise| learner.update(&case.spec, batch, noise, &mut Vec::new()));
         assert_eq!(error.unwrap_err(), LearnerError::Diverged { what });
@@ -90,23 +89,33 @@ fn divergence_is_an_error_and_leaves_the_parameters_alone() {
     }
 }
 
-#[test]
-fn parameters_of_another_network_are_refused() {
+pub(crate) fn parameters_of_another_network<S: Subject>() {
     let case = case();
-    let options = FusedOptions::default();
-    assert!(matches!(
-        FusedLearner::new(case.shape.clone(), &case.parameters[1..], options),
-        Err(LearnerError::Shape { .. })
-    ));
+    assert!(matches!(S::make(case.shape.clone(), &case.parameters[1..]), Err(LearnerError::Shape { .. })));
     let mut broken = case.parameters.clone();
     broken[5] = f32::NAN;
     assert_eq!(
-        FusedLearner::new(case.shape.clone(), &broken, options).err(),
+        S::make(case.shape.clone(), &broken).err(),
         Some(LearnerError::NotFinite { what: "the parameters", row: 5 })
     );
-    let mut learner = learner(&case, options);
+    let mut learner = S::of(&case);
     let before = learner.state();
     let short = LearnerState { target: vec![0.0; 3], ..before.clone() };
     assert!(matches!(learner.restore(&short), Err(LearnerError::Shape { .. })));
     assert_eq!(learner.state(), before);
+}
+
+#[test]
+fn a_bad_update_is_refused_by_name_and_changes_nothing() {
+    bad_updates::<FusedLearner>();
+}
+
+#[test]
+fn divergence_is_an_error_and_leaves_the_parameters_alone() {
+    divergence::<FusedLearner>();
+}
+
+#[test]
+fn parameters_of_another_network_are_refused() {
+    parameters_of_another_network::<FusedLearner>();
 }

@@ -2,6 +2,7 @@
 
 use super::aligned::Aligned;
 use super::kernels::Kernels;
+use crate::learner::report::Fitted;
 use crate::learner::{Answer, LearnerError, Loss, Munchausen, UpdateSpec};
 use crate::network::{NetworkShape, Returns};
 
@@ -31,19 +32,6 @@ pub(super) struct Scratch {
     policy: Vec<f32>,
     /// Slopes of the loss by what the outputs of a row tell.
     slopes: Vec<f32>,
-}
-
-/// What became of one answer.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Fitted {
-    /// Its share of the loss, before weight and normaliser.
-    pub(super) loss: f64,
-    /// What its priority is made of.
-    pub(super) error: f32,
-    /// The q-value.
-    pub(super) value: f32,
-    /// The mean of the target.
-    pub(super) target: f32,
 }
 
 /// An answer and what its target is made of.

@@ -12,12 +12,12 @@ mod kernels;
 mod networks;
 mod worker;
 
-use super::check::check_factors;
-use super::{Answer, Batch, Learner, LearnerError, LearnerState, Loss, Noise, TargetSync, UpdateReport, UpdateSpec};
+use super::check::{check_parameters, check_state, check_states, check_update};
+use super::report::{Fitted, summarise};
+use super::{Batch, Learner, LearnerError, LearnerState, Loss, Noise, TargetSync, UpdateReport, UpdateSpec};
 use crate::network::{LayerShape, NetworkShape};
 use aligned::Aligned;
 use bellwether_replay::StateRows;
-use head::Fitted;
 use kernels::{AdamStep, Decay, Kernels};
 use networks::{Networks, follow};
 use std::ops::Range;
@@ -284,17 +284,6 @@ fn gradient_cuts(layers: &[LayerShape], parameters: usize, threads: usize) -> Ve
     cuts
 }
 
-fn check_parameters(shape: &NetworkShape, what: &'static str, parameters: &[f32]) -> Result<(), LearnerError> {
-    let (expected, found) = (shape.parameter_count(), parameters.len());
-    if expected != found {
-        return Err(LearnerError::Shape { what, expected, found });
-    }
-    match parameters.iter().position(|value| !value.is_finite()) {
-        Some(row) => Err(LearnerError::NotFinite { what, row }),
-        None => Ok(()),
-    }
-}
-
 impl Learner for FusedLearner {
     fn name(&self) -> &'static str {
         "fused"
@@ -311,12 +300,7 @@ impl Learner for FusedLearner {
         noise: Noise<'_>,
         errors: &mut Vec<f32>,
     ) -> Result<UpdateReport, LearnerError> {
-        spec.validate(&self.networks.shape)?;
-        batch.validate(spec, &self.networks.shape)?;
-        noise.validate(spec, &self.networks.shape, batch.states.len())?;
-        if batch.answers.is_empty() {
-            return Err(LearnerError::Shape { what: "the list of answers", expected: 1, found: 0 });
-        }
+        check_update(spec, &self.networks.shape, &batch, &noise)?;
         self.networks.apply(noise);
         self.passes(spec, &batch, noise)?;
         errors.clear();
@@ -340,14 +324,7 @@ impl Learner for FusedLearner {
     }
 
     fn q_values(&mut self, states: &dyn StateRows, factors: &[f32], out: &mut Vec<f32>) -> Result<(), LearnerError> {
-        let shape = &self.networks.shape;
-        if !states.is_empty() && states.width() != shape.inputs() {
-            let (expected, found) = (shape.inputs(), states.width());
-            return Err(LearnerError::Shape { what: "a state", expected, found });
-        }
-        if !factors.is_empty() {
-            check_factors("the factors of the noise", shape, factors)?;
-        }
+        check_states(&self.networks.shape, states, factors)?;
         self.networks.apply_online(factors);
         let shared = if factors.is_empty() { self.networks.plain() } else { self.networks.noisy() };
         let (rows, actions, threads) = (states.len(), shared.head.actions, self.workers.len());
@@ -390,10 +367,7 @@ impl Learner for FusedLearner {
     }
 
     fn restore(&mut self, state: &LearnerState) -> Result<(), LearnerError> {
-        check_parameters(&self.networks.shape, "the online parameters", &state.online)?;
-        check_parameters(&self.networks.shape, "the target parameters", &state.target)?;
-        check_parameters(&self.networks.shape, "the first moments", &state.first_moment)?;
-        check_parameters(&self.networks.shape, "the second moments", &state.second_moment)?;
+        check_state(&self.networks.shape, state)?;
         self.networks.online.copy_from_slice(&state.online);
         self.networks.target.copy_from_slice(&state.target);
         self.first_moment.copy_from_slice(&state.first_moment);
@@ -401,26 +375,4 @@ impl Learner for FusedLearner {
         self.updates = state.updates;
         Ok(())
     }
-}
-
-/// The figures of a report, in the order of the answers and in double precision.
-fn summarise(spec: &UpdateSpec, answers: &[Answer], fitted: &[Fitted]) -> Result<UpdateReport, LearnerError> {
-    let (mut loss, mut q, mut target, mut largest) = (0.0f64, 0.0f64, 0.0f64, 0.0f32);
-    for (answer, fitted) in answers.iter().zip(fitted) {
-        loss += f64::from(answer.weight) * fitted.loss;
-        q += f64::from(fitted.value);
-        target += f64::from(fitted.target);
-        largest = largest.max(fitted.error.abs());
-    }
-    let (count, loss) = (answers.len() as f64, (loss / f64::from(spec.normaliser)) as f32);
-    if !loss.is_finite() {
-        return Err(LearnerError::Diverged { what: "loss" });
-    }
-    Ok(UpdateReport {
-        loss,
-        mean_q: (q / count) as f32,
-        mean_target: (target / count) as f32,
-        max_error: largest,
-        gradient_norm: 0.0,
-    })
 }

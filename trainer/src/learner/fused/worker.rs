@@ -1,8 +1,9 @@
 //! What one thread does in an update: its share of the rows, from the gathered states to the slopes of every layer.
 
 use super::aligned::{Aligned, stride};
-use super::head::{Fitted, Head, Question, Scratch, Told};
+use super::head::{Head, Question, Scratch, Told};
 use super::kernels::{Kernels, Left, Rows, RowsMut, Start};
+use crate::learner::report::Fitted;
 use crate::learner::{Answer, Batch, LearnerError, Loss, Noise, UpdateSpec};
 use crate::network::LayerShape;
 use bellwether_replay::StateRows;

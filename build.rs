@@ -1,5 +1,6 @@
 //! Tells the program which source it is made of, where that is known: the commit, and whether what is compiled was changed
-//! since. Without git, or outside a checkout, it is made all the same and says that it does not know.
+//! since. Without git, or outside a checkout, it is made all the same and says that it does not know. With the feature `tch` it
+//! finds libtorch where it was linked with it.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,6 +21,12 @@ const COMPILED: [&str; 11] = [
 ];
 
 fn main() {
+    if let Some(folder) = std::env::var_os("DEP_TCH_LIBTORCH_LIB") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath={}", folder.display());
+        // Nothing names the part for CUDA devices, which only registers itself.
+        println!("cargo::rustc-link-arg=-Wl,--no-as-needed");
+        println!("cargo::rustc-link-arg=-ltorch");
+    }
     // A change of these is a change of the answer; whatever else changes, the program is not built again for it.
     for path in COMPILED {
         println!("cargo::rerun-if-changed={path}");

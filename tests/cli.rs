@@ -105,7 +105,7 @@ fn the_version_is_that_of_the_package() {
 fn wrong_arguments_end_with_64_and_touch_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let train = ["train", "--data", "none.parquet"];
-    let cases: [(&[&str], &[&str]); 29] = [
+    let cases: [(&[&str], &[&str]); 31] = [
         (&[], &["Usage"]),
         (&["fly"], &["fly"]),
         (&["ingest"], &["--format"]),
@@ -134,7 +134,9 @@ fn wrong_arguments_end_with_64_and_touch_nothing() {
         (&["quickstart", "--set", "calibration.folds=1"], &["calibration.folds"]),
         (&[&train[..], &["--name", "../up"]].concat(), &["../up", "1 to 64 of a-z"]),
         (&["train"], &["--data"]),
-        (&[&train[..], &["--learner", "burn"]].concat(), &["burn", "--learner", "possible values: fused"]),
+        (&[&train[..], &["--learner", "jax"]].concat(), &["jax", "--learner", "choose one of fused, burn, tch"]),
+        (&[&train[..], &["--device", "gpu"]].concat(), &["gpu", "--device", "cuda:N"]),
+        (&[&train[..], &["--device", "cuda:0"]].concat(), &["fused", "cuda:0", "choose the learner burn or tch"]),
         (&["train", "--print-config", "--set", "trainer.gamma=2"], &["trainer.gamma"]),
         (&["release", "rollback", "No Name"], &["No Name", "1 to 64 of a-z"]),
         (&["release", "promote", "1", "--name", "a/b"], &["a/b", "1 to 64 of a-z"]),
@@ -168,6 +170,14 @@ fn doctor_says_what_the_machine_has_and_what_is_used_of_it() {
     assert!(report["instruction_sets"].as_array().unwrap().contains(&report["instruction_set_used"]));
     for amount in [&report["memory"]["total_bytes"], &report["runs"]["free_bytes"], &report["threads"]] {
         assert!(amount.as_u64().unwrap() > 0, "{report}");
+    }
+    for (name, built) in [("fused", true), ("burn", cfg!(feature = "burn")), ("tch", cfg!(feature = "tch"))] {
+        let learner = report["learners"].as_array().unwrap().iter().find(|learner| learner["name"] == name).unwrap();
+        assert_eq!(learner["devices"].as_array().unwrap().contains(&"cpu".into()), built, "{learner}");
+        if !built {
+            let train = ["train", "--data", "none", "--learner", name];
+            bellwether(at, &train).complains(64, &[name, format!("--features {name}").as_str()]);
+        }
     }
     // A build outside a checkout, or without git, does not know its commit; one inside with git does.
     let mut git = std::process::Command::new("git");

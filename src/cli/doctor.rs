@@ -9,6 +9,7 @@ use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::Isa;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use bellwether_sandbox::abilities::{Abilities, Ability};
+use bellwether_trainer::learner::LEARNERS;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -48,8 +49,8 @@ pub(crate) struct Report {
     memory: machine::Memory,
     /// Room where runs are written.
     runs: machine::Disk,
-    /// Learners that this build has.
-    learners: Vec<&'static str>,
+    /// Learners, and where this build of each can compute.
+    learners: Vec<LearnerReport>,
     /// SHA-256 of the feature specification.
     feature_spec: String,
     /// Version of the set of actions.
@@ -59,6 +60,17 @@ pub(crate) struct Report {
     /// What this host offers to the sandbox, each tried.
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     sandbox: Abilities,
+}
+
+/// A learner of `train --learner`.
+#[derive(Serialize, JsonSchema)]
+struct LearnerReport {
+    /// Its name.
+    name: &'static str,
+    /// What it rests on.
+    rests_on: &'static str,
+    /// Values of `train --device` that this build and this machine take with it; none if it is not in this build.
+    devices: Vec<String>,
 }
 
 /// Something that an optional part of the project needs.
@@ -88,7 +100,7 @@ impl Arguments {
             instruction_set_reason: reason(),
             memory: machine::memory(),
             runs: machine::disk(&self.runs),
-            learners: vec!["fused"],
+            learners: learners(),
             feature_spec: FeatureSpec::v1(WindowConfig::default()).hash_hex(),
             action_set: Action::SET_VERSION,
             parts: parts(),
@@ -107,6 +119,25 @@ fn reason() -> &'static str {
         (None, Isa::Avx512) => "the widest that kernels are written for; the processor has avx512f, avx2 and fma",
         (None, Isa::Avx2) => "the processor has avx2 and fma, but no avx512f, which the next wider one needs",
         (None, Isa::Scalar) => "the processor lacks avx2 or fma, which the next wider one needs",
+    }
+}
+
+fn learners() -> Vec<LearnerReport> {
+    LEARNERS
+        .iter()
+        .map(|facts| {
+            let devices = facts.devices().iter().map(ToString::to_string).collect();
+            LearnerReport { name: facts.name, rests_on: facts.rests_on, devices }
+        })
+        .collect()
+}
+
+fn describe_learner(learner: &LearnerReport) -> String {
+    let LearnerReport { name, rests_on, devices } = learner;
+    let title = format!("learner {name}");
+    match devices.as_slice() {
+        [] => format!("{title:<17} not in this build; get it with `cargo build --release --features {name}`"),
+        devices => format!("{title:<17} {rests_on}, on {}", devices.join(", ")),
     }
 }
 
@@ -164,10 +195,10 @@ fn describe(report: &Report) -> String {
             size(report.runs.total_bytes),
             report.runs.folder.display()
         ),
-        format!("learners          {}", report.learners.join(", ")),
         format!("feature spec      {}", report.feature_spec),
         format!("action set        {}", report.action_set),
     ];
+    lines.extend(report.learners.iter().map(describe_learner));
     lines.extend(report.parts.iter().map(|part| match &part.path {
         Some(path) => format!("{:<17} {}", part.name, path.display()),
         None => {

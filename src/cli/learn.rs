@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::layers::Layers;
+use super::learner::LearnerFlags;
 use super::progress::Progress;
 use super::{Failure, Output, build};
 
@@ -36,6 +37,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "RUN")]
     resume: Option<String>,
     #[command(flatten)]
+    learner: LearnerFlags,
+    #[command(flatten)]
     layers: Layers,
 }
 
@@ -49,6 +52,10 @@ pub(crate) struct Report {
     model: PathBuf,
     /// Version of the model.
     model_version: String,
+    /// What computed the updates.
+    learner: &'static str,
+    /// Where it did.
+    device: String,
     /// Gradient steps.
     updates: u64,
     /// Episodes that were learned from.
@@ -70,6 +77,8 @@ impl Arguments {
         if self.layers.print_config {
             return Layers::print(output, PREFIX, &config);
         }
+        let isa = build::isa()?;
+        let learner = self.learner.choose(isa)?;
         let resume = match &self.resume {
             Some(text) => Some(bellwether_registry::find_run(&self.runs, text).map_err(Failure::usage)?),
             None => None,
@@ -83,7 +92,8 @@ impl Arguments {
             runs: &self.runs,
             resume: resume.as_deref(),
             flags: Default::default(),
-            isa: build::isa()?,
+            learner,
+            isa,
             source: build::source(),
         };
         let report = run::learn(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
@@ -91,6 +101,8 @@ impl Arguments {
             model: report.folder.join("model"),
             run: report.run,
             model_version: report.version.to_string(),
+            learner: learner.name(),
+            device: learner.device().to_string(),
             updates: report.updates,
             episodes: report.loaded.episodes,
             steps: report.loaded.steps,
@@ -105,7 +117,8 @@ impl Arguments {
             let seconds = report.wall_seconds;
             format!(
                 "{table}\nrun      {run}\nmodel    {model} (version {version})\n\
-                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s"
+                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s by {} on {}",
+                report.learner, report.device
             )
         })?;
         Ok(())

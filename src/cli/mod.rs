@@ -19,6 +19,7 @@ mod judges;
 mod keys;
 mod layers;
 mod learn;
+mod learner;
 pub(crate) mod log;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
 mod loop_metrics;

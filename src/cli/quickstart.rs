@@ -16,6 +16,7 @@ use bellwether_registry::{ModelRegistry, RegistryError};
 use bellwether_replay::StateRows;
 use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::evaluate::{Evaluation, render_table};
+use bellwether_trainer::learner::fused::FusedOptions;
 use bellwether_trainer::recorded::playback::Course;
 use bellwether_trainer::recorded::recordings::Recordings;
 use bellwether_trainer::run::{self, TrainRequest};
@@ -122,6 +123,7 @@ impl Arguments {
             runs: &self.out.join("runs"),
             resume: None,
             flags: Default::default(),
+            learner: FusedOptions { isa, threads: 1 }.into(),
             isa,
             source: build::source(),
         };

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use bellwether_registry::{ModelRegistry, Move};
+use bellwether_trainer::learner::fused::FusedOptions;
 use bellwether_trainer::run::{self, TrainRequest};
 use bellwether_trainer::sweep::{self, Outcome, Standing, SweepConfig, SweepError, Watch};
 use indicatif::ProgressBar;
@@ -86,6 +87,7 @@ impl Arguments {
         }
         let winner = config.configured(&best.settings)?;
         let runs = self.out.join("runs");
+        let isa = build::isa()?;
         let request = TrainRequest {
             name: "winner",
             config: &winner,
@@ -94,7 +96,8 @@ impl Arguments {
             runs: &runs,
             resume: None,
             flags: Default::default(),
-            isa: build::isa()?,
+            learner: FusedOptions { isa, threads: 1 }.into(),
+            isa,
             source: build::source(),
         };
         let trained = run::train(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;

@@ -10,6 +10,7 @@ use bellwether_trainer::run::{self, TrainRequest};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::learner::LearnerFlags;
 use super::progress::Progress;
 use super::{Failure, Output, build};
 use crate::settings;
@@ -32,21 +33,13 @@ pub(crate) struct Arguments {
     /// Go on with a run that was cut off, from its last checkpoint; give the same data and configuration.
     #[arg(long, value_name = "RUN")]
     resume: Option<String>,
-    /// What computes the updates.
-    #[arg(long, value_enum, default_value_t = Learner::Fused)]
-    learner: Learner,
+    #[command(flatten)]
+    learner: LearnerFlags,
     /// Print the resolved configuration as a file for --config that explains every key, and end.
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
     settings: Settings,
-}
-
-/// What computes the updates of a run.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Learner {
-    /// The learner of this project: forward and backward pass in one, the same bytes on every processor.
-    Fused,
 }
 
 /// Flags of every verb that takes a training configuration.
@@ -97,6 +90,10 @@ pub(crate) struct Report {
     model: PathBuf,
     /// Version of the model.
     model_version: String,
+    /// What computed the updates.
+    learner: &'static str,
+    /// Where it did.
+    device: String,
     /// Gradient steps of the released network.
     updates: u64,
     /// Recorded states that the released network drew; recordings are not stepped.
@@ -117,8 +114,8 @@ impl Arguments {
             return Ok(output.report(&config, || page)?);
         }
         let Some(data) = &self.data else { return Err(Failure::usage(anyhow!("give recordings with --data"))) };
-        // The only learner there is; the flag says so to whoever asks for another.
-        let Learner::Fused = self.learner;
+        let isa = build::isa()?;
+        let learner = self.learner.choose(isa)?;
         let resume = match &self.resume {
             Some(text) => Some(bellwether_registry::find_run(&self.runs, text).map_err(Failure::usage)?),
             None => None,
@@ -132,7 +129,8 @@ impl Arguments {
             runs: &self.runs,
             resume: resume.as_deref(),
             flags: Default::default(),
-            isa: build::isa()?,
+            learner,
+            isa,
             source: build::source(),
         };
         let report = run::train(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
@@ -140,6 +138,8 @@ impl Arguments {
             model: report.folder.join("model"),
             run: report.run,
             model_version: report.version.to_string(),
+            learner: learner.name(),
+            device: learner.device().to_string(),
             updates: report.updates,
             environment_steps: report.states_drawn,
             unlabelled_episodes: report.unlabelled,
@@ -149,12 +149,14 @@ impl Arguments {
         output.report(&report, || {
             let table = report.evaluation.as_ref().map(render_table).unwrap_or_default();
             format!(
-                "{table}\nrun      {}\nmodel    {} (version {})\nupdates  {} in {:.0} s{}",
+                "{table}\nrun      {}\nmodel    {} (version {})\nupdates  {} in {:.0} s by {} on {}{}",
                 report.run,
                 report.model.display(),
                 report.model_version,
                 report.updates,
                 report.wall_seconds,
+                report.learner,
+                report.device,
                 left_out(report.unlabelled_episodes)
             )
         })?;

@@ -1,11 +1,13 @@
-//! Prints how many updates per second the fused learner makes on a 64-256-256-6 network, as JSON lines: by the wall
-//! clock, and with one thread on Linux by processor time too, which is steadier on a busy machine.
+//! Prints how many updates per second a learner makes on a 64-256-256-6 network, as JSON lines: by the wall clock, and with one
+//! thread on Linux by processor time too, which is steadier on a busy machine.
 //!
-//! `cargo run --release -p bellwether-trainer --example updates_per_second -- [THREADS] [ISA] [SECONDS]`
+//! `cargo run --release -p bellwether-trainer --example updates_per_second -- [THREADS] [ISA] [SECONDS] [LEARNER] [DEVICE]`
+//!
+//! Threads and instruction set are those of the fused learner, which is the default; the others have one thread.
 
 use bellwether_replay::DenseRows;
-use bellwether_trainer::learner::fused::{FusedLearner, FusedOptions, Isa};
-use bellwether_trainer::learner::{Answer, Batch, Learner, LearnerError, Noise, UpdateSpec};
+use bellwether_trainer::learner::fused::{FusedOptions, Isa};
+use bellwether_trainer::learner::{Answer, Batch, Device, LearnerChoice, LearnerError, Noise, UpdateSpec};
 use bellwether_trainer::network::NetworkConfig;
 use bellwether_trainer::streams::stream;
 use rand::Rng;
@@ -17,18 +19,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = arguments.next().map_or(Ok(1), |text| text.parse())?;
     let isa = arguments.next().map_or(Ok(Isa::best()), |text| text.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(1.0), |text| text.parse())?;
+    let learner = arguments.next().unwrap_or_else(|| "fused".to_owned());
+    let device: Device = arguments.next().map_or(Ok(Device::Cpu), |text| text.parse())?;
+    let mut choice = LearnerChoice::named(&learner, device, isa)?;
+    if let LearnerChoice::Fused(options) = choice {
+        choice = FusedOptions { threads, ..options }.into();
+    }
     for double in [false, true] {
         for rows in [32, 64, 256] {
-            let (wall, processor) =
-                measure(FusedOptions { isa, threads }, rows, double, Duration::from_secs_f64(seconds))?;
-            let line = serde_json::json!({
+            let (wall, processor) = measure(choice, rows, double, Duration::from_secs_f64(seconds))?;
+            let mut line = serde_json::json!({
+                "learner": choice.name(),
+                "device": device.to_string(),
                 "double": double,
                 "batch": rows,
-                "threads": threads,
-                "isa": isa.name(),
                 "updates_per_second": wall.round(),
                 "updates_per_processor_second": processor.filter(|_| threads == 1).map(f64::round),
             });
+            if let LearnerChoice::Fused(options) = choice {
+                line["threads"] = options.threads.into();
+                line["isa"] = options.isa.name().into();
+            }
             writeln!(std::io::stdout(), "{line}")?;
         }
     }
@@ -46,7 +57,7 @@ type Rates = (f64, Option<f64>);
 
 /// Each update draws its rows anew from 20,000 states.
 fn measure(
-    options: FusedOptions,
+    choice: LearnerChoice,
     rows: usize,
     double: bool,
     time: Duration,
@@ -54,7 +65,7 @@ fn measure(
     const STATES: usize = 20_000;
     let shape = NetworkConfig::default().shape(64, 6)?;
     let mut rng = stream(1, "bench");
-    let mut learner = FusedLearner::new(shape.clone(), &shape.initial_parameters(&mut rng), options)?;
+    let mut learner = choice.make(shape.clone(), &shape.initial_parameters(&mut rng))?;
     let data: Vec<f32> = (0..STATES * 64).map(|_| (rng.next_u32() >> 8) as f32 / (1 << 24) as f32).collect();
     let spec = UpdateSpec { double, normaliser: rows as f32, ..UpdateSpec::default() };
     let (mut states, mut next_states) = (vec![0.0; rows * 64], vec![0.0; rows * 64]);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
 use bellwether_trainer::config::TrainConfig;
-use bellwether_trainer::learner::fused::Isa;
+use bellwether_trainer::learner::fused::{FusedOptions, Isa};
 use bellwether_trainer::recorded::recordings::{Recorder, Recordings};
 use bellwether_trainer::recorded::training::Training;
 
@@ -57,7 +57,8 @@ fn config() -> TrainConfig {
 /// round the judges are as they were drawn, so nothing of what one network has learnt is told to another.
 fn after_a_round(recordings: &Recordings, config: &TrainConfig) -> (BTreeMap<u32, usize>, Vec<Vec<f32>>) {
     let episodes: Vec<u32> = recordings.episodes().collect();
-    let mut training = Training::new(recordings, &episodes, config, Isa::best()).unwrap();
+    let mut training =
+        Training::new(recordings, &episodes, config, Isa::best(), FusedOptions::default().into()).unwrap();
     let folds: BTreeMap<u32, usize> =
         training.blind().enumerate().flat_map(|(fold, (blind, _))| blind.into_iter().map(move |e| (e, fold))).collect();
     assert_eq!(folds.len(), episodes.len(), "every episode has a fold of its own");

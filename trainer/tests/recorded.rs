@@ -13,7 +13,8 @@ use bellwether_env_adapter::ingest::TelemetryWriter;
 use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
 use bellwether_registry::{RunPaths, verify_run};
 use bellwether_trainer::config::TrainConfig;
-use bellwether_trainer::learner::fused::Isa;
+use bellwether_trainer::learner::LearnerChoice;
+use bellwether_trainer::learner::fused::{FusedOptions, Isa};
 use bellwether_trainer::metrics::UpdateMetrics;
 use bellwether_trainer::run::{RunError, RunObserver, TrainReport, TrainRequest, train};
 
@@ -89,8 +90,12 @@ impl RunObserver for Watcher {
 struct Case<'a> {
     folder: &'a Path,
     config: &'a TrainConfig,
-    isa: Isa,
+    learner: LearnerChoice,
     resume: Option<&'a Path>,
+}
+
+fn fused(isa: Isa) -> LearnerChoice {
+    FusedOptions { isa, threads: 1 }.into()
 }
 
 fn run(case: &Case<'_>, data: &Path, valid: Option<&Path>, watcher: &mut Watcher) -> Result<TrainReport, RunError> {
@@ -104,7 +109,8 @@ fn run(case: &Case<'_>, data: &Path, valid: Option<&Path>, watcher: &mut Watcher
         runs: &runs,
         resume: case.resume,
         flags: Default::default(),
-        isa: case.isa,
+        learner: case.learner,
+        isa: if let LearnerChoice::Fused(options) = case.learner { options.isa } else { Isa::best() },
         source,
     };
     train(&request, watcher)
@@ -150,7 +156,7 @@ fn a_policy_waits_for_evidence_and_then_convicts() {
     let (data, valid) = (telemetry(folder.path(), "train", 160), telemetry(folder.path(), "valid", 80));
     let mut config = config();
     config.trainer.updates = 3_000;
-    let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
+    let case = Case { folder: folder.path(), config: &config, learner: fused(Isa::best()), resume: None };
     let report = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap();
     let evaluation = report.evaluation.unwrap();
     let point = &evaluation.operating_points[0];
@@ -171,7 +177,7 @@ fn the_same_data_configuration_and_seed_give_the_same_bytes() {
     let of = |threads: usize, isa: Isa, seed: u64| {
         let mut config = config();
         (config.trainer.threads, config.trainer.updates, config.seed) = (threads, 100, seed);
-        let case = Case { folder: folder.path(), config: &config, isa, resume: None };
+        let case = Case { folder: folder.path(), config: &config, learner: fused(isa), resume: None };
         bytes(&run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap().folder)
     };
     let one = of(1, Isa::Scalar, 5);
@@ -186,15 +192,52 @@ fn the_same_data_configuration_and_seed_give_the_same_bytes() {
 
 #[test]
 fn a_run_that_was_cut_off_goes_on_to_the_same_bytes() {
+    goes_on_to_the_same_bytes(fused(Isa::best()), &[50, 150, 250, 400]);
+}
+
+#[cfg(feature = "burn")]
+#[test]
+fn a_run_on_burn_goes_on_to_the_same_bytes() {
+    use bellwether_trainer::learner::burn::BurnDevice;
+    goes_on_to_the_same_bytes(LearnerChoice::Burn(BurnDevice::Cpu), &[150]);
+}
+
+#[cfg(feature = "tch")]
+#[test]
+fn a_run_on_libtorch_goes_on_to_the_same_bytes() {
+    use bellwether_trainer::learner::tch::TchDevice;
+    goes_on_to_the_same_bytes(LearnerChoice::Tch(TchDevice::Cpu), &[150]);
+}
+
+/// A run of another learner is another run, which its manifest says.
+#[cfg(feature = "burn")]
+#[test]
+fn a_run_is_gone_on_with_by_the_learner_that_began_it() {
+    use bellwether_trainer::learner::burn::BurnDevice;
+    let folder = tempfile::tempdir().unwrap();
+    let data = telemetry(folder.path(), "train", 32);
+    let mut config = config();
+    config.trainer.updates = 50;
+    let burn = LearnerChoice::Burn(BurnDevice::Cpu);
+    let case = Case { folder: folder.path(), config: &config, learner: burn, resume: None };
+    let begun = run(&case, &data, None, &mut Watcher::default()).unwrap().folder;
+    let case = Case { learner: fused(Isa::best()), resume: Some(&begun), ..case };
+    let error = run(&case, &data, None, &mut Watcher::default()).unwrap_err();
+    assert!(matches!(error, RunError::OtherRun { .. }), "{error}");
+    assert!(error.to_string().contains("learner was \"burn\""), "{error}");
+}
+
+/// Runs that were cut off at these updates, and went on.
+fn goes_on_to_the_same_bytes(learner: LearnerChoice, cuts: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
     let data = telemetry(folder.path(), "train", 64);
     let valid = telemetry(folder.path(), "valid", 32);
     let config = config();
-    let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
+    let case = Case { folder: folder.path(), config: &config, learner, resume: None };
     let whole = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap();
     assert_eq!(logged(&whole.folder).len(), 400 / 25 * 3 * 6);
     assert_eq!(curves(&whole.folder), logged(&whole.folder));
-    for die_at in [50, 150, 250, 400] {
+    for &die_at in cuts {
         let cut = tempfile::tempdir().unwrap();
         let case = Case { folder: cut.path(), ..case };
         let died = std::panic::catch_unwind(|| {
@@ -222,7 +265,7 @@ fn the_last_update_of_every_network_is_recorded() {
     let data = telemetry(folder.path(), "train", 32);
     let mut config = config();
     (config.trainer.updates, config.trainer.metrics_interval) = (70, 60);
-    let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
+    let case = Case { folder: folder.path(), config: &config, learner: fused(Isa::best()), resume: None };
     let report = run(&case, &data, None, &mut Watcher::default()).unwrap();
     let text = fs::read_to_string(RunPaths::new(&report.folder).metrics()).unwrap();
     let records: Vec<UpdateMetrics> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -250,7 +293,7 @@ fn one_class_alone_is_refused() {
     writer.end(true).unwrap();
     fs::File::create_new(&path).unwrap().write_all(&writer.finish().unwrap().0).unwrap();
     let config = config();
-    let case = Case { folder: folder.path(), config: &config, isa: Isa::best(), resume: None };
+    let case = Case { folder: folder.path(), config: &config, learner: fused(Isa::best()), resume: None };
     let error = run(&case, &path, None, &mut Watcher::default()).unwrap_err();
     assert!(matches!(error, RunError::OneClass { benign: 1, malicious: 0, .. }), "{error}");
     assert!(!folder.path().join("runs").exists(), "nothing is written before the data is known to be usable");

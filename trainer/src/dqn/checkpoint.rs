@@ -7,8 +7,7 @@ use super::framed::{Format, unusable};
 use super::trainer::Seat;
 use super::update::{Position, UpdaterState};
 use super::{DqnConfig, DqnError, DqnTrainer};
-use crate::learner::LearnerState;
-use crate::learner::fused::FusedOptions;
+use crate::learner::{LearnerChoice, LearnerState};
 use bellwether_env_adapter::Environment;
 use bellwether_replay::ReplayBuffer;
 use serde::{Deserialize, Serialize};
@@ -72,10 +71,10 @@ impl<E: Environment> DqnTrainer<E> {
         mut reader: impl Read,
         config: DqnConfig,
         environments: Vec<E>,
-        options: FusedOptions,
+        learner: impl Into<LearnerChoice>,
         limit_bytes: u64,
     ) -> Result<Self, DqnError> {
-        let mut run = Self::new(config, environments, options)?;
+        let mut run = Self::new(config, environments, learner)?;
         let header: Header = FORMAT.read(&mut reader)?;
         if (DqnConfig { total_steps: run.config.total_steps, ..header.config }) != run.config {
             return Err(unusable("it was saved under another configuration; only total_steps may change"));

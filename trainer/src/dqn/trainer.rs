@@ -3,8 +3,7 @@
 use super::update::Updater;
 use super::{DqnConfig, DqnError, DqnEvent, DqnObserver, DqnReport};
 use crate::greedy::{epsilon_greedy, greedy};
-use crate::learner::fused::{FusedLearner, FusedOptions};
-use crate::learner::{Learner, TargetSync};
+use crate::learner::{Learner, LearnerChoice, TargetSync};
 use crate::streams::stream;
 use bellwether_env_adapter::Environment;
 use bellwether_replay::{ActionMask, BufferConfig, DenseRows, Outcome, Played, ReplayBuffer, ReplayError, StreamId};
@@ -75,19 +74,19 @@ impl<E: Environment> Seat<E> {
 }
 
 impl<E: Environment> DqnTrainer<E> {
-    /// A run with the fused learner.
+    /// A run with the learner that was chosen.
     ///
     /// # Errors
     /// On a bad configuration, without environments, and if they differ in width or actions.
-    pub fn new(config: DqnConfig, environments: Vec<E>, options: FusedOptions) -> Result<Self, DqnError> {
+    pub fn new(config: DqnConfig, environments: Vec<E>, learner: impl Into<LearnerChoice>) -> Result<Self, DqnError> {
         config.validate()?;
         let Some(first) = environments.first() else {
             return Err(DqnError::Environment { environment: 0, reason: "there is none; give at least one".into() });
         };
         let shape = config.network.shape(first.width(), first.actions())?;
         let parameters = shape.initial_parameters(&mut stream(config.seed, "init"));
-        let learner = FusedLearner::new(shape, &parameters, options)?;
-        Self::with_learner(config, environments, Box::new(learner))
+        let learner = learner.into().make(shape, &parameters)?;
+        Self::with_learner(config, environments, learner)
     }
 
     /// A run with a learner that was made elsewhere.

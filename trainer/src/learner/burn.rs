@@ -58,6 +58,22 @@ impl BurnDevice {
     }
 }
 
+/// Where Burn can compute in this build and on this machine.
+pub fn devices() -> Vec<super::Device> {
+    let devices = std::iter::once(super::Device::Cpu);
+    #[cfg(feature = "burn-cuda")]
+    let devices = devices.chain(all(super::Device::Cuda, ::burn::tensor::DeviceType::Cuda));
+    #[cfg(feature = "burn-wgpu")]
+    let devices = devices.chain(all(super::Device::Wgpu, ::burn::tensor::DeviceType::Wgpu));
+    devices.collect()
+}
+
+/// All devices of a kind, by their numbers.
+#[cfg(any(feature = "burn-cuda", feature = "burn-wgpu"))]
+fn all(numbered: fn(usize) -> super::Device, kind: ::burn::tensor::DeviceType) -> impl Iterator<Item = super::Device> {
+    (0..Device::enumerate(kind).into_vec().len()).map(numbered)
+}
+
 /// The device of this number among those of its kind.
 #[cfg(any(feature = "burn-cuda", feature = "burn-wgpu"))]
 fn numbered(kind: ::burn::tensor::DeviceType, name: &str, number: usize) -> Result<Device, LearnerError> {

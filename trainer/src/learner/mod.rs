@@ -3,6 +3,7 @@
 #[cfg(feature = "burn")]
 pub mod burn;
 mod check;
+mod choice;
 mod explosion;
 pub mod fused;
 mod noise;
@@ -16,6 +17,7 @@ pub mod tensor;
 use crate::network::NetworkShape;
 use bellwether_replay::StateRows;
 
+pub use choice::{Device, LEARNERS, LearnerChoice, LearnerFacts};
 pub(crate) use explosion::require_bounded;
 pub use noise::{draw_factors, draw_keep};
 pub use state::StateError;
@@ -196,6 +198,14 @@ pub struct UpdateReport {
 /// Why a learner refuses.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum LearnerError {
+    /// A learner was named that cannot be had.
+    #[error("no learner `{learner}`: {reason}")]
+    Unavailable {
+        /// What was asked for.
+        learner: String,
+        /// Why it cannot be had, and what can.
+        reason: String,
+    },
     /// The learner cannot do what the specification asks.
     #[error("the learner `{learner}` cannot do this update: {reason}")]
     Unsupported {

@@ -35,14 +35,20 @@ operators!(TorchTensor);
 pub struct TorchRows(::tch::Tensor);
 
 impl TchLearner {
-    /// A learner of a network with these online parameters (and the same target), in canonical layout.
+    /// A learner of a network with these online parameters (and the same target), in canonical layout. On the processor all of
+    /// libtorch in this process computes on one thread from then on, unless [`tch::set_num_threads`](::tch::set_num_threads)
+    /// says otherwise.
     ///
     /// # Errors
     /// [`LearnerError::Shape`] and [`LearnerError::NotFinite`] on bad parameters, [`LearnerError::Unsupported`] where there is
     /// no such device.
     pub fn new(shape: NetworkShape, parameters: &[f32], device: TchDevice) -> Result<TchLearner, LearnerError> {
         let device = match device {
-            TchDevice::Cpu => Device::Cpu,
+            TchDevice::Cpu => {
+                // Trainers run learners side by side, and more threads make small matrices slower.
+                ::tch::set_num_threads(1);
+                Device::Cpu
+            }
             TchDevice::Cuda(number) if number < cuda_devices() => Device::Cuda(number),
             TchDevice::Cuda(number) => {
                 let reason = format!("libtorch finds {} devices of CUDA, none of number {number}", cuda_devices());
@@ -53,8 +59,13 @@ impl TchLearner {
     }
 }
 
+/// Where libtorch can compute on this machine.
+pub fn devices() -> Vec<super::Device> {
+    std::iter::once(super::Device::Cpu).chain((0..cuda_devices()).map(super::Device::Cuda)).collect()
+}
+
 /// How many CUDA devices libtorch can use.
-pub fn cuda_devices() -> usize {
+fn cuda_devices() -> usize {
     if Cuda::is_available() { usize::try_from(Cuda::device_count()).unwrap_or(0) } else { 0 }
 }
 

@@ -2,8 +2,7 @@
 
 use super::config::{OfflineConfig, cloning};
 use crate::dqn::{DqnError, Drawn};
-use crate::learner::fused::{FusedLearner, FusedOptions};
-use crate::learner::{Learner, Noise, UpdateReport, UpdateSpec, draw_keep};
+use crate::learner::{Learner, LearnerChoice, Noise, UpdateReport, UpdateSpec, draw_keep};
 use crate::network::{NetworkConfig, Returns};
 use crate::streams::stream;
 use bellwether_replay::{ReplayBuffer, StateRows};
@@ -13,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 pub(super) struct Imitator {
     pub(super) learner: Box<dyn Learner>,
     pub(super) dropout: ChaCha8Rng,
-    options: FusedOptions,
+    choice: LearnerChoice,
     spec: UpdateSpec,
     /// Logarithm of the smallest share of the most probable action's probability.
     least: f32,
@@ -27,18 +26,18 @@ impl Imitator {
     pub(super) fn new(
         config: &OfflineConfig,
         (width, actions): (usize, usize),
-        options: FusedOptions,
+        choice: LearnerChoice,
     ) -> Result<Imitator, DqnError> {
         let network = NetworkConfig { returns: Returns::Mean, ..config.network.clone() };
         let shape = network.shape(width, actions)?;
         let parameters = shape.initial_parameters(&mut stream(config.seed, "init imitator"));
         let spec = cloning(config.update.spec(&shape));
-        let learner = FusedLearner::new(shape, &parameters, options)?;
+        let learner = choice.make(shape, &parameters)?;
         learner.supports(&spec)?;
         Ok(Imitator {
-            learner: Box::new(learner),
+            learner,
             dropout: stream(config.seed, "dropout imitator"),
-            options,
+            choice,
             spec,
             least: libm::log(config.bcq_share) as f32,
             keep: Vec::new(),
@@ -48,8 +47,8 @@ impl Imitator {
     }
 
     /// A learner that begins where this one stands, and what its updates do.
-    pub(super) fn copy(&self) -> Result<(FusedLearner, UpdateSpec), DqnError> {
-        let learner = FusedLearner::new(self.learner.shape().clone(), self.learner.parameters(), self.options)?;
+    pub(super) fn copy(&self) -> Result<(Box<dyn Learner>, UpdateSpec), DqnError> {
+        let learner = self.choice.make(self.learner.shape().clone(), self.learner.parameters())?;
         Ok((learner, self.spec.clone()))
     }
 

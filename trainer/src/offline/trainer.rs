@@ -5,8 +5,7 @@ use super::imitator::Imitator;
 use crate::config::ConfigError;
 use crate::dqn::{DqnError, DrawConfig, UpdateConfig, Updater};
 use crate::greedy::greedy;
-use crate::learner::fused::{FusedLearner, FusedOptions};
-use crate::learner::{Learner, TargetSync, UpdateReport};
+use crate::learner::{Learner, LearnerChoice, TargetSync, UpdateReport};
 use crate::metrics::UpdateMetrics;
 use crate::network::NetworkShape;
 use crate::streams::stream;
@@ -48,11 +47,15 @@ impl OfflineConfig {
 }
 
 impl OfflineTrainer {
-    /// A run with the fused learner on what a buffer of [`OfflineConfig::buffer`] holds.
+    /// A run with the learner that was chosen on what a buffer of [`OfflineConfig::buffer`] holds.
     ///
     /// # Errors
     /// On a bad configuration, and on a buffer of other priorities or without a step that can be drawn.
-    pub fn new(config: OfflineConfig, buffer: ReplayBuffer, options: FusedOptions) -> Result<Self, DqnError> {
+    pub fn new(
+        config: OfflineConfig,
+        buffer: ReplayBuffer,
+        learner: impl Into<LearnerChoice>,
+    ) -> Result<Self, DqnError> {
         config.validate()?;
         if buffer.priority_config() != config.update.priorities().as_ref() {
             return Err(bellwether_replay::ReplayError::Setting {
@@ -73,14 +76,15 @@ impl OfflineTrainer {
         let shape = config.network.shape(width, actions)?;
         let parameters = shape.initial_parameters(&mut stream(config.seed, "init"));
         let spec = config.spec(&shape);
-        let learner = FusedLearner::new(shape, &parameters, options)?;
+        let choice = learner.into();
+        let learner = choice.make(shape, &parameters)?;
         learner.supports(&spec)?;
         let imitator = match config.algorithm {
-            Algorithm::Bcq => Some(Imitator::new(&config, (width, actions), options)?),
+            Algorithm::Bcq => Some(Imitator::new(&config, (width, actions), choice)?),
             Algorithm::Dqn | Algorithm::Cql | Algorithm::Cloning => None,
         };
         let updater = Updater::new(config.update.clone(), spec, config.seed);
-        Ok(OfflineTrainer { config, learner: Box::new(learner), imitator, buffer, updater })
+        Ok(OfflineTrainer { config, learner, imitator, buffer, updater })
     }
 
     /// Gradient steps so far.
@@ -177,7 +181,7 @@ impl OfflineTrainer {
             imitator.rule_out(&states, &mut masks)?;
             let rows = q.chunks_exact(actions).zip(masks.chunks_exact(actions));
             drawn.relabel(rows.map(|(q, mask)| greedy(q, mask).unwrap_or(0) as u32));
-            updater.update(&mut clone, buffer)?;
+            updater.update(clone.as_mut(), buffer)?;
         }
         Ok((clone.shape().clone(), clone.parameters().to_vec()))
     }

@@ -9,7 +9,8 @@ use super::member::{Judges, Member, MemberState, Rates};
 use super::recordings::Recordings;
 use super::{TrainingError, folds_of};
 use crate::config::TrainConfig;
-use crate::learner::fused::{FusedLearner, FusedOptions, Isa};
+use crate::learner::LearnerChoice;
+use crate::learner::fused::Isa;
 use crate::metrics::UpdateMetrics;
 use crate::network::NetworkShape;
 use crate::streams::stream;
@@ -32,7 +33,7 @@ pub struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
-    /// A fresh run on these episodes of the recordings.
+    /// A fresh run on these episodes of the recordings. The instruction set is that of all that is computed beside the learners.
     ///
     /// # Errors
     /// If a class is missing, if there are fewer groups than folds, or if the learner cannot run here.
@@ -41,6 +42,7 @@ impl<'a> Training<'a> {
         episodes: &[u32],
         config: &'a TrainConfig,
         isa: Isa,
+        learner: LearnerChoice,
     ) -> Result<Self, TrainingError> {
         let episodes: Vec<u32> =
             episodes.iter().copied().filter(|episode| recordings.store().episode(*episode).len > 0).collect();
@@ -49,7 +51,7 @@ impl<'a> Training<'a> {
         let members = (0..=config.calibration.folds as u32)
             .map(|k| {
                 let seen = episodes.iter().copied().filter(|episode| folds[*episode as usize] != k);
-                member(recordings, config, isa, &shape, k, seen)
+                member(recordings, config, (isa, learner), &shape, k, seen)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let threads = match config.trainer.threads {
@@ -177,16 +179,16 @@ impl<'a> Training<'a> {
 fn member(
     recordings: &Recordings,
     config: &TrainConfig,
-    isa: Isa,
+    (isa, learner): (Isa, LearnerChoice),
     shape: &NetworkShape,
     k: u32,
     seen: impl Iterator<Item = u32>,
 ) -> Result<Member, TrainingError> {
     let name = if k as usize == config.calibration.folds { RELEASED.to_owned() } else { format!("fold-{}", k + 1) };
     let parameters = shape.initial_parameters(&mut stream(config.seed, &format!("init {name}")));
-    let learner = FusedLearner::new(shape.clone(), &parameters, FusedOptions { isa, threads: 1 })?;
+    let learner = learner.make(shape.clone(), &parameters)?;
     let sampler = EpisodeSampler::new(recordings.store(), seen, None)?;
-    Member::new(name, config.seed, Box::new(learner), sampler, isa)
+    Member::new(name, config.seed, learner, sampler, isa)
 }
 
 /// The averages of the fold networks.

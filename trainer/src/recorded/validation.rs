@@ -12,7 +12,7 @@ use super::training::Training;
 use super::{TrainingError, folds_of};
 use crate::config::TrainConfig;
 use crate::evaluate::{BaselineOutcomes, Bootstrap, Evaluation, OperatingPoint, PolicyOutcomes};
-use crate::learner::fused::Isa;
+use crate::learner::fused::{FusedOptions, Isa};
 use crate::run::RunObserver;
 
 /// What is evaluated.
@@ -47,7 +47,7 @@ pub fn cross_validate(
         observer.phase(&format!("fold {} of {folds}", fold + 1));
         let (held_out, known): (Vec<u32>, Vec<u32>) =
             all.iter().partition(|episode| fold_of[**episode as usize] == fold);
-        let mut training = Training::new(recordings, &known, config, isa)?;
+        let mut training = Training::new(recordings, &known, config, isa, FusedOptions { isa, threads: 1 }.into())?;
         while !training.is_finished() {
             let lines = training.round()?;
             observer.progress(training.updates(), config.trainer.updates, &lines);

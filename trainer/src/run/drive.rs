@@ -47,11 +47,17 @@ pub(super) fn manifest<C, D>(
     mut inputs: Vec<InputFile>,
 ) -> Result<RunManifest, RunError> {
     inputs.extend(request.valid.map(|path| InputFile::of("valid", path)).transpose()?);
+    let mut flags = request.flags.clone();
+    // The fused one goes without saying, as in runs from when there was no other.
+    if request.learner.name() != "fused" {
+        flags.insert("learner".to_owned(), request.learner.name().to_owned());
+        flags.insert("device".to_owned(), request.learner.device().to_string());
+    }
     Ok(RunManifest {
         format_version: MANIFEST_FORMAT,
         name: request.name.to_owned(),
         command: command.to_owned(),
-        flags: request.flags.clone(),
+        flags,
         config,
         seeds: BTreeMap::from([("master".to_owned(), seed)]),
         inputs,

@@ -17,7 +17,6 @@ use crate::config::TrainConfig;
 use crate::dqn::{DqnError, Format};
 use crate::evaluate::{self, Evaluation};
 use crate::export::Export;
-use crate::learner::fused::FusedOptions;
 use crate::logged::Logged;
 use crate::metrics::UpdateMetrics;
 use crate::network::Returns;
@@ -86,8 +85,7 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     }
     let inputs = request.data.iter().map(|path| InputFile::of("episodes", path)).collect::<Result<_, _>>()?;
     let manifest = manifest(request, "learn", (training.clone(), config.seed, &config.window), inputs)?;
-    let options = FusedOptions { isa: request.isa, ..FusedOptions::default() };
-    let mut trainer = OfflineTrainer::new(config.clone(), buffer, options)?;
+    let mut trainer = OfflineTrainer::new(config.clone(), buffer, request.learner)?;
     let mut directory = open(request, manifest, &mut trainer)?;
     let (run, folder) = (directory.id(), directory.paths().folder().to_path_buf());
     let mut finish = |directory: &mut RunDirectory| {

@@ -18,6 +18,7 @@ use crate::config::{ConfigError, TrainConfig};
 use crate::dqn::DqnError;
 use crate::evaluate::{FoldItem, Groups, grouped_folds};
 use crate::export::ExportError;
+use crate::learner::LearnerChoice;
 use crate::learner::fused::Isa;
 use crate::logged::LoggedError;
 use crate::metrics::UpdateMetrics;
@@ -44,9 +45,11 @@ pub struct RunRequest<'a, C, D> {
     pub runs: &'a Path,
     /// A run that was aborted, to go on with.
     pub resume: Option<&'a Path>,
-    /// Flags that shaped the run beside the configuration.
+    /// Flags that shaped the run beside the configuration, without the learner.
     pub flags: BTreeMap<String, String>,
-    /// Instruction set; it does not change a byte.
+    /// What computes the updates. Learners differ in the last digits, so that a run is gone on with by the one that began it.
+    pub learner: LearnerChoice,
+    /// Instruction set of all that is computed beside it; it does not change a byte.
     pub isa: Isa,
     /// The code that learns.
     pub source: SourceRevision,

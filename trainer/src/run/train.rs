@@ -60,7 +60,7 @@ pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     let inputs = vec![InputFile::of("train", request.data)?];
     let manifest = manifest(request, "train", (as_json(config)?, config.seed, &config.window), inputs)?;
     let episodes: Vec<u32> = recordings.episodes().collect();
-    let mut training = Training::new(&recordings, &episodes, config, request.isa)?;
+    let mut training = Training::new(&recordings, &episodes, config, request.isa, request.learner)?;
     let mut directory = open(request, manifest, &mut training)?;
     let (run, folder) = (directory.id(), directory.paths().folder().to_path_buf());
     let finished = finish(request, &recordings, held_out.as_ref(), training, &mut directory, observer);

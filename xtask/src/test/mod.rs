@@ -33,7 +33,7 @@ enum Stage {
     Tidy,
     /// Licences, sources and bans of the dependencies, by `cargo deny`; what needs a network is left out.
     Dependencies,
-    /// The policy runtime with none of its features, and with each of them alone.
+    /// The policy runtime with none of its features, and with each of them alone; the learner on libtorch without libtorch.
     Features,
     /// Unit, property and whole-system tests.
     Tests,
@@ -43,6 +43,8 @@ enum Stage {
     Docs,
     /// The policy runtime beside ONNX Runtime and tract, on drawn networks and on a trained one.
     Peers,
+    /// The learner on libtorch, where `LIBTORCH` or `LIBTORCH_USE_PYTORCH` names one.
+    Libtorch,
     /// Checks that are written in Python.
     PythonChecks,
     /// The notebooks, on a small run made for them.

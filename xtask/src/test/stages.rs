@@ -13,7 +13,7 @@ use crate::{python, tidy};
 
 /// One set of features for all stages, so that nothing is built twice: the defaults of every member, and what is optional and
 /// builds everywhere.
-const FEATURES: &str = "bellwether/ffi,bellwether/serve,bellwether/otel,bellwether-inference/watch";
+const FEATURES: &str = "bellwether/burn,bellwether/ffi,bellwether/serve,bellwether/otel,bellwether-inference/watch";
 
 /// All members with all of that.
 const WHOLE: [&str; 5] = ["--workspace", "--profile", "ci", "--features", FEATURES];
@@ -48,6 +48,7 @@ pub(super) fn run(stage: Stage, workspace: &Workspace, findings: &mut Findings) 
             succeed(&mut doc)
         }
         Stage::Peers => peers(workspace, findings),
+        Stage::Libtorch => libtorch(),
         Stage::PythonChecks => python_checks(workspace, findings),
         Stage::Notebooks => notebooks(workspace, findings),
     }
@@ -100,7 +101,7 @@ fn dependencies() -> anyhow::Result<Outcome> {
 /// Each feature of the policy runtime, which other stages only have together.
 const ALONE: [&str; 6] = ["", "ffi", "ort", "otel", "serve", "watch"];
 
-/// Embedders take one feature and leave the others: each must compile on its own.
+/// Embedders take one feature and leave the others: each must compile on its own. So must what other stages leave out.
 fn features() -> anyhow::Result<Outcome> {
     for feature in ALONE {
         let mut clippy = cargo();
@@ -111,7 +112,27 @@ fn features() -> anyhow::Result<Outcome> {
             other => return Ok(other),
         }
     }
-    Ok(Outcome::Passed)
+    // The bindings of libtorch can be compiled for their documentation alone, which takes no libtorch.
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--profile", "ci", "--locked", "--package", "bellwether-trainer", "--all-targets"]);
+    succeed(clippy.args(["--features", "tch,tch/doc-only", "--", "-D", "warnings"]))
+}
+
+/// The learner on libtorch and the trainer with it. Each build takes minutes more, and libtorch some gigabytes, so that both are left to
+/// whoever asks for them.
+fn libtorch() -> anyhow::Result<Outcome> {
+    if !["LIBTORCH", "LIBTORCH_USE_PYTORCH"].iter().any(|name| std::env::var_os(name).is_some()) {
+        let reason = "no libtorch is named: docs/algorithms/learners.md says how to get one, and to name it";
+        return Ok(Outcome::Skipped(reason.into()));
+    }
+    let mut command = cargo();
+    if has_nextest() {
+        command.args(["nextest", "run", "--cargo-profile", "ci"]);
+    } else {
+        command.args(["test", "--profile", "ci"]);
+    }
+    command.args(["--package", "bellwether-trainer", "--features", "burn,tch", "--locked"]);
+    succeed(command.args(["--test", "learner", "--test", "recorded"]))
 }
 
 fn tests(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {

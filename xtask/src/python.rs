@@ -1,4 +1,4 @@
-//! The virtual environment that some checks need.
+//! The virtual environments that some checks and comparisons need.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,32 @@ use anyhow::Context;
 
 use crate::workspace::{Workspace, shown};
 
-/// The packages, as pip reads them.
-const REQUIREMENTS: &str = "xtask/requirements.txt";
+/// What an environment is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// Checks beside published packages, and the notebooks.
+    Tests,
+    /// Trainers that ours is timed beside: gigabytes, for PyTorch brings the libraries of its accelerators.
+    Trainers,
+}
+
+impl Purpose {
+    /// The packages, as pip reads them.
+    fn requirements(self) -> &'static str {
+        match self {
+            Purpose::Tests => "xtask/requirements.txt",
+            Purpose::Trainers => "peers/requirements.txt",
+        }
+    }
+
+    /// The folder below the target folder.
+    fn folder(self) -> &'static str {
+        match self {
+            Purpose::Tests => "venv",
+            Purpose::Trainers => "venv-trainers",
+        }
+    }
+}
 
 /// A virtual environment in which everything of the requirements is installed.
 #[derive(Clone, Debug)]
@@ -19,10 +43,10 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// The environment below the target folder, where it was set up for the present requirements.
-    pub(crate) fn standing(workspace: &Workspace) -> Option<Environment> {
-        let environment = Environment { folder: workspace.target.join("venv") };
+    pub(crate) fn standing(workspace: &Workspace, purpose: Purpose) -> Option<Environment> {
+        let environment = Environment { folder: workspace.target.join(purpose.folder()) };
         let installed = fs::read(environment.stamp()).ok()?;
-        let wanted = fs::read(workspace.root.join(REQUIREMENTS)).ok()?;
+        let wanted = fs::read(workspace.root.join(purpose.requirements())).ok()?;
         (installed == wanted && environment.interpreter().exists()).then_some(environment)
     }
 
@@ -50,13 +74,13 @@ impl Environment {
 }
 
 /// Makes the environment stand; the inner error says why it cannot on this machine.
-pub(crate) fn set_up(workspace: &Workspace) -> anyhow::Result<Result<Environment, String>> {
-    if let Some(environment) = Environment::standing(workspace) {
+pub(crate) fn set_up(workspace: &Workspace, purpose: Purpose) -> anyhow::Result<Result<Environment, String>> {
+    if let Some(environment) = Environment::standing(workspace, purpose) {
         eprintln!("{} stands", environment.folder.display());
         return Ok(Ok(environment));
     }
-    let environment = Environment { folder: workspace.target.join("venv") };
-    let requirements = workspace.root.join(REQUIREMENTS);
+    let environment = Environment { folder: workspace.target.join(purpose.folder()) };
+    let requirements = workspace.root.join(purpose.requirements());
     let mut make = Command::new("python3");
     make.args(["-m", "venv", "--clear"]).arg(&environment.folder);
     if let Err(reason) = attempt(&mut make) {
@@ -67,7 +91,7 @@ pub(crate) fn set_up(workspace: &Workspace) -> anyhow::Result<Result<Environment
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
         .arg(&requirements);
     if let Err(reason) = attempt(&mut install) {
-        return Ok(Err(format!("the packages of {REQUIREMENTS} cannot be installed: {reason}")));
+        return Ok(Err(format!("the packages of {} cannot be installed: {reason}", purpose.requirements())));
     }
     record(&requirements, &environment.stamp())?;
     Ok(Ok(environment))

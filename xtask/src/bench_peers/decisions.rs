@@ -57,7 +57,9 @@ const RECORDINGS: &str = "corpus/recordings.parquet";
 pub(super) fn print(workspace: &Workspace, effort: Effort) -> anyhow::Result<()> {
     let library = match std::env::var_os("ORT_DYLIB_PATH") {
         Some(named) => Some(PathBuf::from(named)),
-        None => python::set_up(workspace)?.ok().and_then(|environment| environment.onnx_runtime()),
+        None => {
+            python::set_up(workspace, python::Purpose::Tests)?.ok().and_then(|environment| environment.onnx_runtime())
+        }
     };
     let folder = tempfile::tempdir().context("cannot make a folder for the drawn network")?;
     let drawn = folder.path().join("drawn.onnx");

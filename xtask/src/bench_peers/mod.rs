@@ -7,6 +7,7 @@ mod decisions;
 mod machine;
 mod reload;
 mod service;
+mod training;
 
 use std::process::Command;
 
@@ -37,6 +38,10 @@ enum Subject {
     Service,
     /// Decisions while models are swapped, beside decisions while they are not.
     Reload,
+    /// Updates of the learner beside Stable-Baselines3 and d3rlpy.
+    Updates,
+    /// The recipe for CartPole beside Stable-Baselines3.
+    CartPole,
 }
 
 /// How long to measure, and in which profile.
@@ -71,6 +76,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 Subject::Decisions => decisions::print(&workspace, effort)?,
                 Subject::Service => service::print(effort)?,
                 Subject::Reload => reload::print(effort)?,
+                Subject::Updates => training::print_updates(&workspace, effort)?,
+                Subject::CartPole => training::print_cart_pole(&workspace, effort)?,
             }
         }
     }
@@ -96,6 +103,13 @@ impl Effort {
 }
 
 impl Ratio {
+    /// Of rounds in which both took a turn; of at least one.
+    fn of_rounds(ratios: impl IntoIterator<Item = f64>) -> Ratio {
+        let mut ratios: Vec<f64> = ratios.into_iter().collect();
+        ratios.sort_by(f64::total_cmp);
+        Ratio { whole: ratios[ratios.len() / 2], least: ratios[0], most: ratios[ratios.len() - 1] }
+    }
+
     /// `1.03 (0.98 to 1.10)`.
     fn text(&self) -> String {
         let Ratio { whole, least, most } = self;

@@ -62,7 +62,7 @@ fn succeed(command: &mut Command) -> anyhow::Result<Outcome> {
 }
 
 fn python_environment(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<Outcome> {
-    match python::set_up(workspace)? {
+    match python::set_up(workspace, python::Purpose::Tests)? {
         Ok(environment) => {
             findings.python = Some(environment);
             Ok(Outcome::Passed)
@@ -337,5 +337,5 @@ fn notebooks(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<O
 
 /// The virtual environment of this run, or the one that an earlier run left.
 fn environment(workspace: &Workspace, findings: &Findings) -> Option<python::Environment> {
-    findings.python.clone().or_else(|| python::Environment::standing(workspace))
+    findings.python.clone().or_else(|| python::Environment::standing(workspace, python::Purpose::Tests))
 }

@@ -3,7 +3,7 @@
 use super::head::Head;
 use super::kernels::Kernels;
 use super::worker::{Shared, Worker};
-use super::{FORWARD_ROWS, check_parameters};
+use super::{FORWARD_ROWS, check_parameters, kernels};
 use crate::learner::LearnerError;
 use crate::network::{LayerShape, NetworkShape};
 use bellwether_inference::Isa;
@@ -26,10 +26,7 @@ impl Forward {
     /// # Errors
     /// [`LearnerError::Unsupported`] if the processor lacks the instruction set.
     pub fn new(shape: NetworkShape, isa: Isa) -> Result<Forward, LearnerError> {
-        let kernels = Kernels::new(isa).ok_or_else(|| LearnerError::Unsupported {
-            learner: "fused",
-            reason: format!("this processor has no {}", isa.name()),
-        })?;
+        let kernels = kernels(isa)?;
         let layers: Vec<LayerShape> = shape.layers().collect();
         Ok(Forward { worker: Worker::new(layers.len()), shape, layers, kernels })
     }

@@ -67,6 +67,21 @@ pub struct FusedLearner {
     norms: Vec<f64>,
 }
 
+/// Runs `rounds` rounds of fused multiply-adds in registers, and gives the number of floating-point operations that these were. Timed,
+/// they tell what no kernel of the instruction set can exceed.
+///
+/// # Errors
+/// [`LearnerError::Unsupported`] if the processor lacks the instruction set.
+pub fn multiply_adds(isa: Isa, rounds: u64) -> Result<u64, LearnerError> {
+    Ok(kernels(isa)?.multiply_adds(rounds))
+}
+
+/// The kernels of an instruction set that the processor has.
+fn kernels(isa: Isa) -> Result<Kernels, LearnerError> {
+    let reason = || format!("this processor has no {}", isa.name());
+    Kernels::new(isa).ok_or_else(|| LearnerError::Unsupported { learner: "fused", reason: reason() })
+}
+
 /// Runs jobs on the threads of `pool`, or one after the other.
 fn each<J: Send>(pool: Option<&rayon::ThreadPool>, jobs: impl Iterator<Item = J>, work: impl Fn(J) + Sync) {
     match pool {
@@ -106,8 +121,7 @@ impl FusedLearner {
     /// processor lacks the instruction set or the threads cannot be started.
     pub fn new(shape: NetworkShape, parameters: &[f32], options: FusedOptions) -> Result<FusedLearner, LearnerError> {
         let unsupported = |reason| LearnerError::Unsupported { learner: "fused", reason };
-        let kernels = Kernels::new(options.isa)
-            .ok_or_else(|| unsupported(format!("this processor has no {}", options.isa.name())))?;
+        let kernels = kernels(options.isa)?;
         let threads = options.threads.clamp(1, 256);
         let pool = if threads > 1 {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();

@@ -146,3 +146,30 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize, const WHOLE: bool>(
         }
     }
 }
+
+/// Vectors of sums that [`multiply_adds`] keeps in registers: more than any processor's latency of a multiply-add times those that it
+/// starts at once, and fewer than the registers of AVX2.
+const CHAINS: usize = 12;
+
+/// Runs `rounds` rounds of multiply-adds that wait for nothing but registers; gives the sum of the chains and the number of
+/// floating-point operations.
+///
+/// # Safety
+/// The instruction set of `V` must be there.
+#[inline(always)]
+pub(super) unsafe fn multiply_adds<V: Lanes>(rounds: u64) -> (f32, u64) {
+    let mut lanes = [0.0; 16];
+    // SAFETY: the caller promises the instruction set, and no vector has more lanes than the array.
+    unsafe {
+        let (by, plus) = (V::splat(0.5), V::splat(1.0));
+        let mut sums = [V::splat(0.0); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = sum.multiply_add(by, plus);
+            }
+        }
+        let sum = sums.into_iter().fold(V::splat(0.0), |all, sum| sum.multiply_add(plus, all));
+        sum.store(lanes.as_mut_ptr());
+    }
+    (lanes.iter().sum(), rounds * (2 * CHAINS * V::COUNT) as u64)
+}

@@ -123,6 +123,24 @@ impl Kernels {
         }
     }
 
+    /// `rounds` rounds of multiply-adds in registers; gives the number of floating-point operations.
+    pub(super) fn multiply_adds(self, rounds: u64) -> u64 {
+        let (sum, operations) = match self.isa {
+            // SAFETY: the portable lanes need no instruction set.
+            Isa::Scalar => unsafe { matrix::multiply_adds::<vector::Portable>(rounds) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `new` checked the instruction set.
+            Isa::Avx2 => unsafe { multiply_adds_avx2(rounds) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `new` checked the instruction set.
+            Isa::Avx512 => unsafe { multiply_adds_avx512(rounds) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => unreachable!("`new` refuses an instruction set that the processor lacks"),
+        };
+        std::hint::black_box(sum);
+        operations
+    }
+
     /// `to[j, i] = from[i, j]` for `i < rows`, `j < columns`.
     ///
     /// # Panics
@@ -181,6 +199,24 @@ unsafe fn product_avx2(product: &matrix::Product) {
 unsafe fn product_avx512(product: &matrix::Product) {
     // SAFETY: the caller's promise, and the instruction set of this function.
     unsafe { matrix::product::<vector::Avx512>(product) }
+}
+
+/// # Safety
+/// AVX2 and FMA must be there.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn multiply_adds_avx2(rounds: u64) -> (f32, u64) {
+    // SAFETY: the instruction set of this function.
+    unsafe { matrix::multiply_adds::<vector::Avx2>(rounds) }
+}
+
+/// # Safety
+/// AVX-512 must be there.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn multiply_adds_avx512(rounds: u64) -> (f32, u64) {
+    // SAFETY: the instruction set of this function.
+    unsafe { matrix::multiply_adds::<vector::Avx512>(rounds) }
 }
 
 #[cfg(test)]

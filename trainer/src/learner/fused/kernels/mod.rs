@@ -343,6 +343,28 @@ mod tests {
     }
 
     #[test]
+    fn moments_fade_to_nothing_without_a_gradient() {
+        let step = AdamStep {
+            clip: 1.0,
+            beta2: 0.9,
+            one_minus_beta1: 0.1,
+            one_minus_beta2: 0.1,
+            step_size: 1e-3,
+            root_correction: 1.0,
+            epsilon: 1e-8,
+        };
+        for kernels in all() {
+            let (mut values, mut first, mut second) = ([1.0; 37], [-1.0; 37], [1.0; 37]);
+            for _ in 0..1000 {
+                let decay = Decay { l2: 0.0, factor: 1.0 };
+                kernels.adam(step, decay, &[0.0; 37], &mut values, &mut first, &mut second);
+                assert!(first.iter().chain(&second).all(|moment| !moment.is_subnormal()));
+            }
+            assert_eq!((first, second), ([0.0; 37], [0.0; 37]));
+        }
+    }
+
+    #[test]
     fn one_value_that_is_not_finite_is_found_anywhere() {
         for kernels in all() {
             let mut values = vec![f32::MAX; 67];

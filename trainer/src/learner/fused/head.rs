@@ -30,6 +30,9 @@ pub(super) struct Scratch {
     probabilities: Vec<f32>,
     target: Vec<f32>,
     policy: Vec<f32>,
+    /// Values of the categories, where there are such.
+    categories: Vec<f32>,
+    logarithms: Vec<f64>,
     /// Slopes of the loss by what the outputs of a row tell.
     slopes: Vec<f32>,
 }
@@ -63,6 +66,16 @@ impl Head {
         told.means.reserve(rows * self.actions);
     }
 
+    /// Writes down what all rows need.
+    pub(super) fn prepare(&self, scratch: &mut Scratch) {
+        let Returns::Categorical { minimum, maximum, atoms } = self.returns else { return };
+        if scratch.categories.len() != atoms {
+            let share = |k: usize| k as f32 / (atoms - 1) as f32;
+            scratch.categories = (0..atoms).map(|k| share(k).mul_add(maximum - minimum, minimum)).collect();
+            scratch.logarithms = vec![0.0; atoms];
+        }
+    }
+
     /// Reads rows of outputs, `stride` values apart. A dueling head joins as in the runtime: `V + (A - mean A)`, the advantages
     /// summed in the order of the actions. A zero is given as `+0`.
     pub(super) fn read(
@@ -90,36 +103,23 @@ impl Head {
                 atoms.copy_from_slice(advantages);
             }
             for (mean, atoms) in means.iter_mut().zip(atoms.chunks_exact(self.atoms)) {
-                *mean = self.mean(kernels, atoms, &mut scratch.probabilities) + 0.0;
+                *mean = self.mean(kernels, atoms, scratch) + 0.0;
             }
         }
     }
 
-    /// The q-value that the atoms of an action tell; `probabilities` receives those of its categories.
-    fn mean(&self, kernels: Kernels, atoms: &[f32], probabilities: &mut Vec<f32>) -> f32 {
+    /// The q-value that the atoms of an action tell.
+    fn mean(&self, kernels: Kernels, atoms: &[f32], scratch: &mut Scratch) -> f32 {
         match self.returns {
             Returns::Mean => atoms[0],
             Returns::Quantiles(_) => average(atoms),
             Returns::Categorical { .. } => {
-                probabilities.clear();
-                probabilities.extend_from_slice(atoms);
-                softmax(kernels, probabilities);
-                self.expectation(probabilities)
+                scratch.probabilities.clear();
+                scratch.probabilities.extend_from_slice(atoms);
+                softmax(kernels, &mut scratch.probabilities);
+                expectation(&scratch.categories, &scratch.probabilities)
             }
         }
-    }
-
-    /// The mean of categorical returns with these probabilities.
-    fn expectation(&self, probabilities: &[f32]) -> f32 {
-        let sum: f64 = probabilities.iter().enumerate().map(|(k, p)| f64::from(*p) * f64::from(self.category(k))).sum();
-        sum as f32
-    }
-
-    /// The value of category `k`.
-    fn category(&self, k: usize) -> f32 {
-        let Returns::Categorical { minimum, maximum, atoms } = self.returns else { return 0.0 };
-        let share = k as f32 / (atoms - 1) as f32;
-        share.mul_add(maximum - minimum, minimum)
     }
 
     /// The q-values of row `i`.
@@ -212,7 +212,7 @@ impl Head {
         let reward = answer.reward + bonus;
         let mut fitted = match (spec.loss, self.returns) {
             (Loss::Cloning, _) => {
-                let likelihood = self.push_policy(told, i, mask, action, scale, scratch);
+                let likelihood = self.push_policy(kernels, told, (i, mask, action), scale, scratch);
                 Fitted { loss: f64::from(likelihood), error: likelihood, value, target: value }
             }
             (_, Returns::Mean) => {
@@ -244,27 +244,41 @@ impl Head {
                 }
                 Fitted { loss, error: loss as f32, value, target: average(&scratch.target) }
             }
-            (_, Returns::Categorical { .. }) => {
-                self.project(successor, answer.discount, reward, &mut scratch.target);
-                scratch.probabilities.clear();
-                scratch.probabilities.extend_from_slice(atoms);
-                let log_sum = softmax(kernels, &mut scratch.probabilities);
+            (_, Returns::Categorical { minimum, maximum, .. }) => {
+                let Scratch { categories, probabilities, target, logarithms, slopes, .. } = scratch;
+                probabilities.clear();
+                match successor {
+                    // The reward alone is as all categories that lead to it: one of them has all the probability.
+                    None => {
+                        probabilities.resize(self.atoms, 0.0);
+                        probabilities[0] = 1.0;
+                    }
+                    Some(successor) => probabilities.extend_from_slice(successor),
+                }
+                target.clear();
+                target.resize(self.atoms, 0.0);
+                let discount = if successor.is_some() { answer.discount } else { 0.0 };
+                kernels.project(categories, probabilities, (minimum, maximum), (discount, reward), target);
+                kernels.logarithms(target, logarithms);
+                probabilities.clear();
+                probabilities.extend_from_slice(atoms);
+                let log_sum = softmax(kernels, probabilities);
                 let (mut loss, mut entropy) = (0.0, 0.0);
-                for (k, slope) in scratch.slopes[here].iter_mut().enumerate() {
-                    let (target, predicted) = (scratch.target[k], scratch.probabilities[k]);
+                for (k, slope) in slopes[here].iter_mut().enumerate() {
+                    let (target, predicted) = (target[k], probabilities[k]);
                     *slope += scale * (predicted - target);
                     if target > 0.0 {
                         loss += f64::from(target) * (f64::from(log_sum) - f64::from(atoms[k]));
-                        entropy -= f64::from(target) * libm::log(f64::from(target));
+                        entropy -= f64::from(target) * logarithms[k];
                     }
                 }
                 // What is not a number must not vanish in the maximum.
                 let divergence = if loss.is_nan() { loss } else { (loss - entropy).max(0.0) };
-                Fitted { loss, error: divergence as f32, value, target: self.expectation(&scratch.target) }
+                Fitted { loss, error: divergence as f32, value, target: expectation(categories, target) }
             }
         };
         if spec.conservative > 0.0 {
-            let gap = self.push_policy(told, i, mask, action, scale * spec.conservative, scratch);
+            let gap = self.push_policy(kernels, told, (i, mask, action), scale * spec.conservative, scratch);
             fitted.loss += f64::from(spec.conservative) * f64::from(gap);
         }
         fitted
@@ -273,10 +287,9 @@ impl Head {
     /// Adds the slopes of `scale * (ln sum_b exp Q(b) - Q(action))` over the allowed `b`, and gives what is scaled.
     fn push_policy(
         &self,
+        kernels: Kernels,
         told: &Told,
-        i: usize,
-        mask: &[bool],
-        action: usize,
+        (i, mask, action): (usize, &[bool], usize),
         scale: f32,
         scratch: &mut Scratch,
     ) -> f32 {
@@ -291,40 +304,16 @@ impl Head {
                 Returns::Mean => slopes[0] += slope,
                 Returns::Quantiles(_) => slopes.iter_mut().for_each(|to| *to += slope / self.atoms as f32),
                 Returns::Categorical { .. } => {
-                    let highest = highest(atoms);
+                    let highest = kernels.highest(atoms);
                     let sum: f32 = atoms.iter().map(|logit| libm::expf(logit - highest)).sum();
                     for (k, (to, logit)) in slopes.iter_mut().zip(atoms).enumerate() {
                         let probability = libm::expf(logit - highest) / sum;
-                        *to += slope * probability * (self.category(k) - q[b]);
+                        *to += slope * probability * (scratch.categories[k] - q[b]);
                     }
                 }
             }
         }
         -scratch.policy[action]
-    }
-
-    /// Projects `reward + discount * z` on the categories, `z` with the successor's probabilities: each is shared by the two
-    /// categories beside it, and what lies beyond the ends counts as the end (Bellemare et al. 2017, algorithm 1).
-    fn project(&self, successor: Option<&[f32]>, discount: f32, reward: f32, out: &mut Vec<f32>) {
-        let Returns::Categorical { atoms, minimum, maximum } = self.returns else { return };
-        out.clear();
-        out.resize(atoms, 0.0);
-        let step = (maximum - minimum) / (atoms - 1) as f32;
-        let mut add = |value: f32, probability: f32| {
-            let place = ((value.clamp(minimum, maximum) - minimum) / step).clamp(0.0, (atoms - 1) as f32);
-            let below = (place as usize).min(atoms - 2);
-            let share = place - below as f32;
-            out[below] += probability * (1.0 - share);
-            out[below + 1] += probability * share;
-        };
-        match successor {
-            None => add(reward, 1.0),
-            Some(probabilities) => {
-                for (k, probability) in probabilities.iter().enumerate() {
-                    add(discount.mul_add(self.category(k), reward), *probability);
-                }
-            }
-        }
     }
 
     /// Writes the slopes of a row by its outputs.
@@ -361,17 +350,18 @@ fn average(values: &[f32]) -> f32 {
     (sum / values.len() as f64) as f32
 }
 
-/// The largest of the values; what is not a number wins.
-fn highest(values: &[f32]) -> f32 {
-    values.iter().fold(f32::NEG_INFINITY, |highest, value| if *value <= highest { highest } else { *value })
+/// The mean of categorical returns with these probabilities.
+fn expectation(categories: &[f32], probabilities: &[f32]) -> f32 {
+    let sum: f64 = probabilities.iter().zip(categories).map(|(p, value)| f64::from(*p) * f64::from(*value)).sum();
+    sum as f32
 }
 
 /// Turns logits into probabilities, and gives the logarithm of the sum of their exponentials.
 fn softmax(kernels: Kernels, logits: &mut [f32]) -> f32 {
-    let highest = highest(logits);
+    let highest = kernels.highest(logits);
     kernels.exponentials(logits, highest);
     let sum: f32 = logits.iter().sum();
-    logits.iter_mut().for_each(|value| *value /= sum);
+    kernels.divide(logits, sum);
     highest + libm::logf(sum)
 }
 

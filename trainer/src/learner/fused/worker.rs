@@ -71,6 +71,7 @@ impl Worker {
         self.rows = rows;
         head.reserve(&mut self.told, rows);
         head.reserve(&mut self.judge, rows);
+        head.prepare(&mut self.scratch);
         for (layer, (inputs, slopes)) in layers.iter().zip(self.inputs.iter_mut().zip(&mut self.slopes)) {
             inputs.reserve(rows * stride(layer.inputs));
             slopes.reserve(rows * stride(layer.outputs));

@@ -213,6 +213,105 @@ for_each_isa! {
 }
 
 for_each_isa! {
+    /// The largest of the values; what is not a number wins.
+    fn highest(values: &[f32]) -> f32 {
+        const CHAINS: usize = 16;
+        let (mut highest, mut odd) = ([f32::NEG_INFINITY; CHAINS], [0.0f32; CHAINS]);
+        let (whole, rest) = values.as_chunks::<CHAINS>();
+        for chunk in whole {
+            for i in 0..CHAINS {
+                highest[i] = if chunk[i] > highest[i] { chunk[i] } else { highest[i] };
+                // 0 unless the value is infinite or no number.
+                odd[i] += chunk[i] * 0.0;
+            }
+        }
+        for i in 0..rest.len() {
+            highest[i] = if rest[i] > highest[i] { rest[i] } else { highest[i] };
+            odd[i] += rest[i] * 0.0;
+        }
+        let mut half = CHAINS / 2;
+        while half > 0 {
+            for i in 0..half {
+                highest[i] = if highest[i + half] > highest[i] { highest[i + half] } else { highest[i] };
+                odd[i] += odd[i + half];
+            }
+            half /= 2;
+        }
+        if odd[0].is_nan() && values.iter().any(|value| value.is_nan()) { f32::NAN } else { highest[0] }
+    }
+}
+
+for_each_isa! {
+    /// `values /= by`, element by element.
+    fn divide(values: &mut [f32], by: f32) {
+        for i in 0..values.len() {
+            values[i] /= by;
+        }
+    }
+}
+
+for_each_isa! {
+    /// The natural logarithms of positive normal numbers, to the last bit those of `libm::log`; of other values, anything.
+    fn logarithms(values: &[f32], out: &mut [f64]) {
+        assert_eq!(values.len(), out.len());
+        // 2^k * (1 + f) with 1 + f between the root of 1/2 and that of 2; then `log(1 + f)` by s = f / (2 + f) (FreeBSD, `e_log.c`).
+        const LN2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
+        const ROOT: u64 = 0x3fe6_a09e << 32;
+        const ONE: u64 = 0x3ff0_0000 << 32;
+        for i in 0..values.len() {
+            let moved = f64::from(values[i]).to_bits().wrapping_add(ONE - ROOT);
+            let k = ((moved >> 52) as i32 - 1023) as f64;
+            let f = f64::from_bits((moved & ((1 << 52) - 1)).wrapping_add(ROOT)) - 1.0;
+            let half_square = 0.5 * f * f;
+            let s = f / (2.0 + f);
+            let z = s * s;
+            let w = z * z;
+            let even = w * (3.999_999_999_940_942e-1 + w * (2.222_219_843_214_978_4e-1 + w * 1.531_383_769_920_937_3e-1));
+            let odd = w * (2.857_142_874_366_239e-1 + w * (1.818_357_216_161_805e-1 + w * 1.479_819_860_511_658_6e-1));
+            let r = z * (6.666_666_666_666_735e-1 + odd) + even;
+            out[i] = s * (half_square + r) + k * LN2[1] - half_square + f + k * LN2[0];
+        }
+    }
+}
+
+for_each_isa! {
+    /// Shares each category's probability between the two categories beside `reward + discount * category`, `step` being discount
+    /// and reward; what lies beyond the `ends`, the first and the last category, counts as these (Bellemare et al. 2017, algorithm 1).
+    /// `out` is added to.
+    fn project(
+        categories: &[f32],
+        probabilities: &[f32],
+        ends: (f32, f32),
+        step: (f32, f32),
+        out: &mut [f32],
+    ) {
+        const PART: usize = 16;
+        let count = categories.len();
+        assert!(count >= 2 && probabilities.len() == count && out.len() == count);
+        let ((minimum, maximum), (discount, reward)) = (ends, step);
+        let (last, gap) = ((count - 1) as f32, (maximum - minimum) / (count - 1) as f32);
+        let mut places = [0.0f32; PART];
+        for start in (0..count).step_by(PART) {
+            let part = PART.min(count - start);
+            for i in 0..part {
+                let value = discount.mul_add(categories[start + i], reward);
+                let value = if value < minimum { minimum } else { value };
+                let value = if value > maximum { maximum } else { value };
+                let place = (value - minimum) / gap;
+                let place = if place < 0.0 { 0.0 } else { place };
+                places[i] = if place > last { last } else { place };
+            }
+            for i in 0..part {
+                let below = (places[i] as usize).min(count - 2);
+                let (share, probability) = (places[i] - below as f32, probabilities[start + i]);
+                out[below] += probability * (1.0 - share);
+                out[below + 1] += probability * share;
+            }
+        }
+    }
+}
+
+for_each_isa! {
     /// The error of one quantile's regression on samples of the target, and its slope by the quantile:
     /// `mean_j |share - [T_j < q]| H(T_j - q) / threshold`, where `H` is Huber's error (Dabney et al. 2018, equation 10).
     fn quantile_error(quantile: f32, share: f32, threshold: f32, targets: &[f32]) -> (f64, f32) {

@@ -343,6 +343,34 @@ mod tests {
     }
 
     #[test]
+    fn logarithms_are_those_of_libm() {
+        let few = [1.0, f32::MIN_POSITIVE, f32::from_bits(1), f32::MAX, 0.707_106_77, 0.707_106_8, 1.414_213_6];
+        let values: Vec<f32> = (1..0x7f80_0000).step_by(9973).map(f32::from_bits).chain(few).collect();
+        for kernels in all() {
+            let mut found = vec![0.0; values.len()];
+            kernels.logarithms(&values, &mut found);
+            for (found, value) in found.iter().zip(&values) {
+                assert_eq!(found.to_bits(), libm::log(f64::from(*value)).to_bits(), "{value:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_highest_value_is_found_anywhere_and_what_is_no_number_wins() {
+        for kernels in all() {
+            for at in 0..53 {
+                let mut values = [-7.5; 53];
+                values[at] = -2.0;
+                assert_eq!(kernels.highest(&values), -2.0);
+                values[(at + 20) % 53] = f32::NEG_INFINITY;
+                assert_eq!(kernels.highest(&values), -2.0);
+                values[at] = f32::NAN;
+                assert!(kernels.highest(&values).is_nan(), "{at}");
+            }
+        }
+    }
+
+    #[test]
     fn moments_fade_to_nothing_without_a_gradient() {
         let step = AdamStep {
             clip: 1.0,

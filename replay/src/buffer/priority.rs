@@ -48,6 +48,9 @@ struct Node {
     smallest: f64,
 }
 
+/// Walks from the root that go down together; they stay in registers.
+const WALKS: usize = 8;
+
 const NOTHING: Node = Node { sum: 0.0, smallest: f64::INFINITY };
 
 /// The priorities of all slots; 0 for those that cannot be drawn.
@@ -151,25 +154,36 @@ impl Priorities {
     }
 
     /// Draws `rows.len()` slots: the sum of all priorities is cut into as many equal parts, and a point is drawn in each (section
-    /// 3.3 of the paper). `points` is memory of the caller. All walks go down together, so that their reads overlap.
+    /// 3.3 of the paper). `points` is memory of the caller.
     pub(super) fn draw(&self, rng: &mut impl Rng, rows: &mut [u32], points: &mut Vec<f64>) {
         let part = self.nodes[1].sum / rows.len() as f64;
         points.clear();
         points.extend((0..rows.len()).map(|i| (i as f64 + unit(rng)) * part));
-        rows.fill(1);
+        for (rows, points) in rows.chunks_mut(WALKS).zip(points.chunks(WALKS)) {
+            let mut walks = [0.0; WALKS];
+            walks[..points.len()].copy_from_slice(points);
+            let slots = self.walk(walks);
+            rows.copy_from_slice(&slots[..rows.len()]);
+        }
+    }
+
+    /// The slots in which these points lie. All walks go down together, so that their reads overlap.
+    fn walk(&self, mut points: [f64; WALKS]) -> [u32; WALKS] {
+        // There is a power of two of nodes, and masking with the last one's number takes the place of a check of bounds.
+        let (last, mut at) = (self.nodes.len() - 1, [1u32; WALKS]);
         let mut width = 1;
         while width < self.leaves {
-            for (at, point) in rows.iter_mut().zip(points.iter_mut()) {
+            for (at, point) in at.iter_mut().zip(&mut points) {
                 let left = 2 * *at as usize;
-                let (here, there) = (self.nodes[left].sum, self.nodes[left + 1].sum);
+                let (here, there) = (self.nodes[left & last].sum, self.nodes[(left + 1) & last].sum);
                 // A point that rounding moved past the end stays where something can be drawn.
-                let right = *point >= here && there > 0.0;
+                let right = (*point >= here) & (there > 0.0);
                 *point -= if right { here } else { 0.0 };
                 *at = 2 * *at + u32::from(right);
             }
             width *= 2;
         }
-        rows.iter_mut().for_each(|row| *row -= self.leaves as u32);
+        at.map(|at| at - self.leaves as u32)
     }
 
     /// The weight in the loss that makes up for the uneven draw of a slot, relative to the largest there can be:

@@ -1,6 +1,6 @@
 //! Learners on a tensor library: the update in whole matrices, its gradient by automatic differentiation.
 //!
-//! The formulas stand here once, in the operations of [`Library`]; [`burn`](super::burn) and [`tch`](super::tch) say what these
+//! The formulas stand here once, in the operations of [`Library`]; `burn` and `tch` say what these
 //! are in a library. Nothing is shared with the fused learner but the contract, so that each checks the other. The
 //! optimiser is written here too, because those of the libraries do not give their moments for a checkpoint, or decay biases.
 

@@ -14,7 +14,7 @@ pub(crate) struct Layers {
     /// Configuration file (TOML); flags and variables beat it, and it beats the defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Set one key: `--set update.batch_size=64`. Also as a variable; --print-config names them all.
+    /// Set one key: `--set seed=7`. Also as a variable; --print-config has all keys, and says how variables are named.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Master seed, like `--set seed=N`.
@@ -39,7 +39,9 @@ impl Layers {
     /// Prints a configuration as a file for `--config`.
     pub(crate) fn print<T: Serialize + JsonSchema>(output: &Output, prefix: &str, config: &T) -> Result<(), Failure> {
         let page = settings::page(config)?;
-        let page = format!("# Each key is a variable too: {prefix}UPDATE__BATCH_SIZE is update.batch_size.\n\n{page}");
+        let page = format!(
+            "# Each key is a variable too: {prefix}SEED is seed, and a dot in a key is two underscores.\n\n{page}"
+        );
         Ok(output.report(config, || page)?)
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::dqn::DqnError;
 use crate::offline::OfflineConfig;
-use bellwether_env_adapter::Action;
 use bellwether_env_adapter::reward::{Parts, RewardConfig};
-use bellwether_env_adapter::spec::{FeatureSpec, decode_cost, element};
+use bellwether_env_adapter::spec::{FeatureSpec, WIDTH, decode_cost, element};
+use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, Expect, Loaded, StepRow};
 use bellwether_replay::{ActionMask, BufferConfig, Outcome, Played, ReplayBuffer, ReplayError, StateRows};
 use std::fs::File;
@@ -83,6 +83,20 @@ pub enum LoggedError {
         /// Why.
         source: ReplayError,
     },
+    /// A file claims the states of this version and has others.
+    #[error(
+        "{path}: states of {width} elements and {actions} actions where its specification has {} and {}; it was not written by this program",
+        bellwether_env_adapter::spec::WIDTH,
+        bellwether_env_adapter::ACTION_COUNT
+    )]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// Elements of a state.
+        width: usize,
+        /// Actions.
+        actions: usize,
+    },
     /// A file's reward cannot be read, or is another than that of the first.
     #[error("{path}: {reason}")]
     Reward {
@@ -121,10 +135,14 @@ impl Logged {
         for path in paths {
             let file = File::open(path).map_err(|source| LoggedError::Open { path: path.clone(), source })?;
             let reader = EpisodeReader::open(file, Some(expect));
-            readers.push((path, reader.map_err(|source| LoggedError::Read { path: path.clone(), source })?));
+            let reader = reader.map_err(|source| LoggedError::Read { path: path.clone(), source })?;
+            let (width, actions) = (reader.header().width, reader.header().actions as usize);
+            if (width, actions) != (WIDTH, ACTION_COUNT) {
+                return Err(LoggedError::Shape { path: path.clone(), width, actions });
+            }
+            readers.push((path, reader));
         }
         let Some((first, reader)) = readers.first() else { return Err(LoggedError::None) };
-        let (width, actions) = (reader.header().width, reader.header().actions as usize);
         let reward = reward_of(first, reader.header())?;
         for (path, reader) in &readers {
             if reward_of(path, reader.header())? != reward {
@@ -133,11 +151,11 @@ impl Logged {
             }
         }
         let count: u64 = readers.iter().map(|(_, reader)| reader.rows()).sum();
-        let needed = count.saturating_mul(4 * width as u64 + 2 * size_of::<LoggedRow>() as u64);
+        let needed = count.saturating_mul(4 * WIDTH as u64 + 2 * size_of::<LoggedRow>() as u64);
         if needed > config.memory_bytes {
             return Err(LoggedError::Memory { needed, allowed: config.memory_bytes });
         }
-        let buffer = config.buffer(width, actions, (count as usize).max(1))?;
+        let buffer = config.buffer(WIDTH, ACTION_COUNT, (count as usize).max(1))?;
         let mut logged = Logged { buffer, rows: Vec::new(), episodes: Vec::new(), reward, files: Vec::new() };
         for (path, reader) in &mut readers {
             let file = logged.take(path, reader);

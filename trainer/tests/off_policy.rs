@@ -4,7 +4,10 @@
 mod cases;
 
 use bellwether_artifact::{ModelVersion, durable};
-use bellwether_env_adapter::{ACTION_COUNT, Label};
+use bellwether_env_adapter::spec::{FeatureSpec, WIDTH};
+use bellwether_env_adapter::{ACTION_COUNT, Action, Label};
+use bellwether_replay::Encoding;
+use bellwether_replay::episodes::{EpisodeFileHeader, EpisodeWriter};
 use bellwether_trainer::dqn::{DqnError, DrawConfig, PrioritisedConfig};
 use bellwether_trainer::evaluate::Bootstrap;
 use bellwether_trainer::learner::fused::Isa;
@@ -294,6 +297,23 @@ fn what_cannot_be_estimated_is_refused() {
     assert!(matches!(Logged::read(&missing, &offline), Err(LoggedError::Open { .. })));
     let other = OfflineConfig::default();
     assert!(matches!(Logged::read(&paths, &other), Err(LoggedError::Read { .. })), "other windows");
+    for (width, actions) in [(4, ACTION_COUNT), (WIDTH, 32)] {
+        let header = EpisodeFileHeader {
+            width,
+            actions: actions as u32,
+            encoding: Encoding::Dense,
+            spec_hash: FeatureSpec::v1(offline.window.clone()).hash_hex(),
+            action_set: Action::SET_VERSION.to_string(),
+            reward: serde_json::to_string(&world.config.reward).unwrap(),
+            sources: Vec::new(),
+            policy: None,
+            q_values: false,
+        };
+        let (bytes, _) = EpisodeWriter::new(Vec::new(), header).unwrap().finish().unwrap();
+        let path = folder.path().join("misshapen.parquet");
+        durable::write_bytes(&path, &bytes).unwrap();
+        assert!(matches!(Logged::read(&[path], &offline), Err(LoggedError::Shape { .. })), "{width} {actions}");
+    }
     let small = OfflineConfig { memory_bytes: 1000, ..offline.clone() };
     assert!(matches!(Logged::read(&paths, &small), Err(LoggedError::Memory { .. })));
     let other = {

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example live_trial -- MODEL [SEEDS OF A JOB] [SEEDS OF AN EMULATION] [FALSE-POSITIVE RATE]`, as root or with
 //! user namespaces. The families that the model never saw are those of its `evaluation.json`. Verdicts, and the decoys of the home that are whole
-//! afterwards, are printed as a table; intervals are Wilson's for runs, and by bootstrap over families for shares.
+//! afterwards, are printed as a table; intervals are by bootstrap over families, for runs of one family are alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a trial fails loudly")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a trial prints")]
 #![allow(clippy::disallowed_methods, reason = "programs of a trial are scratch")]
@@ -24,9 +24,9 @@ use bellwether_inference::model::{Contract, Expectation};
 use bellwether_inference::policy::{Options, Policy};
 use bellwether_inference::{Isa, load_release};
 use bellwether_sandbox::Limits;
-use bellwether_sandbox::cage::{Home, Identity};
+use bellwether_sandbox::cage::{Home, LeftOut};
 use bellwether_sandbox::episode::{self, Episode, EpisodeFolder, Monotonic, Report, Schedule, Setup, window_of};
-use bellwether_sandbox::stage::{LocalStage, Outcome, Specimen};
+use bellwether_sandbox::stage::{LocalStage, Outcome, Specimen, identity};
 use bellwether_sandbox::vault::Sample;
 
 /// False-positive rate that is asked of the model unless another is given.
@@ -171,12 +171,9 @@ impl Tally {
 
 /// The share of decoys that are whole after a run.
 fn intact(outcome: &Outcome, seed: u64) -> f64 {
-    let identity = match outcome.stage {
-        2 => Identity { host_name: outcome.host_name.clone(), user: "anna".to_owned(), uid: 1001 },
-        _ => Identity::default(),
-    };
-    let decoys = Home::draw(seed, &identity).decoys;
+    let decoys = Home::draw(seed, &identity(outcome.stage)).decoys;
     let changes = outcome.changes.as_ref().expect("what is left of the home");
+    assert_eq!(changes.left_out, LeftOut::default(), "what was not looked at may be lost");
     let lost =
         |path: &&String| changes.deleted.contains(path) || changes.changed.iter().any(|found| found.path == **path);
     1.0 - decoys.iter().filter(lost).count() as f64 / decoys.len() as f64
@@ -199,12 +196,15 @@ fn print(tallies: &[BTreeMap<&str, Tally>; 2], encrypting: &[&str]) {
         );
     }
     for (what, all) in [("jobs", jobs), ("emulations", emulations)] {
-        let (runs, convicted) =
-            all.values().fold((0, 0), |(runs, convicted), one| (runs + one.runs, convicted + one.convicted));
-        let [low, high] = wilson(convicted, runs);
+        let sum = |of: fn(&Tally) -> usize| all.values().map(of).sum::<usize>();
+        let shares: Vec<f64> = all.values().map(|tally| tally.convicted as f64 / tally.runs.max(1) as f64).collect();
+        let ([low, high], runs) = (bootstrap(&shares), sum(|tally| tally.runs));
         println!(
-            "\n{what}: {convicted} of {runs} convicted, {:.4} [{low:.4}, {high:.4}]",
-            convicted as f64 / runs.max(1) as f64
+            "\n{what}: {} of {runs} convicted, {:.4} [{low:.4}, {high:.4}] over {} families, {} without a verdict",
+            sum(|tally| tally.convicted),
+            mean(&shares),
+            shares.len(),
+            runs - sum(|tally| tally.convicted) - sum(|tally| tally.released)
         );
     }
     let shares: Vec<f64> =
@@ -221,15 +221,6 @@ fn print(tallies: &[BTreeMap<&str, Tally>; 2], encrypting: &[&str]) {
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// Wilson's 95 % interval of a share (Wilson, 1927).
-fn wilson(hits: usize, of: usize) -> [f64; 2] {
-    const Z: f64 = 1.959_963_984_540_054;
-    let (n, p) = (of.max(1) as f64, hits as f64 / of.max(1) as f64);
-    let middle = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    [middle - half, middle + half]
 }
 
 /// The 95 % interval of a mean by resampling its parts, with a fixed seed.

@@ -4,10 +4,13 @@
 use bellwether_env_adapter::ingest::TelemetryReader;
 use bellwether_env_adapter::{EpisodeAttributes, Event, EventSink, FeatureSpec, Featurizer, Label, WindowConfig};
 
-/// States of all episodes at the mark between prologue and work, and at their end.
+/// States of the episodes that have a prologue, at the mark between it and their work, and at their end.
 struct States {
     featurizer: Featurizer,
+    is_malicious: bool,
     malicious: Vec<bool>,
+    /// Episodes without a prologue, benign and malicious ones.
+    bare: [usize; 2],
     before: Vec<Vec<f32>>,
     whole: Vec<Vec<f32>>,
     marked: bool,
@@ -17,7 +20,9 @@ impl States {
     fn of(recordings: &'static [u8]) -> States {
         let mut states = States {
             featurizer: Featurizer::new(FeatureSpec::v1(WindowConfig::default())),
+            is_malicious: false,
             malicious: Vec::new(),
+            bare: [0; 2],
             before: Vec::new(),
             whole: Vec::new(),
             marked: false,
@@ -32,7 +37,7 @@ impl EventSink for States {
 
     fn begin(&mut self, attributes: &EpisodeAttributes) -> Result<(), Self::Error> {
         self.featurizer.begin(1, 0);
-        self.malicious.push(attributes.label == Some(Label::Malicious));
+        self.is_malicious = attributes.label == Some(Label::Malicious);
         self.marked = false;
         Ok(())
     }
@@ -40,6 +45,7 @@ impl EventSink for States {
     fn event(&mut self, event: &Event<'_>) -> Result<(), Self::Error> {
         if !self.marked && event.path.is_some_and(|path| path.ends_with(bellwether_corpus::PAYLOAD_MARK)) {
             self.before.push(self.featurizer.close_window().as_slice().to_vec());
+            self.malicious.push(self.is_malicious);
             self.marked = true;
         }
         self.featurizer.observe(event);
@@ -47,8 +53,11 @@ impl EventSink for States {
     }
 
     fn end(&mut self, _complete: bool) -> Result<(), Self::Error> {
-        assert!(self.marked, "episode {} never reaches its mark", self.malicious.len());
-        self.whole.push(self.featurizer.close_window().as_slice().to_vec());
+        if self.marked {
+            self.whole.push(self.featurizer.close_window().as_slice().to_vec());
+        } else {
+            self.bare[usize::from(self.is_malicious)] += 1;
+        }
         Ok(())
     }
 }
@@ -117,12 +126,17 @@ fn area_under_curve(scores: &[f64], malicious: &[bool]) -> f64 {
 fn a_classifier_on_the_prologue_does_not_beat_chance() {
     let states = States::of(bellwether_corpus::recordings());
     let malicious = states.malicious.iter().filter(|malicious| **malicious).count();
-    assert!(malicious >= 500 && states.malicious.len() - malicious >= 1_000);
+    let benign = states.malicious.len() - malicious;
+    assert!(malicious >= 250 && benign >= 600, "{malicious} and {benign}");
+    // Whether a run has a prologue says next to nothing either.
+    let shares = [(states.bare[0], benign), (states.bare[1], malicious)]
+        .map(|(bare, marked)| bare as f64 / (bare + marked) as f64);
+    assert!((shares[0] - shares[1]).abs() < 0.1, "{shares:?} are bare");
     let before = area_under_curve(&cross_validated_scores(&states.before, &states.malicious), &states.malicious);
     let whole = area_under_curve(&cross_validated_scores(&states.whole, &states.malicious), &states.malicious);
     println!("AUC {before:.3} before the mark, {whole:.3} on the whole run");
-    // The standard error of the area under chance is 0.0155 for these numbers of episodes; three of them are allowed.
-    assert!(before < 0.547, "the prologue betrays the class: AUC {before:.3}");
+    // The standard error of the area under chance is 0.0199 for these numbers of episodes; three of them are allowed.
+    assert!(before < 0.560, "the prologue betrays the class: AUC {before:.3}");
     // The same classifier must be able to tell the classes where there is something to tell.
     assert!(whole > 0.9, "the classifier is too weak to prove anything: AUC {whole:.3}");
 }

@@ -12,7 +12,7 @@ static RECORDINGS: &[u8] = include_bytes!("../recordings.parquet");
 /// SHA-256 of [`recordings`], lower-case hex: what a run's manifest names as its input.
 pub const RECORDINGS_SHA256: &str = include_str!("../recordings.sha256").trim_ascii_end();
 
-/// The bytes of the telemetry Parquet file; about 1,800 episodes, three in ten of them malicious, 8 MiB.
+/// The bytes of the telemetry Parquet file; about 2,100 episodes, three in ten of them malicious, 8 MB.
 ///
 /// Episodes carry a label and, as family, the name of the job or emulation; the order tells nothing.
 pub fn recordings() -> &'static [u8] {
@@ -31,8 +31,8 @@ pub fn jobs() -> &'static str {
     include_str!("../programs/jobs.csv")
 }
 
-/// The end of the path of the file to which every program writes when its own work begins, after the prologue that all of them
-/// share. What stands before it is the home, whose user is another one in stage 2.
+/// The end of the path of the file to which a program writes when its own work begins, after the prologue that programs share; some
+/// are bare and have none. What stands before it is the home, whose user is another one in stage 2.
 ///
 /// What an episode holds before the first event on this path says nothing of its class.
 pub const PAYLOAD_MARK: &str = "/.local/state/desk/progress";

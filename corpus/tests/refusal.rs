@@ -150,6 +150,40 @@ fn shell_programs_refuse_a_home_without_the_marker() {
     assert_eq!(contents(home.path()), before);
 }
 
+#[test]
+fn scripts_of_a_line_refuse_a_home_without_the_marker_and_any_other_folder() {
+    let begins = fs::read_to_string(programs().join("harness/line.sh")).unwrap();
+    let harness = fs::read_to_string(programs().join("harness/harness.py")).unwrap();
+    let marker = harness.split_once("MARKER_TEXT = b\"").unwrap().1.split_once("\\n\"").unwrap().0;
+    let (plain, marked, scratch) = (plain_home(), plain_home(), tempfile::tempdir().unwrap());
+    fs::write(marked.path().join(".decoy-home"), format!("{marker}\n")).unwrap();
+    let before = [&plain, &marked].map(|home| contents(home.path()));
+    let mut tried = 0;
+    for (job, label) in jobs_in("line") {
+        let class = if label == "benign" { "benign" } else { "emulations" };
+        let text = fs::read_to_string(programs().join(class).join("lines").join(&job)).unwrap();
+        for line in text.lines().filter_map(|line| line.strip_prefix("#!")) {
+            let program = scratch.path().join("line.sh");
+            fs::write(&program, format!("{begins}{line}\n")).unwrap();
+            for home in [&plain, &marked] {
+                assert_refused(&job, &in_home(Command::new("/bin/sh").arg(&program), home.path()));
+            }
+            tried += 1;
+        }
+        assert!(label == "benign" || text.lines().all(|line| line.starts_with("#!")), "{job} begins without the check");
+    }
+    assert!(tried > 50, "{tried} scripts");
+    assert_eq!([&plain, &marked].map(|home| contents(home.path())), before);
+    // Where both are right, a script runs.
+    let work = marked.path().join("work");
+    fs::create_dir(&work).unwrap();
+    let program = scratch.path().join("line.sh");
+    fs::write(&program, format!("{begins}exit 7\n")).unwrap();
+    let mut shell = Command::new("/bin/sh");
+    let status = shell.arg(&program).env("HOME", marked.path()).current_dir(&work).status().unwrap();
+    assert_eq!(status.code(), Some(7));
+}
+
 /// Paths relative to a marked folder, and whether a program may change them.
 const PATHS: [(&str, bool); 6] = [
     ("Documents/letter.txt", true),

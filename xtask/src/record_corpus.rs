@@ -105,15 +105,16 @@ fn entry(run: &Run, programs: &Programs) -> Result<serde_json::Value> {
     let sample = programs.sample(run)?;
     Ok(serde_json::json!({
         "episode_id": run.name,
-        "file": format!("programs/{}", sample.program),
+        "file": sample.program,
         "name": sample.name,
+        "arguments": sample.arguments,
         "label": run.job.label,
         "family": run.job.name,
         "seed": run.seed,
         "stage": run.stage,
         "marked_home": true,
         // Every run has the file, and those that run no shell script have an empty one.
-        "beside": { "steps.sh": format!("programs/{}", sample.steps) },
+        "beside": { "steps.sh": sample.steps },
     }))
 }
 

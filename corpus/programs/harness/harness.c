@@ -3,7 +3,7 @@
  * The recorder joins this file with those of benign/ and emulations/ into one translation unit and writes the parameters
  * of one run over the at-signs below in the finished program, so that programs differ in nothing but those bytes, whatever
  * their class. A run is: the marker is checked, a prologue that depends on the seed alone, one line in a progress file, the
- * job. The Python harness does the same in the same order. Memory is not freed: a run lasts a fraction of a second.
+ * job. Of a part of the seeds it is the marker and the job alone. The Python harness does the same in the same order. Memory is not freed: a run lasts a fraction of a second.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -3,7 +3,8 @@
 
 The recorder joins this file with those of `benign/` and `emulations/`, writes the parameters of one run over the line of
 at-signs below, and so gets programs that differ in nothing but those bytes, whatever their class. A run is: the marker
-is checked, a prologue that depends on the seed alone, one line in a progress file, the job.
+is checked, a prologue that depends on the seed alone, one line in a progress file, the job. Of a part of the seeds it is the
+marker and the job alone.
 """
 
 import ctypes
@@ -332,7 +333,7 @@ def everyday():
 
 
 def main():
-    """Checks the marker, then prologue and job."""
+    """Checks the marker, then prologue, unless the run is bare, and job."""
     global R, CHUNK, PORT, PORTS, PEER
     ROOTS.extend(root for root in (HOME, SPOOL, LOGS) if marked(root))
     if HOME not in ROOTS:
@@ -343,7 +344,11 @@ def main():
     CHUNK = random.Random(f"chunk/{seed}").choice((4096, 8192, 16384, 65536))
     PEER, PORTS = peer, [int(port) for port in ports]
     PORT = PORTS[0]
-    prologue(seed)
+    # Two runs in five are of the bare job, as most programs are.
+    bare = random.Random(f"bare/{seed}").random() < 0.4
+    if not bare:
+        prologue(seed)
     for _ in range(int(rounds)):
         JOBS[name]()
-    append(home(".local/state/desk/run.log"), b"done\n")
+    if not bare:
+        append(home(".local/state/desk/run.log"), b"done\n")

@@ -36,7 +36,7 @@ static DECOY_NETWORK: LazyLock<Result<(), String>> = LazyLock::new(abilities::de
 pub struct LocalStage;
 
 /// Who a sample believes to be at a stage: not the same user on the same host twice.
-fn identity(stage: u8) -> Identity {
+pub fn identity(stage: u8) -> Identity {
     match stage {
         2 => Identity { host_name: "ws-0417".to_owned(), user: "anna".to_owned(), uid: 1001 },
         _ => Identity::default(),

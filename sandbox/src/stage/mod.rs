@@ -23,7 +23,7 @@ use crate::Limits;
 
 pub use command::{Came, Command, Context, DecisionId, Feedback, Level, Proof, Refusal};
 pub use ledger::{Admission, Ledger};
-pub use local::LocalStage;
+pub use local::{LocalStage, identity};
 pub use outcome::{Ended, Fault, Outcome, StageError};
 
 /// Runs samples at one stage.

@@ -14,12 +14,19 @@ pub(crate) struct Job {
     pub(crate) label: String,
     /// ATT&CK techniques of an emulation, parted by blanks.
     pub(crate) technique: String,
-    /// `c`, `python` and `sh`: the programs that there are for it.
+    /// `c`, `python`, `sh` and `line`: the programs that there are for it.
     pub(crate) languages: Vec<String>,
     /// A run repeats the job between once and this often.
     pub(crate) rounds: u64,
     /// Runs in the corpus.
     pub(crate) runs: usize,
+}
+
+impl Job {
+    /// The folder of its programs.
+    pub(crate) fn folder(&self) -> &'static str {
+        if self.label == "malicious" { "emulations" } else { "benign" }
+    }
 }
 
 /// One run to be recorded.
@@ -29,7 +36,8 @@ pub(crate) struct Run {
     pub(crate) name: String,
     /// What is run.
     pub(crate) job: Job,
-    /// Program that runs it: `c`, `python`, or `sh-c` and `sh-python` for a shell script under either.
+    /// Program that runs it: `c`, `python`, `sh` for a shell script by itself and `sh-c` and `sh-python` for one under either, or
+    /// `line` for a single command.
     pub(crate) language: String,
     /// Seed of the home, the prologue and the job.
     pub(crate) seed: u64,
@@ -43,6 +51,8 @@ pub(crate) struct Run {
     pub(crate) ports: [u16; 3],
     /// File name of the program.
     pub(crate) program: String,
+    /// Which run of its job it is, from 0.
+    pub(crate) number: usize,
 }
 
 /// All runs in the order of recording.
@@ -77,7 +87,10 @@ fn parse_job(line: &str) -> Result<Job> {
     ensure!(matches!(label, "benign" | "malicious"), "label is {label:?}, not benign or malicious");
     ensure!(technique.is_empty() == (label == "benign"), "an emulation names its techniques, a job has none");
     let languages: Vec<_> = languages.split('+').map(str::to_owned).collect();
-    ensure!(languages.iter().all(|l| matches!(l.as_str(), "c" | "python" | "sh")), "unknown language in {languages:?}");
+    ensure!(
+        languages.iter().all(|l| matches!(l.as_str(), "c" | "python" | "sh" | "line")),
+        "unknown language in {languages:?}"
+    );
     let rounds = rounds.parse().context("rounds")?;
     ensure!(rounds >= 1, "rounds must be at least 1");
     Ok(Job {
@@ -121,8 +134,8 @@ impl Plan {
 fn draw(job: &Job, number: usize, random: &mut SplitMix) -> Run {
     let mut language = job.languages[number % job.languages.len()].clone();
     if language == "sh" {
-        // Both runtimes start the shell scripts of both classes, in turn.
-        language = if (number / job.languages.len()).is_multiple_of(2) { "sh-c" } else { "sh-python" }.to_owned();
+        // Both runtimes start the shell scripts of both classes, and scripts run by themselves, in turn.
+        language = ["sh-c", "sh-python", "sh"][number / job.languages.len() % 3].to_owned();
     }
     let mut ports = [0; 3];
     for at in 0..ports.len() {
@@ -145,6 +158,7 @@ fn draw(job: &Job, number: usize, random: &mut SplitMix) -> Run {
         peer: format!("127.{}.{}.{}", random.below(256), random.below(256), 1 + random.below(254)),
         ports,
         program: NAMES[random.below(NAMES.len() as u64) as usize].to_owned(),
+        number,
     }
 }
 
@@ -200,11 +214,12 @@ mod tests {
             text
         };
         for job in jobs() {
-            let class = if job.label == "benign" { "benign" } else { "emulations" };
+            let class = job.folder();
             for language in &job.languages {
                 let found = match language.as_str() {
                     "c" => sources(class, "c").contains(&format!("JOB({})", job.name)),
                     "python" => sources(class, "py").contains(&format!("@job\ndef {}():", job.name)),
+                    "line" => folder.join(class).join("lines").join(&job.name).is_file(),
                     _ => folder.join(class).join("steps").join(format!("{}.sh", job.name)).is_file(),
                 };
                 assert!(found, "{} has no {language} program", job.name);

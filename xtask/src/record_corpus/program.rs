@@ -20,13 +20,15 @@ pub(crate) struct Programs {
     scratch: PathBuf,
 }
 
-/// The files of one run, by their names in the folder of programs.
+/// What one run is made of.
 #[derive(Debug)]
 pub(crate) struct Sample {
     /// The program.
-    pub(crate) program: String,
+    pub(crate) program: PathBuf,
+    /// What it is started with.
+    pub(crate) arguments: Vec<String>,
     /// The shell script of a run with steps, else an empty file.
-    pub(crate) steps: String,
+    pub(crate) steps: PathBuf,
     /// What the program is called inside.
     pub(crate) name: String,
 }
@@ -53,25 +55,58 @@ impl Programs {
 
     /// Writes the files of one run.
     pub(crate) fn sample(&self, run: &Run) -> Result<Sample> {
-        let shell = run.language.starts_with("sh");
-        let in_c = matches!(run.language.as_str(), "c" | "sh-c");
-        let job = if shell { "run_steps" } else { run.job.name.as_str() };
+        let steps_bytes = if run.language.starts_with("sh") { self.steps(run)? } else { Vec::new() };
+        let file = |kind: &str| std::path::absolute(self.scratch.join(format!("{}.{kind}", run.name)));
+        let steps = file("steps")?;
+        fs::write(&steps, &steps_bytes)?;
+        if run.language == "line" {
+            let line = self.line(run)?;
+            return match line.strip_prefix("#!") {
+                Some(script) => {
+                    let program = file("program")?;
+                    let begins = fs::read_to_string(self.folder.join("harness/line.sh"))?;
+                    fs::write(&program, format!("{begins}{}\n", script.trim()))?;
+                    Ok(Sample { program, arguments: Vec::new(), steps, name: run.program.clone() })
+                }
+                None => {
+                    let mut words = line.split(' ').map(str::to_owned);
+                    // The file itself: what leads to it is Debian's choice.
+                    let program = fs::canonicalize(words.next().context("a line begins with a path")?)?;
+                    Ok(Sample { program, arguments: words.collect(), steps, name: run.program.clone() })
+                }
+            };
+        }
         let [first, second, third] = run.ports;
-        let parameters = format!("{job} {} {} {} {first} {second} {third}", run.seed, run.rounds, run.peer);
-        let program_bytes = with_parameters(if in_c { &self.compiled } else { &self.script }, &parameters)?;
-        let steps_bytes = if shell { self.steps(run)? } else { Vec::new() };
-        let (program, steps) = (format!("{}.program", run.name), format!("{}.steps", run.name));
-        fs::write(self.scratch.join(&program), &program_bytes)?;
-        fs::write(self.scratch.join(&steps), &steps_bytes)?;
-        Ok(Sample { program, steps, name: format!("{}{}", run.program, if in_c { "" } else { ".py" }) })
+        let program_bytes = if run.language == "sh" {
+            // As if the script had been started with these: a seed, the port and the peer.
+            let start = format!("#!/bin/sh\nset -- {} {first} {}\n", run.seed % (1 << 20), run.peer);
+            [start.as_bytes(), &steps_bytes].concat()
+        } else {
+            let job = if run.language.starts_with("sh") { "run_steps" } else { run.job.name.as_str() };
+            let parameters = format!("{job} {} {} {} {first} {second} {third}", run.seed, run.rounds, run.peer);
+            let in_c = matches!(run.language.as_str(), "c" | "sh-c");
+            with_parameters(if in_c { &self.compiled } else { &self.script }, &parameters)?
+        };
+        let program = file("program")?;
+        fs::write(&program, &program_bytes)?;
+        let suffix = if matches!(run.language.as_str(), "python" | "sh-python") { ".py" } else { "" };
+        Ok(Sample { program, arguments: Vec::new(), steps, name: format!("{}{suffix}", run.program) })
+    }
+
+    /// The command of a run of a single line: a program of the system with its words, or `#!` and a line for the shell.
+    fn line(&self, run: &Run) -> Result<String> {
+        let path = self.folder.join(run.job.folder()).join("lines").join(&run.job.name);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let lines: Vec<&str> = text.lines().collect();
+        ensure!(!lines.is_empty(), "{} is empty", path.display());
+        Ok(lines[run.number % lines.len()].to_owned())
     }
 
     /// The shell script of a run: the shared beginning, what its class shares, the steps themselves.
     fn steps(&self, run: &Run) -> Result<Vec<u8>> {
-        let malicious = run.job.label == "malicious";
-        let shared = if malicious { "harness/intruder.sh" } else { "harness/everyday.sh" };
+        let class = run.job.folder();
+        let shared = if class == "emulations" { "harness/intruder.sh" } else { "harness/everyday.sh" };
         let mut parts = vec![self.folder.join("harness/steps.sh"), self.folder.join(shared)];
-        let class = if malicious { "emulations" } else { "benign" };
         parts.push(self.folder.join(class).join("steps").join(format!("{}.sh", run.job.name)));
         let mut script = Vec::new();
         for part in parts {

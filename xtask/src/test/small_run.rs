@@ -1,6 +1,6 @@
 //! A run with little training, which several stages look at.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
@@ -50,11 +50,6 @@ impl SmallRun {
         let run = entries.filter_map(Result::ok).map(|entry| entry.path()).find(|path| path.is_dir());
         let run = run.with_context(|| format!("there is no run in {}", runs.display()))?;
         Ok(SmallRun { folder, run })
-    }
-
-    /// The directory of the run.
-    pub(super) fn run(&self) -> &Path {
-        &self.run
     }
 
     /// The folder of its model.

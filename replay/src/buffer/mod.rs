@@ -1,5 +1,6 @@
 //! Played experience in a ring: every state is stored once, and transitions are assembled when they are drawn.
 
+mod power;
 mod priority;
 mod sample;
 mod save;

@@ -4,6 +4,7 @@
 //! computes the nodes above it anew from their two children: no rounding adds up, and the same priorities give the same tree
 //! whatever came before.
 
+use super::power::raise;
 use crate::draw::unit;
 use crate::error::ReplayError;
 use rand::Rng;
@@ -186,11 +187,14 @@ impl Priorities {
         at.map(|at| at - self.leaves as u32)
     }
 
-    /// The weight in the loss that makes up for the uneven draw of a slot, relative to the largest there can be:
+    /// The weights in the loss that make up for the uneven draw of some slots, relative to the largest there can be:
     /// `(N P)^-correction / max`, which is `(smallest / priority)^correction` (section 3.4).
-    pub(super) fn weight(&self, slot: u32, correction: f64) -> f32 {
-        let ratio = self.nodes[1].smallest / self.of(slot as usize);
-        if correction == 1.0 { ratio as f32 } else { libm::powf(ratio as f32, correction as f32) }
+    pub(super) fn weigh(&self, slots: &[u32], correction: f64, weights: &mut [f32]) {
+        let smallest = self.nodes[1].smallest;
+        for (weight, slot) in weights.iter_mut().zip(slots) {
+            *weight = (smallest / self.of(*slot as usize)) as f32;
+        }
+        raise(weights, correction as f32);
     }
 }
 
@@ -259,9 +263,10 @@ mod tests {
                 tree.draw(&mut ChaCha8Rng::seed_from_u64(seed), &mut rows, &mut Vec::new());
                 prop_assert!(rows.iter().all(|row| held[*row as usize] > 0.0), "{:?} of {:?}", rows, held);
                 let smallest = held.iter().copied().filter(|held| *held > 0.0).fold(f64::INFINITY, f64::min);
-                for row in rows {
-                    let expected = (smallest / held[row as usize]).powf(0.4);
-                    let weight = f64::from(tree.weight(row, 0.4));
+                let mut weights = vec![0.0; count];
+                tree.weigh(&rows, 0.4, &mut weights);
+                for (row, weight) in rows.iter().zip(weights.into_iter().map(f64::from)) {
+                    let expected = (smallest / held[*row as usize]).powf(0.4);
                     prop_assert!((weight - expected).abs() < 1e-5 && weight <= 1.0);
                 }
             }

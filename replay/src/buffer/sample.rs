@@ -115,9 +115,7 @@ impl ReplayBuffer {
             (Draw::Uniform, _) => out.rows.iter_mut().for_each(|row| *row = self.draw(rng) as u32),
             (Draw::Prioritised { correction }, Some(priorities)) => {
                 priorities.draw(rng, &mut out.rows, &mut out.points);
-                for (weight, row) in out.weights.iter_mut().zip(&out.rows) {
-                    *weight = priorities.weight(*row, correction);
-                }
+                priorities.weigh(&out.rows, correction, &mut out.weights);
             }
             (Draw::Prioritised { .. }, None) => {
                 let reason = "this buffer has no priorities; make it with `with_priorities`";

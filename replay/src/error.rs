@@ -152,6 +152,14 @@ pub enum ReplayError {
         /// What the file has.
         found: String,
     },
+    /// A file that experience is streamed from cannot be read any more.
+    #[error("cannot read {name}: {cause}")]
+    Streamed {
+        /// The file, as the caller calls it.
+        name: String,
+        /// Why.
+        cause: Box<ReplayError>,
+    },
     /// A thread panicked while it wrote, so what it left may be half a step.
     #[error("a thread failed while it wrote to the shared buffer: restore it from the last checkpoint")]
     Poisoned,

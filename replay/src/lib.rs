@@ -6,6 +6,7 @@
 //! - [`ReplayBuffer`] is a ring of played experience, which assembles transitions of any number of steps as they are
 //!   drawn; [`SharedReplay`] is one for many threads.
 //! - [`episodes`] writes and reads what was played as Parquet, as a stream.
+//! - [`streamed::StreamedReplay`] is a ring that is refilled from such files, for more steps than memory holds.
 //! - [`SampledRows`] are drawn states as a learner gathers them.
 //!
 //! Every draw comes from the caller's generator, so the same data and seed give the same batches. The crate opens no
@@ -21,6 +22,7 @@ mod mask;
 mod recording;
 mod rows;
 mod store;
+pub mod streamed;
 
 pub use buffer::{
     BufferConfig, Draw, Outcome, Played, PriorityConfig, ReplayBuffer, SampleSpec, Sampled, SharedReplay, StreamId,

@@ -171,6 +171,28 @@ impl ReplayBuffer {
         Ok(buffer)
     }
 
+    /// A buffer to which `written` states were written and all of them forgotten: nothing can be drawn, and the next state gets the
+    /// number, and so the row, that it would have had.
+    ///
+    /// # Errors
+    /// As [`with_priorities`](Self::with_priorities); [`ReplayError::Memory`] if there is none for the rows.
+    pub(crate) fn forgotten(
+        config: BufferConfig,
+        priorities: Option<PriorityConfig>,
+        written: u64,
+    ) -> Result<Self, ReplayError> {
+        let mut buffer = match priorities {
+            None => Self::new(config)?,
+            Some(priorities) => Self::with_priorities(config, priorities)?,
+        };
+        let (state, mask) = (vec![0.0; config.width], ActionMask::all(config.actions as usize));
+        for _ in 0..written.min(config.capacity as u64) {
+            buffer.push(&state, mask, Kind::Final)?;
+        }
+        buffer.written = written;
+        Ok(buffer)
+    }
+
     /// How errors become priorities, where they do.
     pub fn priority_config(&self) -> Option<&PriorityConfig> {
         self.priorities.as_ref().map(Priorities::config)
@@ -415,7 +437,7 @@ impl ReplayBuffer {
             .and_then(|()| self.states.try_reserve_exact(more * self.config.width))
             .map_err(|_| ReplayError::Memory {
                 what: "the replay buffer",
-                bytes: (slots + more) as u64 * (self.config.width as u64 * 4 + COLUMN_BYTES),
+                bytes: (slots + more) as u64 * self.config.state_bytes(),
             })
     }
 }
@@ -434,6 +456,30 @@ impl StateRows for ReplayBuffer {
 }
 
 impl BufferConfig {
+    /// Bytes that a full buffer takes.
+    pub fn bytes(&self, prioritised: bool) -> u64 {
+        let tree = if prioritised { Priorities::bytes(self.capacity) } else { 0 };
+        self.capacity as u64 * self.state_bytes() + tree
+    }
+
+    /// The same with the largest capacity at which a full buffer takes at most so many bytes; 0 where there is room for nothing.
+    pub fn within(self, bytes: u64, prioritised: bool) -> BufferConfig {
+        let capacity_of = |bytes: u64| usize::try_from(bytes / self.state_bytes()).unwrap_or(usize::MAX);
+        let mut capacity = capacity_of(bytes).min(NO_SLOT as usize - 1);
+        if prioritised {
+            // The tree has a power of two of leaves, so fewer leaves may let more states in.
+            let of_leaves = |leaves: usize| leaves.min(capacity_of(bytes.saturating_sub(Priorities::bytes(leaves))));
+            let sizes = (0..=NO_SLOT.ilog2()).map(|power| of_leaves(1 << power));
+            capacity = sizes.max().unwrap_or(0).min(capacity);
+        }
+        BufferConfig { capacity, ..self }
+    }
+
+    /// Bytes of a state with all that stands beside it but its priority.
+    fn state_bytes(&self) -> u64 {
+        self.width as u64 * 4 + COLUMN_BYTES
+    }
+
     fn check(&self) -> Result<(), ReplayError> {
         let refuse = |key, value: usize, reason| Err(ReplayError::Setting { key, value: value.to_string(), reason });
         if self.width == 0 || self.width > crate::StateStore::MAX_WIDTH {

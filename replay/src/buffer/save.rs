@@ -9,13 +9,14 @@
 //! capacity. What is drawn after a restore depends on nothing else, so a resumed run goes on byte for byte.
 
 use super::priority::{Priorities, PriorityConfig};
-use super::{BufferConfig, COLUMN_BYTES, Kind, NO_SLOT, ReplayBuffer, Stream};
+use super::{BufferConfig, Kind, NO_SLOT, ReplayBuffer, Stream};
 use crate::error::all_finite;
 use crate::{ActionMask, ReplayError};
 use std::io::{Read, Write};
 
 const MAGIC: [u8; 8] = *b"BWREPLAY";
 const VERSION: u32 = 2;
+const PRIORITIES: [u8; 8] = *b"BWPRIORI";
 const NONE: u64 = u64::MAX;
 /// Bytes that are read or written at a time: what a header claims is allocated only as the data for it arrives.
 const CHUNK_BYTES: usize = 1 << 16;
@@ -93,7 +94,7 @@ impl ReplayBuffer {
         }
         let slots = written.min(capacity as u64);
         let tree = if prioritised.is_some() { Priorities::bytes(capacity) } else { 0 };
-        let bytes = slots * (width as u64 * 4 + COLUMN_BYTES) + u64::from(streams) * size_of::<Stream>() as u64 + tree;
+        let bytes = slots * config.state_bytes() + u64::from(streams) * size_of::<Stream>() as u64 + tree;
         if bytes > limit_bytes {
             return Err(ReplayError::TooLarge { bytes, limit: limit_bytes });
         }
@@ -144,6 +145,54 @@ impl ReplayBuffer {
         buffer.drawable = buffer.kinds.iter().filter(|kind| kind.is_drawable()).count() as u32;
         buffer.check()?;
         Ok(buffer)
+    }
+
+    /// Writes the priorities alone, where the states are kept elsewhere: `BWPRIORI`, the largest, f64, the number of slots in use,
+    /// u64, the priority of each, f64, and the CRC-32C of all that, u32. Of a buffer without priorities, nothing is written.
+    ///
+    /// # Errors
+    /// [`ReplayError::Io`] with what the writer said.
+    pub fn save_priorities(&self, writer: impl Write) -> Result<(), ReplayError> {
+        let Some(priorities) = &self.priorities else { return Ok(()) };
+        let mut out = Summed { inner: writer, sum: 0, chunk: Vec::with_capacity(CHUNK_BYTES) };
+        out.put(PRIORITIES)?;
+        out.put(priorities.highest().to_le_bytes())?;
+        out.put((self.kinds.len() as u64).to_le_bytes())?;
+        (0..self.kinds.len()).try_for_each(|slot| out.put(priorities.of(slot).to_le_bytes()))?;
+        out.flush_chunk()?;
+        let sum = out.sum;
+        out.put(sum.to_le_bytes())?;
+        out.flush_chunk()?;
+        out.inner.flush().map_err(writing)
+    }
+
+    /// Reads what [`save_priorities`](Self::save_priorities) wrote of a buffer that held the same states in the same rows, and
+    /// nothing after it. Without priorities, nothing is read.
+    ///
+    /// # Errors
+    /// [`ReplayError::Saved`] if it is damaged, cut short or of other states; the priorities are as they were then.
+    pub fn restore_priorities(&mut self, reader: impl Read) -> Result<(), ReplayError> {
+        let Some(priorities) = &self.priorities else { return Ok(()) };
+        let mut from = Summing { inner: reader, sum: 0 };
+        if from.take()? != PRIORITIES {
+            return Err(saved("no priorities stand where they are expected"));
+        }
+        let highest = f64::from_le_bytes(from.take()?);
+        let slots = u64::from_le_bytes(from.take()?);
+        if slots != self.kinds.len() as u64 {
+            return Err(saved(format!("its priorities are of {slots} states, and there are {}", self.kinds.len())));
+        }
+        let column = from.column(self.kinds.len(), f64::from_le_bytes)?;
+        let sum = from.sum;
+        if u32::from_le_bytes(from.take()?) != sum {
+            return Err(saved("the checksum of its priorities does not match, so it is damaged"));
+        }
+        if column.iter().zip(&self.kinds).any(|(priority, kind)| (*priority > 0.0) != kind.is_drawable()) {
+            return Err(saved("its priorities are of other states"));
+        }
+        let restored = Priorities::restored(*priorities.config(), self.config.capacity, highest, &column);
+        self.priorities = Some(restored.map_err(|error| saved(error.to_string()))?);
+        Ok(())
     }
 
     /// Refuses what no buffer can hold, so that a forged checkpoint cannot break a later draw.

@@ -4,16 +4,19 @@
 //! them so that a killed process loses at most the part that it was writing, and an [`EpisodeReader`] reads one back and
 //! refuses what does not follow the rules.
 
+mod batch;
 mod header;
 mod order;
 mod parts;
+mod play;
 mod reader;
 mod writer;
 
 pub(crate) use header::reseal;
 pub use header::{EpisodeFileHeader, Expect};
 pub use parts::{EpisodeParts, Parts};
-pub use reader::{EpisodeReader, Loaded};
+pub use play::Player;
+pub use reader::{EpisodeReader, Loaded, Shard, Survey};
 pub use writer::{EpisodeWriter, Written};
 
 use crate::{ActionMask, Played};

@@ -18,6 +18,11 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Between two episodes, after so many rows that were not looked at.
+    pub(super) fn after(rows: u64) -> Order {
+        Order { rows, ..Order::default() }
+    }
+
     /// Rows taken.
     pub(super) fn rows(&self) -> u64 {
         self.rows

@@ -1,12 +1,11 @@
 //! Reading an episode file, a batch of rows at a time, with nothing taken on trust.
 
+use super::batch::Batch;
 use super::header::{FOOTER_TAIL_BYTES, GroupSum, is_sealed, refuse};
 use super::order::Order;
-use super::{End, EpisodeFileHeader, Expect, PlayedParts, StepRow};
-use crate::{ActionMask, Encoding, Outcome, Played, ReplayBuffer, ReplayError, StreamId};
-use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Float32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use arrow_array::{Array as _, ArrayRef, RecordBatch};
+use super::play::Player;
+use super::{End, EpisodeFileHeader, Expect, StepRow};
+use crate::{ActionMask, Encoding, ReplayBuffer, ReplayError, StreamId};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
@@ -15,6 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -33,9 +33,33 @@ pub struct EpisodeReader {
     /// Row group to read next.
     group: usize,
     batches: Option<ParquetRecordBatchReader>,
-    batch: Option<RecordBatch>,
+    batch: Option<Batch>,
     /// Row of the batch to read next.
     row: usize,
+}
+
+/// Row groups of a file that no episode reaches into or out of, so that they can be read apart from the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Numbers of its row groups.
+    pub groups: Range<usize>,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// What [`EpisodeReader::survey`] found in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The file, in parts that can be read apart.
+    pub shards: Vec<Shard>,
+    /// What there is, counted as by [`EpisodeReader::load`].
+    pub loaded: Loaded,
+    /// Steps that can be learned from: their successor is known, or there is none.
+    pub transitions: u64,
+    /// Actions that one of these steps allowed.
+    pub allowed: ActionMask,
+    /// Actions that were played in them.
+    pub played: ActionMask,
 }
 
 /// What [`EpisodeReader::load`] brought into a buffer.
@@ -58,6 +82,14 @@ const LARGEST_FOOTER_BYTES: u64 = 64 << 20;
 enum Source {
     File(Arc<File>),
     Bytes(Bytes),
+}
+
+impl Loaded {
+    fn count(&mut self, row: &StepRow) {
+        self.episodes += u64::from(row.step == 0);
+        self.steps += u64::from(row.played.is_some());
+        self.partial += u64::from(row.partial);
+    }
 }
 
 impl EpisodeReader {
@@ -127,8 +159,8 @@ impl EpisodeReader {
 
     fn advance(&mut self, row: &mut StepRow) -> Result<bool, ReplayError> {
         loop {
-            if let Some(batch) = self.batch.as_ref().filter(|batch| self.row < batch.num_rows()) {
-                decode(&self.header, batch, self.row, row).map_err(|reason| ReplayError::Step {
+            if let Some(batch) = self.batch.as_ref().filter(|batch| self.row < batch.rows()) {
+                batch.read(&self.header, self.row, row).map_err(|reason| ReplayError::Step {
                     row: self.order.rows(),
                     episode: row.episode_id.clone(),
                     step: row.step,
@@ -138,10 +170,11 @@ impl EpisodeReader {
                 self.row += 1;
                 return Ok(true);
             }
-            self.batch = match &mut self.batches {
+            let batch = match &mut self.batches {
                 Some(batches) => guarded(|| Ok(batches.next().transpose()?))?,
                 None => None,
             };
+            self.batch = batch.map(|batch| Batch::new(&self.header, &batch)).transpose().map_err(refuse)?;
             self.row = 0;
             if self.batch.is_none() && !self.next_group()? {
                 if self.order.is_open() {
@@ -172,39 +205,56 @@ impl EpisodeReader {
         mut reward: impl FnMut(&StepRow) -> f32,
     ) -> Result<Loaded, ReplayError> {
         let mut row = StepRow::default();
-        // The step that waits for the state that it led to.
-        let mut waiting: Option<Played> = None;
+        let mut player = Player::new(stream);
         let mut loaded = Loaded::default();
         while self.next(&mut row)? {
-            match waiting.take() {
-                Some(played) => {
-                    let outcome = Outcome::Continues { state: &row.state, mask: row.action_mask };
-                    buffer.append(stream, played, outcome)?;
-                }
-                None => {
-                    buffer.begin(stream, &row.state, row.action_mask)?;
-                    loaded.episodes += 1;
-                }
+            loaded.count(&row);
+            let reward = reward(&row);
+            let played = row.played.map(|parts| parts.with_reward(reward));
+            player.play(buffer, &row.state, row.action_mask, played, row.end)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Reads the file from its beginning to its end and says what is in it; `each` is shown every row.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn survey(&mut self, mut each: impl FnMut(&StepRow)) -> Result<Survey, ReplayError> {
+        let mut row = StepRow::default();
+        let (mut survey, mut allowed, mut played) = (Survey::default(), 0, 0);
+        self.go_to_group(0);
+        while self.next(&mut row)? {
+            each(&row);
+            survey.loaded.count(&row);
+            if let Some(parts) = row.played.filter(|_| row.end != Some(End::Truncated)) {
+                survey.transitions += 1;
+                allowed |= row.action_mask.bits();
+                played |= 1 << parts.action;
             }
-            loaded.steps += u64::from(row.played.is_some());
-            loaded.partial += u64::from(row.partial);
-            let played = {
-                let reward = reward(&row);
-                row.played.map(|parts| parts.with_reward(reward))
-            };
-            match (played, row.end) {
-                (None, _) => buffer.abandon(stream)?,
-                (Some(played), None) => waiting = Some(played),
-                (Some(played), Some(end)) => {
-                    let outcome = match end {
-                        End::Terminated => Outcome::Terminated,
-                        End::Truncated => Outcome::Truncated { observed: None },
-                    };
-                    buffer.append(stream, played, outcome)?;
+            // Where no episode was under way when a group began, a shard begins with it.
+            let end = self.group;
+            match survey.shards.last_mut() {
+                Some(shard) if shard.groups.end == end || row.step > 0 => {
+                    (shard.groups.end, shard.rows) = (end, shard.rows + 1);
+                }
+                before => {
+                    let start = before.map_or(0, |shard| shard.groups.end);
+                    survey.shards.push(Shard { groups: start..end, rows: 1 });
                 }
             }
         }
-        Ok(loaded)
+        (survey.allowed, survey.played) = (ActionMask::from_bits(allowed), ActionMask::from_bits(played));
+        Ok(survey)
+    }
+
+    /// Goes on with this row group, which begins with an episode: one that a [`Shard`] begins with. Rows in errors are counted from
+    /// the beginning of the file on. What went wrong before is forgotten.
+    pub fn go_to_group(&mut self, group: usize) {
+        let groups = self.metadata.metadata().row_groups();
+        let before = groups.iter().take(group).map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum();
+        self.order = Order::after(before);
+        (self.failed, self.group, self.batches, self.batch, self.row) = (false, group, None, None, 0);
     }
 
     /// Goes on to the next row group, once its bytes are what was written.
@@ -307,70 +357,6 @@ fn verify_footer(source: &Source) -> Result<(), ReplayError> {
         return Err(refuse(
             "its footer is damaged, or it is no episode file: the checksum is not there or does not match",
         ));
-    }
-    Ok(())
-}
-
-/// Copies one row of a batch.
-fn decode(header: &EpisodeFileHeader, batch: &RecordBatch, at: usize, row: &mut StepRow) -> Result<(), String> {
-    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("column `{name}` is missing"));
-    let u32_at = |name: &str| Ok::<_, String>(column(name)?.as_primitive::<UInt32Type>().value(at));
-    let flag = |name: &str| Ok::<_, String>(column(name)?.as_boolean().value(at));
-    row.episode_id.clear();
-    row.episode_id.push_str(column("episode_id")?.as_string::<i32>().value(at));
-    row.step = u32_at("step")?;
-    row.stage = column("stage")?.as_primitive::<UInt8Type>().value(at);
-    row.action_mask = ActionMask::from_bits(u32_at("action_mask")?);
-    row.events_seen = column("events_seen")?.as_primitive::<UInt64Type>().value(at);
-    row.partial = flag("partial")?;
-    row.end = match (flag("terminated")?, flag("truncated")?) {
-        (false, false) => None,
-        (true, false) => Some(End::Terminated),
-        (false, true) => Some(End::Truncated),
-        (true, true) => return Err("it is both terminated and truncated".into()),
-    };
-    let label = column("label")?.as_string::<i32>();
-    row.label = (!label.is_null(at)).then(|| label.value(at).to_owned());
-
-    let action = column("action")?.as_primitive::<UInt8Type>();
-    let floats = |name: &str| Ok::<_, String>(column(name)?.as_primitive::<Float32Type>());
-    let parts = [floats("r0")?, floats("r1")?, floats("behaviour_probability")?];
-    let nulls = parts.iter().filter(|part| part.is_null(at)).count() + usize::from(action.is_null(at));
-    row.played = match nulls {
-        0 => Some(PlayedParts {
-            action: u32::from(action.value(at)),
-            r0: parts[0].value(at),
-            r1: parts[1].value(at),
-            behaviour_probability: parts[2].value(at),
-        }),
-        4 => None,
-        _ => return Err("action, rewards and behaviour probability are present together or not at all".into()),
-    };
-
-    let float_list = |list: ArrayRef| list.as_primitive::<Float32Type>().values().clone();
-    if header.q_values {
-        let q_values = row.q_values.get_or_insert_default();
-        q_values.clear();
-        q_values.extend_from_slice(&float_list(column("q_values")?.as_fixed_size_list().value(at)));
-    } else {
-        row.q_values = None;
-    }
-    row.state.clear();
-    match header.encoding {
-        Encoding::Dense => row.state.extend_from_slice(&float_list(column("state")?.as_fixed_size_list().value(at))),
-        Encoding::Sparse => {
-            row.state.resize(header.width, 0.0);
-            let indices = column("state_index")?.as_list::<i32>().value(at);
-            let indices = indices.as_primitive::<UInt16Type>().values();
-            let values = float_list(column("state_value")?.as_list::<i32>().value(at));
-            if indices.len() != values.len() || !indices.is_sorted_by(|a, b| a < b) {
-                return Err("its state has positions out of order or without a value".into());
-            }
-            for (index, value) in indices.iter().zip(values.iter()) {
-                let element = row.state.get_mut(usize::from(*index));
-                *element.ok_or_else(|| format!("element {index} of its state lies beyond the width"))? = *value;
-            }
-        }
     }
     Ok(())
 }

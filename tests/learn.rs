@@ -6,8 +6,9 @@ mod program;
 mod reduced;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use program::{bellwether, bellwether_in, files, keeps_schema};
+use program::{bellwether, bellwether_in, files, keeps_schema, start};
 use reduced::{SMALL, reduced};
 use serde_json::Value;
 
@@ -63,6 +64,51 @@ fn every_algorithm_makes_a_model_that_is_evaluated_and_served_like_any_other() {
     versions.sort();
     versions.dedup();
     assert_eq!(versions.len(), 4);
+}
+
+#[test]
+fn steps_that_do_not_fit_are_streamed_and_a_killed_run_goes_on_through_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    played(at);
+    let learn = |runs: &'static str, more: &[&'static str]| {
+        let mut all = vec!["learn", "--json", "--episodes", "played.parquet", "--runs", runs];
+        all.extend(["--set", "algorithm=bcq", "--set", "update.draw={prioritised={}}", "--set", "network.hidden=[32]"]);
+        all.extend(["--set", "updates=1500", "--set", "checkpoint_interval=100", "--set", "memory_bytes=1000000"]);
+        all.extend(more);
+        all
+    };
+    let whole = bellwether(at, &learn("whole", &[])).expect(0).json();
+    keeps_schema("learn-report.schema.json", &whole);
+    let (resident, steps) = (whole["resident"].as_u64().unwrap(), whole["steps"].as_u64().unwrap());
+    assert!(256 <= resident && resident < steps && resident * 2066 < 1_000_000, "{whole}");
+    // BCQ makes as many updates again for what is released.
+    let expected = (resident as f64 + (2999 * 128 / 4) as f64) / steps as f64;
+    assert!((whole["passes"].as_f64().unwrap() / expected - 1.0).abs() < 0.02, "{whole}");
+
+    let mut child = start(at, &learn("runs", &[]));
+    let begun = Instant::now();
+    let has_checkpoint = || {
+        let mut runs = std::fs::read_dir(at.join("runs")).into_iter().flatten().flatten();
+        runs.any(|run| run.path().join("checkpoints/latest.checkpoint").exists())
+    };
+    while !has_checkpoint() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
+        assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint within a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
+    assert_eq!(listed[0]["status"], "aborted", "the kill came too late");
+    let id: &'static str = listed[0]["id"].as_str().unwrap().to_owned().leak();
+    bellwether(at, &learn("runs", &["--set", "memory_bytes=1100000", "--resume", id]))
+        .complains(64, &["memory_bytes was", "now 1100000"]);
+    let resumed = bellwether(at, &learn("runs", &["--resume", id])).expect(0).json();
+    assert_eq!((&resumed["run"], &resumed["model_version"]), (&id.into(), &whole["model_version"]));
+    let metrics =
+        |run: &Value, runs: &str| std::fs::read(at.join(runs).join(run["run"].as_str().unwrap()).join("metrics.jsonl"));
+    assert!(metrics(&resumed, "runs").unwrap() == metrics(&whole, "whole").unwrap());
 }
 
 #[test]

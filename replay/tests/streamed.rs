@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 #![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
+#[path = "../../inference/tests/counting/mod.rs"]
+mod counting;
+
 use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, EpisodeWriter, PlayedParts, Step, StepRow};
 use bellwether_replay::streamed::{EpisodeSource, StreamedReplay};
 use bellwether_replay::{
-    ActionMask, BufferConfig, Encoding, PriorityConfig, ReplayBuffer, ReplayError, SampleSpec, Sampled, StateRows as _,
+    ActionMask, BufferConfig, Draw, Encoding, PriorityConfig, ReplayBuffer, ReplayError, SampleSpec, Sampled,
+    StateRows as _,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -68,7 +72,7 @@ fn files() -> impl Strategy<Value = (Vec<Vec<(usize, u8)>>, usize)> {
         episodes[0] = (episodes[0].0 + 1, TERMINATED);
         episodes
     });
-    (vec(some, 1..4), 1..2000_usize)
+    (vec(some, 1..4), 200..4000_usize)
 }
 
 fn sources(files: &[Vec<(usize, u8)>], group_bytes: usize) -> Vec<EpisodeSource> {
@@ -184,8 +188,9 @@ proptest! {
     /// Every pass brings every row once, in an order of its own.
     #[test]
     fn a_pass_brings_every_row_once((files, group_bytes) in files(), seed: u64) {
-        let mut run = streamed(sources(&files, group_bytes), seed, None, 1 << 20).unwrap();
-        let all = run.states();
+        let all = files.iter().flatten().map(|(length, _)| *length as u64).sum::<u64>();
+        let mut run = streamed(sources(&files, group_bytes), seed, None, 40 * all + 1000).unwrap();
+        prop_assert_eq!(run.states(), all);
         for pass in 1..4 {
             run.fill_to(pass * all).unwrap();
             let rows = held(run.buffer());
@@ -221,7 +226,7 @@ proptest! {
 #[test]
 fn passes_differ_in_their_order() {
     let files = [vec![(5, TERMINATED); 40]];
-    let mut run = streamed(sources(&files, 1), 1, None, 1 << 20).unwrap();
+    let mut run = streamed(sources(&files, 1), 1, None, 9000).unwrap();
     let order = |run: &mut StreamedReplay, pass: u64| {
         run.fill_to(200 * pass).unwrap();
         let rows = held(run.buffer());
@@ -230,7 +235,7 @@ fn passes_differ_in_their_order() {
     let (first, second) = (order(&mut run, 1), order(&mut run, 2));
     assert_ne!(first, second);
     assert_ne!(first, (0..200).collect::<Vec<_>>());
-    let mut other = streamed(sources(&files, 1), 2, None, 1 << 20).unwrap();
+    let mut other = streamed(sources(&files, 1), 2, None, 9000).unwrap();
     assert_ne!(order(&mut other, 1), first);
 }
 
@@ -265,6 +270,22 @@ fn over_many_passes_every_step_is_drawn_as_often() {
     // held for a shorter time, by up to 4 draws of 800.
     let variance = deviations.iter().map(|z| z * z).sum::<f64>() / all as f64;
     assert!(largest < 4.5 && (0.82..1.18).contains(&variance), "largest {largest}, variance {variance}");
+}
+
+/// Whoever learns allocates nothing for a step: a thread that waits for the other may do so, the first few times.
+#[test]
+fn steps_come_in_without_an_allocation() {
+    let mut run =
+        streamed(sources(&[vec![(50, TERMINATED); 40]], 4000), 1, Some(PriorityConfig::default()), 9000).unwrap();
+    let (mut rng, mut sampled) = (ChaCha8Rng::seed_from_u64(3), Sampled::default());
+    let spec = SampleSpec { draw: Draw::Prioritised { correction: 0.4 }, ..SampleSpec::default() };
+    let mut learn = |states: u64| {
+        run.fill_to(states).unwrap();
+        run.buffer().sample(&mut rng, 16, &spec, &mut sampled).unwrap();
+    };
+    learn(2000);
+    let calls = counting::calls_during(|| (2..=2000).for_each(|round| learn(round * 10 + 2000)));
+    assert!(calls < 20, "{calls} calls of the allocator for 20,000 steps");
 }
 
 /// Errors that were told are kept apart from the states, and come back with them.

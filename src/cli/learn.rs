@@ -64,6 +64,10 @@ pub(crate) struct Report {
     steps: u64,
     /// Episodes that something is missing of.
     partial: u64,
+    /// States that memory had room for at a time.
+    resident: u64,
+    /// How often they were all brought into it; 1 where they all fit.
+    passes: f64,
     /// Time that the whole took, in seconds.
     wall_seconds: f64,
     /// The evaluation on held-out telemetry; null without `--valid`.
@@ -107,6 +111,8 @@ impl Arguments {
             episodes: report.loaded.episodes,
             steps: report.loaded.steps,
             partial: report.loaded.partial,
+            resident: report.resident,
+            passes: report.passes,
             wall_seconds: started.elapsed().as_secs_f64(),
             evaluation: report.evaluation,
         };
@@ -115,9 +121,14 @@ impl Arguments {
             let (run, model, version) = (&report.run, report.model.display(), &report.model_version);
             let (updates, steps, episodes) = (report.updates, report.steps, report.episodes);
             let seconds = report.wall_seconds;
+            let streamed = if report.resident < steps {
+                format!("\nstreamed {} states in memory at a time, {:.2} passes", report.resident, report.passes)
+            } else {
+                String::new()
+            };
             format!(
                 "{table}\nrun      {run}\nmodel    {model} (version {version})\n\
-                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s by {} on {}",
+                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s by {} on {}{streamed}",
                 report.learner, report.device
             )
         })?;

@@ -5,11 +5,15 @@ use crate::offline::OfflineConfig;
 use bellwether_env_adapter::reward::{Parts, RewardConfig};
 use bellwether_env_adapter::spec::{FeatureSpec, WIDTH, decode_cost, element};
 use bellwether_env_adapter::{ACTION_COUNT, Action};
-use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, Expect, Loaded, StepRow};
-use bellwether_replay::{ActionMask, BufferConfig, Outcome, Played, ReplayBuffer, ReplayError, StateRows};
+use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, Expect, Loaded, Player, StepRow};
+use bellwether_replay::{ActionMask, BufferConfig, Played, ReplayBuffer, ReplayError, StateRows};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+mod learnable;
+
+pub use learnable::LearnableSteps;
 
 /// Episode files, read whole.
 pub struct Logged {
@@ -128,6 +132,123 @@ impl Logged {
     /// On a file that is damaged, whose states are of other windows, or of another reward than the first; and if they take more
     /// memory than is allowed.
     pub fn read(paths: &[PathBuf], config: &OfflineConfig) -> Result<Logged, LoggedError> {
+        let mut opened = Opened::new(paths, config)?;
+        let count = opened.rows();
+        let needed = count.saturating_mul(4 * WIDTH as u64 + 2 * size_of::<LoggedRow>() as u64);
+        if needed > config.memory_bytes {
+            return Err(LoggedError::Memory { needed, allowed: config.memory_bytes });
+        }
+        let buffer = config.buffer(WIDTH, ACTION_COUNT, (count as usize).max(1))?;
+        let reward = opened.reward;
+        let mut logged = Logged { buffer, rows: Vec::new(), episodes: Vec::new(), reward, files: Vec::new() };
+        for (path, reader) in &mut opened.readers {
+            let file = logged.take(path, reader);
+            let file = file.map_err(|source| LoggedError::Read { path: path.clone(), source })?;
+            logged.files.push(file);
+        }
+        Ok(logged)
+    }
+
+    /// What all files hold.
+    pub fn loaded(&self) -> Loaded {
+        loaded(&self.files)
+    }
+
+    /// Some of the episodes in a buffer of their own, for uniform draws, and the row of each of its states here.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if there is none of them.
+    pub fn part(&self, chosen: impl Fn(usize) -> bool) -> Result<(ReplayBuffer, Vec<usize>), ReplayError> {
+        let episodes = || self.episodes.iter().enumerate().filter(|(number, _)| chosen(*number)).map(|(_, it)| it);
+        let capacity = episodes().map(|episode| episode.rows.len()).sum();
+        let mut buffer = ReplayBuffer::new(BufferConfig { capacity, ..*self.buffer.config() })?;
+        let mut player = Player::new(buffer.add_stream());
+        let mut places = Vec::with_capacity(capacity);
+        let mut state = vec![0.0; self.buffer.width()];
+        for episode in episodes() {
+            for at in episode.rows.clone() {
+                let row = &self.rows[at];
+                places.push(at);
+                self.buffer.gather(at, &mut state);
+                let behaviour_probability = row.behaviour_probability;
+                let played = row.action.map(|action| Played { action, reward: row.reward, behaviour_probability });
+                player.play(&mut buffer, &state, row.mask, played, row.end)?;
+            }
+        }
+        Ok((buffer, places))
+    }
+
+    /// Takes all rows of a file.
+    fn take(&mut self, path: &Path, reader: &mut EpisodeReader) -> Result<LoggedFile, ReplayError> {
+        let Logged { buffer, rows, episodes, .. } = self;
+        let mut notes = Notes::default();
+        let stream = buffer.add_stream();
+        let loaded = reader.load(buffer, stream, |row: &StepRow| {
+            let at = rows.len();
+            match episodes.last_mut().filter(|_| row.step > 0) {
+                Some(episode) => episode.rows.end = at + 1,
+                None => episodes.push(LoggedEpisode { id: row.episode_id.clone(), rows: at..at + 1 }),
+            }
+            notes.take(row);
+            let reward = reward_of_row(row);
+            rows.push(LoggedRow {
+                mask: row.action_mask,
+                action: row.played.map(|played| played.action),
+                reward,
+                behaviour_probability: row.played.map_or(1.0, |played| played.behaviour_probability),
+                end: row.end,
+            });
+            reward
+        })?;
+        Ok(notes.file(path, reader, loaded))
+    }
+}
+
+/// What is noted of a file as its rows go by.
+#[derive(Default)]
+struct Notes {
+    cost: Option<f32>,
+    events: u64,
+}
+
+impl Notes {
+    fn take(&mut self, row: &StepRow) {
+        self.cost = self.cost.or_else(|| Some(cost(row)));
+        self.events += if row.end.is_some() { row.events_seen } else { 0 };
+    }
+
+    fn file(self, path: &Path, reader: &EpisodeReader, loaded: Loaded) -> LoggedFile {
+        let (policy, cost) = (reader.header().policy.clone(), self.cost.unwrap_or(0.0));
+        LoggedFile { path: path.to_path_buf(), policy, cost, events: self.events, loaded }
+    }
+}
+
+/// What all files hold.
+pub fn loaded(files: &[LoggedFile]) -> Loaded {
+    files.iter().fold(Loaded::default(), |sum, file| Loaded {
+        episodes: sum.episodes + file.loaded.episodes,
+        steps: sum.steps + file.loaded.steps,
+        partial: sum.partial + file.loaded.partial,
+    })
+}
+
+/// The false-positive rates that the policies which played were asked for, each with the cost `z` that they played at, in
+/// the order of the files; of files that do not say, none.
+pub fn operating_points(files: &[LoggedFile]) -> impl Iterator<Item = (f64, f32)> + '_ {
+    files.iter().filter_map(|file| {
+        let policy: serde_json::Value = serde_json::from_str(file.policy.as_deref()?).ok()?;
+        Some((policy.get("target_fpr")?.as_f64()?, file.cost))
+    })
+}
+
+/// Files that were opened and found to be of one kind, before a row of them is read.
+struct Opened {
+    readers: Vec<(PathBuf, EpisodeReader)>,
+    reward: RewardConfig,
+}
+
+impl Opened {
+    fn new(paths: &[PathBuf], config: &OfflineConfig) -> Result<Opened, LoggedError> {
         let spec = FeatureSpec::v1(config.window.clone());
         let (spec_hash, action_set) = (spec.hash_hex(), Action::SET_VERSION.to_string());
         let expect = Expect { spec_hash: &spec_hash, action_set: &action_set };
@@ -140,114 +261,33 @@ impl Logged {
             if (width, actions) != (WIDTH, ACTION_COUNT) {
                 return Err(LoggedError::Shape { path: path.clone(), width, actions });
             }
-            readers.push((path, reader));
+            readers.push((path.clone(), reader));
         }
         let Some((first, reader)) = readers.first() else { return Err(LoggedError::None) };
         let reward = reward_of(first, reader.header())?;
         for (path, reader) in &readers {
             if reward_of(path, reader.header())? != reward {
                 let reason = format!("its reward is another than that of {}; learn from them apart", first.display());
-                return Err(LoggedError::Reward { path: path.to_path_buf(), reason });
+                return Err(LoggedError::Reward { path: path.clone(), reason });
             }
         }
-        let count: u64 = readers.iter().map(|(_, reader)| reader.rows()).sum();
-        let needed = count.saturating_mul(4 * WIDTH as u64 + 2 * size_of::<LoggedRow>() as u64);
-        if needed > config.memory_bytes {
-            return Err(LoggedError::Memory { needed, allowed: config.memory_bytes });
-        }
-        let buffer = config.buffer(WIDTH, ACTION_COUNT, (count as usize).max(1))?;
-        let mut logged = Logged { buffer, rows: Vec::new(), episodes: Vec::new(), reward, files: Vec::new() };
-        for (path, reader) in &mut readers {
-            let file = logged.take(path, reader);
-            let file = file.map_err(|source| LoggedError::Read { path: path.to_path_buf(), source })?;
-            logged.files.push(file);
-        }
-        Ok(logged)
+        Ok(Opened { readers, reward })
     }
 
-    /// What all files hold.
-    pub fn loaded(&self) -> Loaded {
-        self.files.iter().fold(Loaded::default(), |sum, file| Loaded {
-            episodes: sum.episodes + file.loaded.episodes,
-            steps: sum.steps + file.loaded.steps,
-            partial: sum.partial + file.loaded.partial,
-        })
+    /// Rows of all files, as their footers say.
+    fn rows(&self) -> u64 {
+        self.readers.iter().map(|(_, reader)| reader.rows()).sum()
     }
+}
 
-    /// The false-positive rates that the policies which played were asked for, each with the cost `z` that they played at, in
-    /// the order of the files; of files that do not say, none.
-    pub fn operating_points(&self) -> impl Iterator<Item = (f64, f32)> + '_ {
-        self.files.iter().filter_map(|file| {
-            let policy: serde_json::Value = serde_json::from_str(file.policy.as_deref()?).ok()?;
-            Some((policy.get("target_fpr")?.as_f64()?, file.cost))
-        })
-    }
+/// The cost `z` that a row's state was made for.
+fn cost(row: &StepRow) -> f32 {
+    row.state.get(element::COST).map_or(0.0, |element| decode_cost(*element))
+}
 
-    /// Some of the episodes in a buffer of their own, for uniform draws, and the row of each of its states here.
-    ///
-    /// # Errors
-    /// [`ReplayError`] if there is none of them.
-    pub fn part(&self, chosen: impl Fn(usize) -> bool) -> Result<(ReplayBuffer, Vec<usize>), ReplayError> {
-        let episodes = || self.episodes.iter().enumerate().filter(|(number, _)| chosen(*number)).map(|(_, it)| it);
-        let capacity = episodes().map(|episode| episode.rows.len()).sum();
-        let mut buffer = ReplayBuffer::new(BufferConfig { capacity, ..*self.buffer.config() })?;
-        let stream = buffer.add_stream();
-        let mut places = Vec::with_capacity(capacity);
-        let mut state = vec![0.0; self.buffer.width()];
-        for episode in episodes() {
-            let mut waiting: Option<Played> = None;
-            for at in episode.rows.clone() {
-                let row = &self.rows[at];
-                places.push(at);
-                self.buffer.gather(at, &mut state);
-                match waiting.take() {
-                    None => buffer.begin(stream, &state, row.mask)?,
-                    Some(played) => {
-                        buffer.append(stream, played, Outcome::Continues { state: &state, mask: row.mask })?;
-                    }
-                }
-                let behaviour_probability = row.behaviour_probability;
-                let played = row.action.map(|action| Played { action, reward: row.reward, behaviour_probability });
-                match (played, row.end) {
-                    (None, _) => buffer.abandon(stream)?,
-                    (Some(played), None) => waiting = Some(played),
-                    (Some(played), Some(End::Terminated)) => buffer.append(stream, played, Outcome::Terminated)?,
-                    (Some(played), Some(End::Truncated)) => {
-                        buffer.append(stream, played, Outcome::Truncated { observed: None })?;
-                    }
-                }
-            }
-        }
-        Ok((buffer, places))
-    }
-
-    /// Takes all rows of a file.
-    fn take(&mut self, path: &Path, reader: &mut EpisodeReader) -> Result<LoggedFile, ReplayError> {
-        let Logged { buffer, rows, episodes, .. } = self;
-        let (mut cost, mut events) = (None, 0);
-        let policy = reader.header().policy.clone();
-        let stream = buffer.add_stream();
-        let loaded = reader.load(buffer, stream, |row: &StepRow| {
-            let at = rows.len();
-            match episodes.last_mut().filter(|_| row.step > 0) {
-                Some(episode) => episode.rows.end = at + 1,
-                None => episodes.push(LoggedEpisode { id: row.episode_id.clone(), rows: at..at + 1 }),
-            }
-            let z = row.state.get(element::COST).map_or(0.0, |element| decode_cost(*element));
-            cost = cost.or(Some(z));
-            events += if row.end.is_some() { row.events_seen } else { 0 };
-            let reward = row.played.map_or(0.0, |played| Parts { r0: played.r0, r1: played.r1 }.at(z));
-            rows.push(LoggedRow {
-                mask: row.action_mask,
-                action: row.played.map(|played| played.action),
-                reward,
-                behaviour_probability: row.played.map_or(1.0, |played| played.behaviour_probability),
-                end: row.end,
-            });
-            reward
-        })?;
-        Ok(LoggedFile { path: path.to_path_buf(), policy, cost: cost.unwrap_or(0.0), events, loaded })
-    }
+/// What a row earned at the cost that its state was made for.
+fn reward_of_row(row: &StepRow) -> f32 {
+    row.played.map_or(0.0, |played| Parts { r0: played.r0, r1: played.r1 }.at(cost(row)))
 }
 
 fn reward_of(path: &Path, header: &EpisodeFileHeader) -> Result<RewardConfig, LoggedError> {

@@ -11,7 +11,7 @@ use bellwether_replay::episodes::{EpisodeFileHeader, EpisodeWriter};
 use bellwether_trainer::dqn::{DqnError, DrawConfig, PrioritisedConfig};
 use bellwether_trainer::evaluate::Bootstrap;
 use bellwether_trainer::learner::fused::Isa;
-use bellwether_trainer::logged::{Logged, LoggedError};
+use bellwether_trainer::logged::{Logged, LoggedError, operating_points};
 use bellwether_trainer::network::{NetworkConfig, NetworkShape};
 use bellwether_trainer::off_policy::{
     Estimate, FittedQ, OffPolicyError, TargetPolicy, Trajectories, TrajectoryStep, estimate,
@@ -251,7 +251,7 @@ fn estimates_are_what_exact_replay_says() {
     let paths = world.log(folder.path(), 60, 0.6);
     let logged = Logged::read(&paths, &world.offline()).unwrap();
     assert_eq!(logged.loaded().episodes, 60 * 40);
-    assert_eq!((logged.reward.clone(), logged.operating_points().count()), (world.config.reward.clone(), 60));
+    assert_eq!((logged.reward.clone(), operating_points(&logged.files).count()), (world.config.reward.clone(), 60));
     let fitted = FittedQ {
         updates: 2000,
         network: NetworkConfig { hidden: vec![32], ..NetworkConfig::default() },

@@ -1,12 +1,14 @@
 //! What is learned from steps that others played.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use bellwether_replay::{ActionMask, DenseRows, Outcome, Played, ReplayBuffer};
+use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, EpisodeWriter, PlayedParts, Step, StepRow};
+use bellwether_replay::streamed::{EpisodeSource, StreamedReplay};
+use bellwether_replay::{ActionMask, BufferConfig, DenseRows, Encoding, ReplayBuffer};
 use bellwether_trainer::dqn::{DqnError, DrawConfig, MunchausenConfig, PrioritisedConfig, UpdateConfig};
 use bellwether_trainer::learner::Learner;
 use bellwether_trainer::learner::fused::{FusedLearner, FusedOptions, Isa};
 use bellwether_trainer::network::{NetworkConfig, Returns};
-use bellwether_trainer::offline::{Algorithm, Judged, OfflineConfig, OfflineTrainer};
+use bellwether_trainer::offline::{Algorithm, Judged, OfflineConfig, OfflineTrainer, Steps};
 use bellwether_trainer::streams::stream;
 use proptest::prelude::*;
 use rand::Rng;
@@ -26,31 +28,71 @@ fn room(number: usize) -> [f32; ROOMS] {
     state
 }
 
-/// Fills a buffer with walks that go right in 7 of 10 steps.
-fn walks(config: &OfflineConfig, steps: usize, untried_is_allowed: bool) -> ReplayBuffer {
+/// A file of walks that go right in 7 of 10 steps.
+fn walk(steps: usize, untried_is_allowed: bool) -> EpisodeReader {
     let mask = ActionMask::from_bools(&[true, true, untried_is_allowed]);
-    let mut buffer = config.buffer(ROOMS, ACTIONS, steps).unwrap();
-    let stream_id = buffer.add_stream();
+    let header = EpisodeFileHeader {
+        width: ROOMS,
+        actions: ACTIONS as u32,
+        encoding: Encoding::Dense,
+        spec_hash: "rooms".into(),
+        action_set: "1".into(),
+        reward: "{}".into(),
+        sources: Vec::new(),
+        policy: None,
+        q_values: false,
+    };
+    let mut writer = EpisodeWriter::new(Vec::new(), header).unwrap().with_row_group_bytes(500);
     let mut rng = stream(9, "walks");
-    let mut at = 0;
-    buffer.begin(stream_id, &room(at), mask).unwrap();
-    for _ in 0..steps - 1 {
+    let (mut episode, mut step, mut at) = (0, 0, 0);
+    for left in (0..steps).rev() {
         let right = rng.next_u32() % 10 < 7;
         let out = right && at == ROOMS - 1;
-        let played = Played {
+        let played = PlayedParts {
             action: if right { RIGHT } else { LEFT },
-            reward: f32::from(u8::from(out)),
+            r0: f32::from(u8::from(out)),
+            r1: 0.0,
             behaviour_probability: if right { 0.7 } else { 0.3 },
         };
+        let end = if left == 0 { Some(End::Truncated) } else { out.then_some(End::Terminated) };
+        let row = Step {
+            episode_id: &format!("{episode}"),
+            step,
+            stage: 1,
+            state: &room(at),
+            action_mask: mask,
+            played: (left > 0).then_some(played),
+            end,
+            partial: false,
+            label: None,
+            events_seen: 0,
+            q_values: None,
+        };
+        writer.write(&row).unwrap();
         at = if right { (at + 1) % ROOMS } else { at.saturating_sub(1) };
-        if out {
-            buffer.append(stream_id, played, Outcome::Terminated).unwrap();
-            buffer.begin(stream_id, &room(at), mask).unwrap();
-        } else {
-            buffer.append(stream_id, played, Outcome::Continues { state: &room(at), mask }).unwrap();
-        }
+        (episode, step) = if out { (episode + 1, 0) } else { (episode, step + 1) };
     }
+    EpisodeReader::from_bytes(writer.finish().unwrap().0, None).unwrap()
+}
+
+fn earned(row: &StepRow) -> f32 {
+    row.played.map_or(0.0, |played| played.r0)
+}
+
+/// The walks in memory.
+fn walks(config: &OfflineConfig, steps: usize, untried_is_allowed: bool) -> ReplayBuffer {
+    let mut buffer = config.buffer(ROOMS, ACTIONS, steps).unwrap();
+    let stream_id = buffer.add_stream();
+    walk(steps, untried_is_allowed).load(&mut buffer, stream_id, earned).unwrap();
     buffer
+}
+
+/// The walks, of which memory holds a part.
+fn streamed_walks(config: &OfflineConfig, steps: usize, untried_is_allowed: bool) -> Result<StreamedReplay, DqnError> {
+    let mut reader = walk(steps, untried_is_allowed);
+    let survey = reader.survey(|_| ()).unwrap();
+    let states = BufferConfig { width: ROOMS, actions: ACTIONS as u32, capacity: 2 };
+    config.streamed(vec![EpisodeSource { name: "walks".into(), reader, survey }], states, Box::new(earned))
 }
 
 fn config(algorithm: Algorithm) -> OfflineConfig {
@@ -68,8 +110,8 @@ fn config(algorithm: Algorithm) -> OfflineConfig {
     }
 }
 
-fn train(config: &OfflineConfig, buffer: ReplayBuffer) -> OfflineTrainer {
-    let mut run = OfflineTrainer::new(config.clone(), buffer, FusedOptions::default()).unwrap();
+fn train(config: &OfflineConfig, steps: impl Into<Steps>) -> OfflineTrainer {
+    let mut run = OfflineTrainer::new(config.clone(), steps, FusedOptions::default()).unwrap();
     while !run.is_finished() {
         run.round().unwrap();
     }
@@ -109,6 +151,34 @@ fn where_all_that_is_allowed_was_tried_the_values_are_those_of_the_bellman_equat
     let config = config(Algorithm::Dqn);
     let mut run = train(&config, walks(&config, 2000, false));
     is_exact(&judged(&mut run));
+}
+
+/// Memory that holds a tenth of the walks at a time is as good, and passes over them again and again.
+#[test]
+fn steps_that_are_streamed_teach_the_same_values() {
+    let config = OfflineConfig { memory_bytes: 10_000, ..config(Algorithm::Dqn) };
+    let mut run = train(&config, streamed_walks(&config, 2000, false).unwrap());
+    let capacity = run.steps().buffer().config().capacity;
+    assert!((150..250).contains(&capacity), "{capacity}");
+    assert_eq!(run.steps().transitions(), walks(&config, 2000, false).transitions() as u64);
+    let states = capacity as f64 + (1499 * 32) as f64 / config.samples_per_insert;
+    assert!((run.steps().passes() - states / 2000.0).abs() < 1e-3, "{}", run.steps().passes());
+    is_exact(&judged(&mut run));
+}
+
+/// What is released of BCQ is cloned from streamed steps too.
+#[test]
+fn the_two_networks_of_bcq_become_one_while_steps_are_streamed() {
+    let config = OfflineConfig { memory_bytes: 10_000, ..config(Algorithm::Bcq) };
+    let mut run = train(&config, streamed_walks(&config, 2000, true).unwrap());
+    let before = run.steps().passes();
+    let (shape, parameters) = run.release().unwrap();
+    assert!(run.steps().passes() > 1.9 * before, "it goes on through the files");
+    let mut released = FusedLearner::new(shape, &parameters, FusedOptions::default()).unwrap();
+    let rooms: Vec<f32> = (0..ROOMS).flat_map(room).collect();
+    let mut q_values = Vec::new();
+    released.q_values(&DenseRows::new(ROOMS, &rooms), &[], &mut q_values).unwrap();
+    assert_eq!(choices(&Judged { q_values, masks: vec![true; ROOMS * ACTIONS] }), [RIGHT as usize; ROOMS]);
 }
 
 /// The values that DQN makes up for what nobody tried spoil all others; BCQ asks for none of them.
@@ -177,7 +247,7 @@ proptest! {
 
     #[test]
     fn a_restored_run_goes_on_exactly_on_every_machine(
-        first in 1..60u64, more in 1..40u64, prioritised in any::<bool>(), dropout in any::<bool>(),
+        first in 1..60u64, more in 1..40u64, prioritised in any::<bool>(), dropout in any::<bool>(), streamed in any::<bool>(),
         algorithm in prop::sample::select(&[
             Algorithm::Dqn, Algorithm::Cql, Algorithm::Bcq, Algorithm::Cloning,
         ][..]),
@@ -188,8 +258,12 @@ proptest! {
             config.update.draw = DrawConfig::Prioritised(PrioritisedConfig::default());
         }
         (config.update.input_dropout, config.update.n_step) = if dropout { (0.1, 3) } else { (0.0, 1) };
+        config.memory_bytes = if prioritised { 8000 } else { 4000 };
         let of = |updates| OfflineConfig { updates, ..config.clone() };
-        let data = || walks(&config, 200, algorithm != Algorithm::Dqn);
+        let data = || {
+            let untried = algorithm != Algorithm::Dqn;
+            if streamed { streamed_walks(&config, 200, untried).unwrap().into() } else { Steps::from(walks(&config, 200, untried)) }
+        };
         let expected = saved(&train(&of(first + more), data()));
         let begun = saved(&train(&of(first), data()));
         let scalar = FusedOptions { isa: Isa::Scalar, threads: 1 };
@@ -226,9 +300,66 @@ fn damage_and_other_runs_are_refused() {
 }
 
 #[test]
+fn a_run_goes_on_with_as_much_of_its_steps_in_memory_as_before() {
+    let config = OfflineConfig { updates: 5, memory_bytes: 5000, ..config(Algorithm::Cql) };
+    let bytes = saved(&train(&config, streamed_walks(&config, 300, true).unwrap()));
+    let restore = |memory_bytes, in_memory: bool| {
+        let config = OfflineConfig { memory_bytes, ..config.clone() };
+        let steps = match in_memory {
+            true => Steps::from(walks(&config, 300, true)),
+            false => streamed_walks(&config, 300, true).unwrap().into(),
+        };
+        OfflineTrainer::new(config, steps, FusedOptions::default()).unwrap().restore(&bytes[..]).err()
+    };
+    assert!(restore(5000, false).is_none());
+    for refused in [restore(6000, false), restore(5000, true)] {
+        let refused = refused.unwrap().to_string();
+        assert!(refused.contains("memory_bytes"), "{refused}");
+    }
+}
+
+/// What a run learns is the algorithm's trace, the same on every machine: what changes it says so here.
+#[test]
+fn every_algorithm_learns_what_it_learned_before() {
+    let trace = |(algorithm, streamed): (Algorithm, bool)| {
+        let mut config = OfflineConfig { updates: 120, memory_bytes: 8000, ..config(algorithm) };
+        (config.update.input_dropout, config.update.n_step) = (0.1, 3);
+        config.update.draw = DrawConfig::Prioritised(PrioritisedConfig::default());
+        let untried = algorithm != Algorithm::Dqn;
+        let steps = match streamed {
+            true => streamed_walks(&config, 400, untried).unwrap().into(),
+            false => Steps::from(walks(&config, 400, untried)),
+        };
+        let mut bytes = Vec::new();
+        let mut run = train(&config, steps);
+        run.learner().state().write(&mut bytes).unwrap();
+        // A checksum of bytes that end in theirs is the same for all.
+        let kept = if streamed { "streamed" } else { "in memory" };
+        format!("{algorithm:?} {kept} {:08x}", crc32c::crc32c(&bytes[..bytes.len() - 4]))
+    };
+    let cases = [
+        (Algorithm::Dqn, false),
+        (Algorithm::Cql, false),
+        (Algorithm::Bcq, false),
+        (Algorithm::Cloning, false),
+        (Algorithm::Cql, true),
+        (Algorithm::Bcq, true),
+    ];
+    let expected = [
+        "Dqn in memory e404bd2d",
+        "Cql in memory 07e3fb25",
+        "Bcq in memory 9b9f1967",
+        "Cloning in memory ee66004f",
+        "Cql streamed 20d0e9fc",
+        "Bcq streamed d02d0487",
+    ];
+    assert_eq!(cases.map(trace), expected);
+}
+
+#[test]
 fn a_run_that_cannot_be_is_refused_by_its_key() {
     type Change = fn(&mut OfflineConfig);
-    let cases: [(&str, Change); 12] = [
+    let cases: [(&str, Change); 13] = [
         ("updates", |c| c.updates = 0),
         ("cql_weight", |c| c.cql_weight = 0.0),
         ("bcq_share", |c| c.bcq_share = 1.5),
@@ -246,6 +377,7 @@ fn a_run_that_cannot_be_is_refused_by_its_key() {
         ("tau", |c| c.tau = 0.0),
         ("metrics_interval", |c| c.metrics_interval = 0),
         ("checkpoint_interval", |c| c.checkpoint_interval = 0),
+        ("samples_per_insert", |c| c.samples_per_insert = 0.0),
     ];
     for (key, change) in cases {
         let mut config = OfflineConfig::default();
@@ -274,4 +406,10 @@ fn a_buffer_that_nothing_can_be_learned_from_is_refused() {
     prioritised.update.draw = DrawConfig::Prioritised(PrioritisedConfig::default());
     let refused = OfflineTrainer::new(config.clone(), walks(&prioritised, 50, false), FusedOptions::default()).err();
     assert!(matches!(refused, Some(DqnError::Replay(_))), "{refused:?}");
+    let small = OfflineConfig { memory_bytes: 2400, ..config.clone() };
+    let refused = streamed_walks(&small, 500, false).unwrap_err().to_string();
+    assert!(refused.contains("`memory_bytes` is 2400"), "{refused}");
+    let steps = streamed_walks(&OfflineConfig { memory_bytes: 5000, ..config.clone() }, 500, true).unwrap();
+    let untried = OfflineTrainer::new(config, steps, FusedOptions::default()).err().unwrap().to_string();
+    assert!(untried.contains("action 2"), "{untried}");
 }

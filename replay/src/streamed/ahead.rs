@@ -5,7 +5,7 @@ use super::plan::{Place, Plan};
 use crate::episodes::{End, StepRow};
 use crate::{ActionMask, Played, ReplayError};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// Blocks that go round between the two threads.
@@ -29,7 +29,7 @@ pub(super) struct Row {
 /// A thread under way, and the two channels on which blocks go round.
 pub(super) struct ReadAhead {
     full: Receiver<Result<Block, ReplayError>>,
-    empty: Sender<Block>,
+    empty: SyncSender<Block>,
     thread: JoinHandle<Vec<EpisodeSource>>,
 }
 
@@ -41,11 +41,12 @@ impl ReadAhead {
         place: Place,
         (block_rows, width): (usize, usize),
     ) -> Result<ReadAhead, ReplayError> {
+        // Both have room for all blocks from the beginning: handing one on allocates nothing.
         let (give, full) = sync_channel(BLOCKS);
-        let (empty, take) = channel();
+        let (empty, take) = sync_channel(BLOCKS);
         for _ in 0..BLOCKS {
             let block = Block { rows: Vec::with_capacity(block_rows), states: Vec::with_capacity(block_rows * width) };
-            // The receiver stands two lines above.
+            // There is room for it, and the receiver stands above.
             let _ = empty.send(block);
         }
         let reading = move || {

@@ -39,8 +39,11 @@ pub struct OfflineConfig {
     pub metrics_interval: u64,
     /// Gradient steps between two checkpoints.
     pub checkpoint_interval: u64,
-    /// Bytes that the steps may take in memory.
+    /// Bytes that the steps may take in memory. More of them are streamed from their files: memory holds a part, which changes as the
+    /// run goes on, and what is learned then depends on this size.
     pub memory_bytes: u64,
+    /// Where steps are streamed: how often each is drawn on average before it makes room for another, 0.001 to 1,000,000.
+    pub samples_per_insert: f64,
 }
 
 /// What is learned from steps that others played.
@@ -74,6 +77,7 @@ impl Default for OfflineConfig {
             metrics_interval: 100,
             checkpoint_interval: 1_000,
             memory_bytes: 4 << 30,
+            samples_per_insert: 4.0,
         }
     }
 }
@@ -112,6 +116,9 @@ impl OfflineConfig {
         require("target_update_interval", interval, interval > 0, "the target must follow: 1 or more")?;
         require("tau", self.tau, self.tau > 0.0 && self.tau <= 1.0, "choose a value above 0, at most 1")?;
         require("metrics_interval", self.metrics_interval, self.metrics_interval > 0, POSITIVE)?;
+        let samples = self.samples_per_insert;
+        let reason = "choose a value from 0.001 to a million";
+        require("samples_per_insert", samples, (1e-3..=1e6).contains(&samples), reason)?;
         require("checkpoint_interval", self.checkpoint_interval, self.checkpoint_interval > 0, POSITIVE)?;
         Ok(())
     }

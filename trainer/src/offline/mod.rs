@@ -4,7 +4,9 @@
 mod checkpoint;
 mod config;
 mod imitator;
+mod steps;
 mod trainer;
 
 pub use config::{Algorithm, OfflineConfig};
+pub use steps::Steps;
 pub use trainer::{Judged, OfflineTrainer, POLICY};

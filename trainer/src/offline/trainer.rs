@@ -2,6 +2,7 @@
 
 use super::config::{Algorithm, OfflineConfig};
 use super::imitator::Imitator;
+use super::steps::Steps;
 use crate::config::ConfigError;
 use crate::dqn::{DqnError, DrawConfig, UpdateConfig, Updater};
 use crate::greedy::greedy;
@@ -9,7 +10,7 @@ use crate::learner::{Learner, LearnerChoice, TargetSync, UpdateReport};
 use crate::metrics::UpdateMetrics;
 use crate::network::NetworkShape;
 use crate::streams::stream;
-use bellwether_replay::{ActionMask, BufferConfig, ReplayBuffer, SampleSpec, StateRows};
+use bellwether_replay::StateRows;
 
 /// Name of the network that learns in metrics.
 pub const POLICY: &str = "policy";
@@ -19,7 +20,7 @@ pub struct OfflineTrainer {
     pub(super) config: OfflineConfig,
     pub(super) learner: Box<dyn Learner>,
     pub(super) imitator: Option<Imitator>,
-    pub(super) buffer: ReplayBuffer,
+    pub(super) steps: Steps,
     pub(super) updater: Updater,
 }
 
@@ -32,32 +33,20 @@ pub struct Judged {
     pub masks: Vec<bool>,
 }
 
-impl OfflineConfig {
-    /// An empty buffer for this run's steps, to be filled before the run is made. `width` is that of a state.
-    ///
-    /// # Errors
-    /// [`DqnError::Replay`] if there cannot be such a buffer.
-    pub fn buffer(&self, width: usize, actions: usize, capacity: usize) -> Result<ReplayBuffer, DqnError> {
-        let buffer = BufferConfig { width, actions: actions as u32, capacity };
-        Ok(match self.update.priorities() {
-            None => ReplayBuffer::new(buffer)?,
-            Some(priorities) => ReplayBuffer::with_priorities(buffer, priorities)?,
-        })
-    }
-}
-
 impl OfflineTrainer {
-    /// A run with the learner that was chosen on what a buffer of [`OfflineConfig::buffer`] holds.
+    /// A run with the learner that was chosen on what a buffer of [`OfflineConfig::buffer`] holds, or on the steps of
+    /// [`OfflineConfig::streamed`].
     ///
     /// # Errors
     /// On a bad configuration, and on a buffer of other priorities or without a step that can be drawn.
     pub fn new(
         config: OfflineConfig,
-        buffer: ReplayBuffer,
+        steps: impl Into<Steps>,
         learner: impl Into<LearnerChoice>,
     ) -> Result<Self, DqnError> {
         config.validate()?;
-        if buffer.priority_config() != config.update.priorities().as_ref() {
+        let steps = steps.into();
+        if steps.buffer().priority_config() != config.update.priorities().as_ref() {
             return Err(bellwether_replay::ReplayError::Setting {
                 key: "draw",
                 value: format!("{:?}", config.update.draw),
@@ -65,14 +54,14 @@ impl OfflineTrainer {
             }
             .into());
         }
-        if buffer.transitions() == 0 {
+        if steps.transitions() == 0 {
             let reason = "no step of the episodes has a known successor; play some further";
             return Err(bellwether_replay::ReplayError::Empty { reason: reason.into() }.into());
         }
         if config.algorithm == Algorithm::Dqn {
-            require_played(&buffer)?;
+            require_played(&steps)?;
         }
-        let (width, actions) = (buffer.config().width, buffer.config().actions as usize);
+        let (width, actions) = (steps.buffer().config().width, steps.buffer().config().actions as usize);
         let shape = config.network.shape(width, actions)?;
         let parameters = shape.initial_parameters(&mut stream(config.seed, "init"));
         let spec = config.spec(&shape);
@@ -84,7 +73,7 @@ impl OfflineTrainer {
             Algorithm::Dqn | Algorithm::Cql | Algorithm::Cloning => None,
         };
         let updater = Updater::new(config.update.clone(), spec, config.seed);
-        Ok(OfflineTrainer { config, learner, imitator, buffer, updater })
+        Ok(OfflineTrainer { config, learner, imitator, steps, updater })
     }
 
     /// Gradient steps so far.
@@ -103,8 +92,8 @@ impl OfflineTrainer {
     }
 
     /// What is learned from.
-    pub fn buffer(&self) -> &ReplayBuffer {
-        &self.buffer
+    pub fn steps(&self) -> &Steps {
+        &self.steps
     }
 
     /// The configuration of the run.
@@ -115,19 +104,20 @@ impl OfflineTrainer {
     /// Updates until the next record is due, and gives it: one line for the network, and one for the cloned policy of BCQ.
     ///
     /// # Errors
-    /// On divergence; the run is then at an end.
+    /// On divergence, and on streamed steps that cannot be read any more; the run is then at an end.
     pub fn round(&mut self) -> Result<Vec<UpdateMetrics>, DqnError> {
         let target = self.config.target_schedule();
         let actions = self.learner.shape().actions();
         let mut lines = Vec::new();
         while lines.is_empty() && !self.is_finished() {
             let learning_rate = self.config.update.learning_rate_at(self.updates());
-            let drawn = self.updater.draw(&self.buffer, actions)?;
+            self.steps.advance(&self.config, self.updater.updates())?;
+            let drawn = self.updater.draw(self.steps.buffer(), actions)?;
             let cloned = match &mut self.imitator {
-                Some(imitator) => Some(imitator.update(&self.buffer, drawn, learning_rate)?),
+                Some(imitator) => Some(imitator.update(self.steps.buffer(), drawn, learning_rate)?),
                 None => None,
             };
-            let report = self.updater.update(self.learner.as_mut(), &mut self.buffer)?;
+            let report = self.updater.update(self.learner.as_mut(), self.steps.buffer_mut())?;
             let update = self.updates();
             let sync = target.after(update);
             if sync != TargetSync::Keep {
@@ -163,7 +153,7 @@ impl OfflineTrainer {
     /// # Errors
     /// On divergence.
     pub fn release(&mut self) -> Result<(NetworkShape, Vec<f32>), DqnError> {
-        let OfflineTrainer { config, learner, imitator, buffer, .. } = self;
+        let OfflineTrainer { config, learner, imitator, steps, .. } = self;
         let Some(imitator) = imitator else {
             return Ok((learner.shape().clone(), learner.parameters().to_vec()));
         };
@@ -172,33 +162,28 @@ impl OfflineTrainer {
         let actions = learner.shape().actions();
         let mut updater = Updater::new(update, spec, config.seed);
         let (mut q, mut masks) = (Vec::new(), Vec::new());
-        for _ in 0..config.updates {
-            let drawn = updater.draw(buffer, actions)?;
-            let states = drawn.states(buffer);
+        for update in 0..config.updates {
+            steps.advance(config, config.updates + update)?;
+            let drawn = updater.draw(steps.buffer(), actions)?;
+            let states = drawn.states(steps.buffer());
             learner.q_values(&states, &[], &mut q)?;
             masks.clear();
             masks.extend_from_slice(drawn.masks());
             imitator.rule_out(&states, &mut masks)?;
             let rows = q.chunks_exact(actions).zip(masks.chunks_exact(actions));
             drawn.relabel(rows.map(|(q, mask)| greedy(q, mask).unwrap_or(0) as u32));
-            updater.update(clone.as_mut(), buffer)?;
+            updater.update(clone.as_mut(), steps.buffer_mut())?;
         }
         Ok((clone.shape().clone(), clone.parameters().to_vec()))
     }
 }
 
 /// Refuses steps in which an action was allowed and never played: DQN would make its value up, and targets take the largest.
-fn require_played(buffer: &ReplayBuffer) -> Result<(), DqnError> {
-    let (mut allowed, mut played) = (0, vec![false; buffer.config().actions as usize]);
-    for row in buffer.oldest_first() {
-        if let Some(transition) = buffer.transition(row, &SampleSpec::default())? {
-            allowed |= transition.mask.bits();
-            played[transition.action as usize] = true;
-        }
-    }
-    match (0..).zip(&played).find(|(action, played)| ActionMask::from_bits(allowed).allows(*action) && !**played) {
+fn require_played(steps: &Steps) -> Result<(), DqnError> {
+    let (allowed, played) = steps.actions()?;
+    match (0..steps.buffer().config().actions).find(|action| allowed.allows(*action) && !played.allows(*action)) {
         None => Ok(()),
-        Some((action, _)) => {
+        Some(action) => {
             let reason = format!(
                 "action {action} was allowed and never played, so its value would be made up: choose `cql`, `bcq` or `cloning`, or give \
                  steps in which it was played"

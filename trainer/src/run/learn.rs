@@ -17,10 +17,10 @@ use crate::config::TrainConfig;
 use crate::dqn::{DqnError, Format};
 use crate::evaluate::{self, Evaluation};
 use crate::export::Export;
-use crate::logged::Logged;
+use crate::logged::{self, LearnableSteps, LoggedFile};
 use crate::metrics::UpdateMetrics;
 use crate::network::Returns;
-use crate::offline::{OfflineConfig, OfflineTrainer};
+use crate::offline::{OfflineConfig, OfflineTrainer, Steps};
 use crate::recorded::evaluation::{Tested, evaluate};
 use crate::recorded::playback::Learnt;
 
@@ -40,6 +40,10 @@ pub struct LearnReport {
     pub updates: u64,
     /// What it learned from.
     pub loaded: Loaded,
+    /// States that memory had room for at a time.
+    pub resident: u64,
+    /// How often it was all brought into memory; 1 where it fits.
+    pub passes: f64,
     /// The evaluation on the held-out telemetry, if there was any.
     pub evaluation: Option<Evaluation>,
 }
@@ -72,11 +76,13 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     }
     check_name("name of a run", request.name)?;
     observer.phase("reading episodes");
-    let logged = Logged::read(request.data, config)?;
-    let operating_points = operating_points(&logged)?;
-    let loaded = logged.loaded();
-    let Logged { buffer, reward, files, .. } = logged;
-    let learned = Learned { offline: OfflineConfig { memory_bytes: 0, ..config.clone() }, reward };
+    let data = LearnableSteps::read(request.data, config)?;
+    let operating_points = operating_points(&data.files)?;
+    let loaded = data.loaded();
+    let LearnableSteps { steps, reward, files } = data;
+    // Where all steps are in memory, its size does not change a byte.
+    let memory_bytes = if matches!(steps, Steps::Streamed(_)) { config.memory_bytes } else { 0 };
+    let learned = Learned { offline: OfflineConfig { memory_bytes, ..config.clone() }, reward };
     let training = serde_json::to_value(&learned).map_err(RunError::Foreign)?;
     let judged = learned.judged_under();
     let held_out = request.valid.map(|path| read(path, &judged)).transpose()?;
@@ -85,7 +91,7 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     }
     let inputs = request.data.iter().map(|path| InputFile::of("episodes", path)).collect::<Result<_, _>>()?;
     let manifest = manifest(request, "learn", (training.clone(), config.seed, &config.window), inputs)?;
-    let mut trainer = OfflineTrainer::new(config.clone(), buffer, request.learner)?;
+    let mut trainer = OfflineTrainer::new(config.clone(), steps, request.learner)?;
     let mut directory = open(request, manifest, &mut trainer)?;
     let (run, folder) = (directory.id(), directory.paths().folder().to_path_buf());
     let mut finish = |directory: &mut RunDirectory| {
@@ -129,21 +135,22 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
             training: training.clone(),
             metrics: evaluation.as_ref().map(metrics).unwrap_or_default(),
             data,
-            golden: golden(trainer.buffer()),
+            golden: golden(trainer.steps().buffer()),
             source: request.source.clone(),
         };
         Ok((publish(directory, export, evaluation.as_ref())?, evaluation))
     };
     let finished = finish(&mut directory);
     let (version, evaluation) = end(directory, finished)?;
-    Ok(LearnReport { run, folder, version, updates: config.updates, loaded, evaluation })
+    let (resident, passes) = (trainer.steps().buffer().config().capacity as u64, trainer.steps().passes());
+    Ok(LearnReport { run, folder, version, updates: config.updates, loaded, resident, passes, evaluation })
 }
 
 /// The rates that the policies which played were asked for, at the costs that they played at. Nothing says yet which rate the
 /// new policy keeps to at such a cost.
-fn operating_points(logged: &Logged) -> Result<Vec<OperatingPoint>, RunError> {
+fn operating_points(files: &[LoggedFile]) -> Result<Vec<OperatingPoint>, RunError> {
     let mut points: Vec<OperatingPoint> = Vec::new();
-    for (target_fpr, cost) in logged.operating_points() {
+    for (target_fpr, cost) in logged::operating_points(files) {
         points.retain(|point| point.target_fpr != target_fpr);
         points.push(OperatingPoint { target_fpr, cost, calibration_fpr: None, calibration_tpr: None });
     }

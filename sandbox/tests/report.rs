@@ -303,6 +303,39 @@ fn ocsf_events_keep_the_schema() {
 }
 
 #[test]
+fn ocsf_tells_of_a_quarantine_what_became_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    // Status of the remediation, the disposition of the finding.
+    let cases = [
+        (None, None, 2),
+        (Some(Removal::Kept { why: hostile(1) }), Some(2), 2),
+        (Some(Removal::Gone), Some(3), 3),
+        (Some(Removal::Removed { other_names: 2 }), Some(4), 3),
+        (Some(Removal::Removed { other_names: 0 }), Some(1), 3),
+    ];
+    for (removal, status, disposition) in cases {
+        let mut record = record(Some(Action::Quarantine));
+        // The kill took hold, whatever became of the file.
+        for stage in &mut record.stages {
+            stage.windows[3].decision.feedback.as_mut().unwrap().applied = true;
+        }
+        record.stages[0].windows.truncate(3);
+        record.outcome.quarantine = removal.clone();
+        let written = write(folder.path(), &record, Vec::<Result<EventBuf, Infallible>>::new()).unwrap();
+        let text = fs::read_to_string(&written.ocsf).unwrap();
+        let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |class: u64| rows.iter().filter(|row| row["class_uid"] == class).collect::<Vec<_>>();
+        let told: Vec<_> = of(7002).iter().map(|row| row["status_id"].as_u64().unwrap()).collect();
+        assert_eq!(told, status.into_iter().collect::<Vec<_>>(), "{removal:?}");
+        assert_eq!(of(2004)[0]["disposition_id"], disposition, "{removal:?}");
+        let title = of(2004)[0]["finding_info"]["title"].as_str().unwrap();
+        assert_eq!(title.contains("put into quarantine"), disposition == 3, "{title}");
+        let killed = of(7003).into_iter().find(|row| row["type_uid"] == 700_302).unwrap();
+        assert_eq!((&killed["status_id"], killed.to_string().contains("quarantine")), (&1.into(), false));
+    }
+}
+
+#[test]
 fn the_page_is_what_was_written_and_nothing_that_was_named() {
     const KNOWN: [&str; 24] = [
         "!DOCTYPE", "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "table", "tr", "th", "td",

@@ -17,6 +17,7 @@ use super::attack::Seen;
 use super::http::Request;
 use super::json;
 use super::record::{EpisodeRecord, Feedback, ProcessRecord, StageRecord, WindowRecord};
+use crate::vault::Removal;
 
 const VERSION: &str = "1.7.0";
 
@@ -192,47 +193,63 @@ impl<'a, W: Write> Ocsf<'a, W> {
     fn remediation(&mut self, stage: &StageRecord, window: &WindowRecord) -> io::Result<()> {
         const ISOLATE: u64 = 1;
         const EVICT: u64 = 2;
-        let of_process = |id| (class::PROCESS_REMEDIATION, id);
-        let done: &[(u64, u64)] = match window.decision.action {
-            Action::Continue | Action::Release => &[],
-            Action::RaiseIsolation => &[of_process(ISOLATE)],
-            Action::Terminate => &[of_process(EVICT)],
-            Action::Quarantine => &[of_process(EVICT), (class::FILE_REMEDIATION, ISOLATE)],
+        let decision = &window.decision;
+        let (activity, disposition, text) = match decision.action {
+            Action::Continue | Action::Release => return Ok(()),
+            Action::RaiseIsolation => (ISOLATE, 4, "The isolation of the sample was raised by one level"),
+            Action::Terminate | Action::Quarantine => (EVICT, 2, "The sample was killed with all its processes"),
         };
-        for (class, id) in done {
-            let decision = &window.decision;
-            let time_ms = self.record.time_ms(stage.stage, Some(window.closed_ns));
-            let uid = format!("{}/{}/{class}", stage.stage, window.index);
-            let mut row = self.row(*class, *id, time_ms, severity::INFORMATIONAL, Some(stage), &uid);
-            row.insert("command_uid".into(), decision.decision_id.as_str().into());
-            row.insert("remediation".into(), json!({ "desc": described(decision.action) }));
-            let status = match &decision.feedback {
-                Some(Feedback { applied: true, .. }) => 1,
-                Some(_) => 2,
-                None => 0,
-            };
-            row.insert("status_id".into(), status.into());
-            if let Some(feedback) = &decision.feedback {
-                row.insert("status_detail".into(), feedback.proof.as_str().into());
-            }
-            let disposition = if *class == class::FILE_REMEDIATION {
-                3
-            } else if *id == ISOLATE {
-                4
-            } else {
-                2
-            };
-            row.insert("action_id".into(), 4.into());
-            row.insert("disposition_id".into(), disposition.into());
-            if *class == class::FILE_REMEDIATION {
-                row.insert("file".into(), self.sample());
-            } else {
-                let first = stage.processes.first().map(|process| process.pid);
-                row.insert("process".into(), self.process(Some(stage), first));
-            }
-            self.put(row)?;
+        let mut row = self.remedy(stage, window, (class::PROCESS_REMEDIATION, activity), text);
+        let status = match &decision.feedback {
+            Some(Feedback { applied: true, .. }) => 1,
+            Some(_) => 2,
+            None => 0,
+        };
+        row.insert("status_id".into(), status.into());
+        if let Some(feedback) = &decision.feedback {
+            row.insert("status_detail".into(), feedback.proof.as_str().into());
         }
-        Ok(())
+        row.insert("action_id".into(), 4.into());
+        row.insert("disposition_id".into(), disposition.into());
+        let first = stage.processes.first().map(|process| process.pid);
+        row.insert("process".into(), self.process(Some(stage), first));
+        self.put(row)?;
+        // Without a vault, or where it could not be sealed, nothing was done to the file.
+        let (Action::Quarantine, Some(removal)) = (decision.action, &self.record.outcome.quarantine) else {
+            return Ok(());
+        };
+        let text = "The file was sealed in the vault, and the original removed";
+        let mut row = self.remedy(stage, window, (class::FILE_REMEDIATION, ISOLATE), text);
+        let (status, detail, (action, disposition)) = match removal {
+            Removal::Removed { other_names: 0 } => (1, "the original is removed".to_owned(), (4, 3)),
+            Removal::Removed { other_names } => {
+                (4, format!("{other_names} hard links to it are left under other names"), (4, 3))
+            }
+            Removal::Gone => (3, "the original was gone already".to_owned(), (4, 3)),
+            Removal::Kept { why } => (2, format!("the original is still there: {why}"), (3, 16)),
+        };
+        row.insert("status_id".into(), status.into());
+        row.insert("status_detail".into(), detail.into());
+        row.insert("action_id".into(), action.into());
+        row.insert("disposition_id".into(), disposition.into());
+        row.insert("file".into(), self.sample());
+        self.put(row)
+    }
+
+    /// The beginning of a row about what a decision did.
+    fn remedy(
+        &self,
+        stage: &StageRecord,
+        window: &WindowRecord,
+        (class, activity): (u64, u64),
+        text: &str,
+    ) -> Map<String, Value> {
+        let time_ms = self.record.time_ms(stage.stage, Some(window.closed_ns));
+        let uid = format!("{}/{}/{class}", stage.stage, window.index);
+        let mut row = self.row(class, activity, time_ms, severity::INFORMATIONAL, Some(stage), &uid);
+        row.insert("command_uid".into(), window.decision.decision_id.as_str().into());
+        row.insert("remediation".into(), json!({ "desc": text }));
+        row
     }
 
     fn finding(&mut self, seen: &[Seen]) -> io::Result<()> {
@@ -257,8 +274,8 @@ impl<'a, W: Write> Ocsf<'a, W> {
             }),
         );
         let (action, disposition) = match record.outcome.verdict {
-            Some(Action::Quarantine) => (2, 3),
-            Some(Action::Terminate) => (2, 2),
+            Some(Action::Quarantine) if is_put_away(record) => (2, 3),
+            Some(Action::Terminate | Action::Quarantine) => (2, 2),
             Some(_) => (1, 1),
             None => (3, 16),
         };
@@ -402,18 +419,15 @@ fn described_process(process: &ProcessRecord) -> Value {
 
 fn title(record: &EpisodeRecord) -> &'static str {
     match record.outcome.verdict {
-        Some(Action::Quarantine) => "A sample was put into quarantine while it ran",
+        Some(Action::Quarantine) if is_put_away(record) => "A sample was killed while it ran, and put into quarantine",
+        Some(Action::Quarantine) => "A sample was killed while it ran, and its file is not known to be in quarantine",
         Some(Action::Terminate) => "A sample was killed while it ran",
         Some(_) => "A sample was released",
         None => "A sample got no verdict",
     }
 }
 
-fn described(action: Action) -> &'static str {
-    match action {
-        Action::RaiseIsolation => "The isolation of the sample was raised by one level",
-        Action::Quarantine => "The sample was killed, and its file moved into quarantine",
-        Action::Terminate => "The sample was killed with all its processes",
-        Action::Continue | Action::Release => "Nothing was done",
-    }
+/// Whether the file is in the vault and nowhere else under its name.
+fn is_put_away(record: &EpisodeRecord) -> bool {
+    matches!(record.outcome.quarantine, Some(Removal::Removed { .. } | Removal::Gone))
 }

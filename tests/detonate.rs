@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail loudly, and say what they skip")]
 #![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
+mod models;
 mod program;
 mod running;
 
@@ -17,6 +18,7 @@ use bellwether_artifact::audit::{self, AuditLog};
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::ingest::TelemetryReader;
 use bellwether_replay::episodes::{EpisodeReader, StepRow};
+use models::stern;
 use program::{Ran, bellwether, command, files, keeps_schema};
 use running::{Running, alive, can_run, until};
 use serde_json::Value;
@@ -137,6 +139,44 @@ fn a_harmless_program_is_released_by_both_stages() {
     let report = ran.expect(0).json();
     check(folder.path(), &report);
     assert_eq!((report["verdict"].as_str(), report["stage"].as_u64()), (Some("release"), Some(2)));
+}
+
+#[test]
+fn a_file_that_is_to_be_quarantined_goes_into_the_vault_and_the_reports_say_so() {
+    let test = "a_file_that_is_to_be_quarantined_goes_into_the_vault_and_the_reports_say_so";
+    if !can_run(test) {
+        return;
+    }
+    const TEXT: &str = "#!/bin/sh\necho hello > note\nexit 0\n";
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = stern(at);
+    bellwether(at, &["vault", "init", "vault", "--key", "key"]).expect(0);
+    let detonate = |more: &[&str]| {
+        std::fs::write(at.join("sample"), TEXT).unwrap();
+        let report = bellwether(at, &[&["--json", "detonate", "sample", "--model", &model], more].concat());
+        let report = report.expect(2).json();
+        keeps_schema("detonation-report.schema.json", &report);
+        assert_eq!((&report["verdict"], &report["stage"]), (&"quarantine".into(), &1.into()));
+        let ocsf = std::fs::read_to_string(at.join(report["ocsf"].as_str().unwrap())).unwrap();
+        let rows: Vec<Value> = ocsf.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let files: Vec<Value> = rows.into_iter().filter(|row| row["class_uid"] == 7002).collect();
+        (report, files)
+    };
+    let (report, files) = detonate(&["--vault", "vault", "--vault-key", "key"]);
+    assert_eq!(report["partial"], Value::Array(Vec::new()));
+    assert!(!at.join("sample").exists());
+    let listed = bellwether(at, &["vault", "--json", "list", "vault", "--key", "key"]).expect(0).json();
+    let id = listed[0]["id"].as_str().unwrap();
+    assert_eq!(report["quarantine"], format!("in the vault as {id}; the file is removed"));
+    assert_eq!((files.len(), &files[0]["status_id"]), (1, &1.into()));
+    bellwether(at, &["vault", "restore", "vault", id, "--key", "key", "--to", "back"]).expect(0);
+    assert_eq!(std::fs::read_to_string(at.join("back")).unwrap(), TEXT);
+    // Without a vault the file stays, and nobody says that it is away.
+    let (report, files) = detonate(&[]);
+    assert!(report["partial"][0].as_str().unwrap().contains("see --vault"), "{report:#}");
+    assert_eq!((&report["quarantine"], files.len()), (&Value::Null, 0));
+    assert_eq!(std::fs::read_to_string(at.join("sample")).unwrap(), TEXT);
 }
 
 #[test]

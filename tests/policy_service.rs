@@ -3,48 +3,24 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail loudly, and say what they skip")]
 #![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
-#[path = "../inference/tests/manifests/mod.rs"]
-mod manifests;
-#[path = "../inference/tests/nets/mod.rs"]
-mod nets;
+mod models;
 mod program;
 mod running;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use bellwether_artifact::{OperatingPoint, Sha256, WindowLimits, release};
-use bellwether_env_adapter::WindowConfig;
-use bellwether_env_adapter::spec::{FeatureSpec, WIDTH};
-use bellwether_inference::model::Contract;
+use models::patient;
 use program::{bellwether, command, files, keeps_schema};
 use running::{Running, can_run, drop_in, processes, scrape, there, until};
 use serde_json::Value;
 
-/// The folder of a model that goes on as long as it may, and then releases.
-fn patient(folder: &Path) -> PathBuf {
-    let network = nets::single(WIDTH, &vec![0.0; 5 * WIDTH], &[1.0, 0.0, 0.5, 0.25, 0.0]);
-    let window = WindowConfig::default();
-    let contract = Contract::sandbox(WIDTH, Sha256::from_bytes(FeatureSpec::v1(window.clone()).hash()));
-    let (manifest, onnx) = manifests::sealed(&network, &contract, |manifest| {
-        let WindowConfig { max_events, max_ns, max_windows } = window;
-        manifest.features.window = WindowLimits { max_events, max_ns, max_windows };
-        let point = OperatingPoint { target_fpr: 0.05, cost: 0.5, calibration_fpr: None, calibration_tpr: None };
-        manifest.operating_points = vec![point];
-    });
-    let model = folder.join("patient");
-    std::fs::create_dir(&model).unwrap();
-    std::fs::write(release::onnx_path(&model), onnx).unwrap();
-    std::fs::write(release::manifest_path(&model), manifest.to_json().unwrap()).unwrap();
-    model
-}
-
-fn serve(folder: &Path, model: &Path) -> Running {
-    let arguments = ["serve", "--no-grpc", "--unix", "policy.sock", "--models", model.to_str().unwrap()];
+fn serve(folder: &Path, model: &str) -> Running {
+    let arguments = ["serve", "--no-grpc", "--unix", "policy.sock", "--models", model];
     Running::start(folder, "serve-listening.schema.json", &arguments).0
 }
 

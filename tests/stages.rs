@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail loudly, and say what they skip")]
 #![allow(clippy::disallowed_methods, reason = "inputs of a test need not outlive a power cut")]
 
+mod models;
 mod program;
 mod running;
 
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use models::{patient, stern};
 use program::{bellwether, command, files, keeps_schema};
 use running::{Running, alive, can_run, drop_in, model, scrape, there, until};
 use serde_json::Value;
@@ -141,6 +143,43 @@ fn files_go_where_their_verdict_sends_them() {
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let said = |what: &str| lines.iter().filter(|line| line["fields"]["message"] == what).count();
     assert_eq!((said("an episode is over"), said("settled")), (6, 6));
+}
+
+#[test]
+fn convicted_files_go_into_the_vault_or_where_the_convicted_go() {
+    let test = "convicted_files_go_into_the_vault_or_where_the_convicted_go";
+    if !can_run(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (at, root) = (folder.path(), folder.path().join("site"));
+    let model = stern(at);
+    bellwether(at, &["vault", "init", "vault", "--key", "key"]).expect(0);
+    let with = ["--vault", "vault", "--vault-key", "key"];
+    for (name, vault, count) in [("first", &with[..], "quarantined"), ("second", &[], "terminated")] {
+        drop_in(&root, name, "#!/bin/sh\nexit 0\n");
+        let arguments = ["loop", root.to_str().unwrap(), "--models", &model, "--metrics", "127.0.0.1:0"];
+        let (running, told) = Running::start(at, "loop-working.schema.json", &[&arguments[..], vault].concat());
+        until("a verdict", || scrape(&told).contains(&format!("bellwether_loop_{count}_total 1\n")));
+        running.signal("-TERM");
+        assert_eq!(running.end(), Some(0));
+    }
+    assert_eq!(there(&root, "terminated"), ["second"]);
+    for place in ["inbox", "work", "released", "undecided"] {
+        assert!(there(&root, place).is_empty(), "{place}");
+    }
+    let listed = bellwether(at, &["vault", "--json", "list", "vault", "--key", "key"]).expect(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    let id = listed[0]["id"].as_str().unwrap();
+    let reports = files(&root.join("episodes")).into_iter().filter(|path| path.ends_with("episode.json"));
+    let reports = reports.map(|path| std::fs::read(root.join("episodes").join(path)).unwrap());
+    let reports: Vec<Value> = reports.map(|text| serde_json::from_slice(&text).unwrap()).collect();
+    let mut said: Vec<_> = reports.iter().map(|report| (report["quarantine"].as_str(), &report["partial"])).collect();
+    said.sort_by_key(|(quarantine, _)| quarantine.is_some());
+    let [(None, kept), (Some(put_away), whole)] = said[..] else { panic!("{reports:#?}") };
+    assert_eq!(put_away, format!("in the vault as {id}; the file is removed"));
+    assert_eq!(*whole, Value::Array(Vec::new()));
+    assert!(kept[0].as_str().unwrap().contains("see --vault"), "{kept}");
 }
 
 #[test]

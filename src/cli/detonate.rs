@@ -1,6 +1,5 @@
 //! `bellwether detonate`: one sample through the sandbox, decided on while it runs.
 
-use std::cell::RefCell;
 use std::ffi::{CString, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
@@ -14,8 +13,8 @@ use bellwether_env_adapter::{Action, EpisodeId};
 use bellwether_inference::policy::{Options, Policy};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::episode::{self, Decision, Episode, Happening, Listener, Monotonic, Setup, Trail, Transition};
-use bellwether_sandbox::stage::{Came, Feedback};
-use bellwether_sandbox::vault::{Case, Sample, Vault};
+use bellwether_sandbox::stage::{Came, DecisionId, Feedback};
+use bellwether_sandbox::vault::{Sample, Vault};
 
 use super::audit::Witness;
 use super::detonation::Report;
@@ -100,16 +99,7 @@ impl Arguments {
             listeners.push(Box::new(Lines));
         }
         let setup = self.setup(&ground, &sample, episode)?;
-        let sealed = RefCell::new(None);
-        let mut seal = |decision: &bellwether_sandbox::stage::DecisionId| {
-            let vault = vault.as_ref().ok_or("no vault was given: see --vault; the file is where it was")?;
-            let case =
-                Case { decision_id: decision.0.clone(), episode_id: setup.episode.0.clone(), time_ms: unix_ms() };
-            let receipt = vault.quarantine(&sample, &case).map_err(|error| error.to_string())?;
-            let what = format!("in the vault as {}; {}", receipt.id, terms::original(&receipt.removal));
-            sealed.replace(Some((receipt.removal, receipt.id.to_string())));
-            Ok(what)
-        };
+        let mut seal = |decision: &DecisionId| terms::seal(vault.as_ref(), &sample, &setup.episode, decision);
         let report = episode::run(
             &setup,
             Episode {
@@ -121,7 +111,7 @@ impl Arguments {
                 stop: &AtomicBool::new(false),
             },
         )?;
-        let report = Report::leave(&setup.folder, &report, sealed.into_inner())?;
+        let report = Report::leave(&setup.folder, &report)?;
         output.report(&report, || report.describe())?;
         report.verdict_met()
     }
@@ -174,7 +164,7 @@ impl Listener for Lines {
             )),
             Happening::Fed { feedback } => self.print(&format!("             {}", done(feedback))),
             Happening::Unstarted { why, .. } => self.print(&format!("the sample did not start: {why}")),
-            Happening::Sealed { what } => self.print(what),
+            Happening::Sealed { quarantined } => self.print(&quarantined.to_string()),
             Happening::Unsealed { why } => self.print(&format!("not in the vault: {why}")),
             _ => Ok(()),
         }

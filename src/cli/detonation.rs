@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use bellwether_artifact::{Sha256, Visible, durable};
 use bellwether_sandbox::episode::{self, EpisodeFolder};
-use bellwether_sandbox::report::{self, Circumstances, ReportError, Reports};
+use bellwether_sandbox::report::{self, ReportError, Reports};
 use bellwether_sandbox::stage::{Came, Outcome};
-use bellwether_sandbox::vault::Removal;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -162,13 +161,8 @@ struct Run {
 
 impl Report {
     /// Makes what an episode leaves beside its telemetry and its steps: the reports for others, and this one as `episode.json`.
-    pub(crate) fn leave(
-        folder: &EpisodeFolder,
-        report: &episode::Report,
-        quarantine: Option<(Removal, String)>,
-    ) -> Result<Report, Failure> {
-        let circumstances = Circumstances { version: env!("CARGO_PKG_VERSION").to_owned(), quarantine };
-        let reports = report::write_episode(folder.path(), report, circumstances);
+    pub(crate) fn leave(folder: &EpisodeFolder, report: &episode::Report) -> Result<Report, Failure> {
+        let reports = report::write_episode(folder.path(), report, env!("CARGO_PKG_VERSION"));
         let report = Report::new(report, &path_in(folder.path())).with(reports).write()?;
         folder.settle()?;
         Ok(report)
@@ -184,7 +178,7 @@ impl Report {
             return Ok(None);
         }
         if let Some(report) = folder.recover()? {
-            return Report::leave(folder, &report, None).map(Some);
+            return Report::leave(folder, &report).map(Some);
         }
         let report = Report::cut_off(folder.path(), sha256()).write()?;
         folder.settle()?;
@@ -207,7 +201,7 @@ impl Report {
             decisions: report.decisions.iter().map(Decision::from).collect(),
             actions: report.feedback.iter().map(Action::from).collect(),
             outcome: report.outcomes.iter().map(Run::from).collect(),
-            quarantine: report.quarantine.clone(),
+            quarantine: report.quarantine.as_ref().map(ToString::to_string),
             safe_rule: report.safe_rule,
             partial: report.partial.iter().map(ToString::to_string).collect(),
             telemetry: files.map(|files| files.telemetry.clone()),

@@ -1,6 +1,5 @@
 //! `bellwether loop`: files from a folder through the sandbox, for as long as it is let.
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,7 @@ use bellwether_sandbox::Limits;
 use bellwether_sandbox::episode::{self, Decision, Episode, EpisodeFolder, Listener, Monotonic, Trail, Transition};
 use bellwether_sandbox::intake::{Counts, Crew, Folder, IntakeError, Place, Played, Signals, Taken, Told};
 use bellwether_sandbox::stage::DecisionId;
-use bellwether_sandbox::vault::{Case, Sample, Vault};
+use bellwether_sandbox::vault::{Sample, Vault};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -74,7 +73,8 @@ pub(crate) struct Arguments {
     /// could tell by them where they are.
     #[arg(long)]
     marked_home: bool,
-    /// Folder of the vault into which `quarantine` moves a file. Without one it goes where other convicted files go.
+    /// Folder of the vault into which `quarantine` moves a file. Without one it goes where other convicted files go, and its
+    /// episode says so.
     #[arg(long, value_name = "DIR", requires = "vault_key")]
     vault: Option<PathBuf>,
     /// The file of the vault's secrets.
@@ -256,16 +256,7 @@ impl Site {
         if let Some(trail) = &self.trail {
             listeners.push(Box::new(Shared(Arc::clone(trail))));
         }
-        let sealed = RefCell::new(None);
-        let mut seal = |decision: &DecisionId| {
-            let Some(vault) = &self.vault else { return Ok("no vault was given: the file is kept".to_owned()) };
-            let case =
-                Case { decision_id: decision.0.clone(), episode_id: taken.episode.0.clone(), time_ms: unix_ms() };
-            let receipt = vault.quarantine(&sample, &case).map_err(|error| error.to_string())?;
-            let what = format!("in the vault as {}; {}", receipt.id, terms::original(&receipt.removal));
-            sealed.replace(Some((receipt.removal, receipt.id.to_string())));
-            Ok(what)
-        };
+        let mut seal = |decision: &DecisionId| terms::seal(self.vault.as_ref(), &sample, &taken.episode, decision);
         let [first, second] = &self.stages;
         let report = episode::run(
             &setup,
@@ -278,10 +269,10 @@ impl Site {
                 stop: &self.signals.stop,
             },
         )?;
-        Report::leave(&setup.folder, &report, sealed.clone().into_inner())?;
+        Report::leave(&setup.folder, &report)?;
         let place = match report.verdict {
             Some(Action::Release) if report.partial.is_empty() => Place::Released,
-            Some(Action::Quarantine) if sealed.borrow().is_some() => Place::Vault,
+            Some(Action::Quarantine) if report.quarantine.is_some() => Place::Vault,
             Some(Action::Terminate | Action::Quarantine) => Place::Terminated,
             _ if self.signals.stop.load(Ordering::Relaxed) => return Ok(Played::CutOff),
             _ => Place::Undecided,

@@ -12,8 +12,8 @@ use bellwether_env_adapter::{EpisodeId, Label, RewardConfig};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
 use bellwether_sandbox::episode::{EpisodeFolder, Schedule, Setup};
-use bellwether_sandbox::stage::Specimen;
-use bellwether_sandbox::vault::{Removal, Sample};
+use bellwether_sandbox::stage::{DecisionId, Specimen};
+use bellwether_sandbox::vault::{Case, Quarantined, Sample, Vault};
 
 use super::Failure;
 use super::judges::Ground;
@@ -104,16 +104,17 @@ pub(crate) fn digits() -> Result<String, Failure> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What became of a file that lies in the vault.
-pub(crate) fn original(removal: &Removal) -> String {
-    match removal {
-        Removal::Removed { other_names: 0 } => "the file is removed".to_owned(),
-        Removal::Removed { other_names } => {
-            format!("the file is removed, and {other_names} hard links to it are left under other names")
-        }
-        Removal::Gone => "the file was gone already".to_owned(),
-        Removal::Kept { why } => format!("the file is still there: {why}"),
-    }
+/// Moves a file into the vault, on this decision.
+pub(crate) fn seal(
+    vault: Option<&Vault>,
+    sample: &Sample,
+    episode: &EpisodeId,
+    decision: &DecisionId,
+) -> Result<Quarantined, String> {
+    let vault = vault.ok_or("no vault was given: see --vault; the file is kept")?;
+    let case = Case { decision_id: decision.0.clone(), episode_id: episode.0.clone(), time_ms: unix_ms() };
+    let receipt = vault.quarantine(sample, &case).map_err(|error| error.to_string())?;
+    Ok(Quarantined { id: receipt.id, removal: receipt.removal })
 }
 
 /// Name of a file by which it can be called in the sandbox, whatever bytes it has: spelled out, and as long as a name may be.

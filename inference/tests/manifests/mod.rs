@@ -11,7 +11,7 @@ use bellwether_inference::model::{Contract, Expectation, Mlp, encode};
 use bellwether_inference::release::{check_release, golden_vector};
 use bellwether_inference::{Engine, Isa, LoadedRelease};
 
-use crate::nets::state_for;
+use super::nets::state_for;
 
 /// The sealed manifest of a network, after a change, and its file.
 pub(crate) fn sealed(

@@ -245,7 +245,7 @@ pub(super) fn recover(folder: &Path) -> Result<Option<Report>, RecordError> {
             Line::Transition(transition) => {
                 match &transition.happening {
                     Happening::Fed { feedback: fed } => feedback.push(fed.clone()),
-                    Happening::Sealed { what } => quarantine = Some(what.clone()),
+                    Happening::Sealed { quarantined } => quarantine = Some(quarantined.clone()),
                     _ => {}
                 }
                 machine.take(transition.happening);

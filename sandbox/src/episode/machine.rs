@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::retry::Schedule;
 use crate::stage::{Came, Command, DecisionId, Feedback, Refusal};
+use crate::vault::Quarantined;
 
 /// Everything that can happen to an episode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +61,8 @@ pub enum Happening {
     },
     /// The sample lies in the vault.
     Sealed {
-        /// What became of the original.
-        what: String,
+        /// Under which name, and what became of the original.
+        quarantined: Quarantined,
     },
     /// The sample could not be put into the vault.
     Unsealed {

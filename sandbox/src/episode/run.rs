@@ -20,7 +20,7 @@ use crate::Limits;
 use crate::stage::{
     Close, Command, Course, DecisionId, Feedback, Grounds, Kept, Order, Outcome, Question, Specimen, Stage,
 };
-use crate::vault::SampleIdentity;
+use crate::vault::{Quarantined, SampleIdentity};
 
 /// What an episode is about.
 #[derive(Clone, Debug)]
@@ -61,8 +61,8 @@ pub struct Episode<'a> {
     pub stages: [&'a dyn Stage; 2],
     /// Decides.
     pub judge: &'a mut dyn Judge,
-    /// Puts the sample into the vault, on this decision; says what became of the original, or why not.
-    pub seal: &'a mut dyn FnMut(&DecisionId) -> Result<String, String>,
+    /// Puts the sample into the vault, on this decision; says what came of it, or why not.
+    pub seal: &'a mut dyn FnMut(&DecisionId) -> Result<Quarantined, String>,
     /// Hear of it.
     pub listeners: Vec<Box<dyn Listener>>,
     /// Lets time pass between attempts.
@@ -128,8 +128,8 @@ pub struct Report {
     pub feedback: Vec<Feedback>,
     /// How the runs ended, one for each stage that ran.
     pub outcomes: Vec<Outcome>,
-    /// What became of the original, where the sample went into the vault.
-    pub quarantine: Option<String>,
+    /// Where the sample lies in the vault and what became of the original; null where it does not.
+    pub quarantine: Option<Quarantined>,
     /// Why the record is not whole; empty if it is.
     pub partial: Vec<Partial>,
     /// Decisions of the safe rule.
@@ -193,7 +193,7 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
                 let decision = conduct.decisions.last().map(|decision| decision.decision.clone());
                 let sealed = decision.map_or_else(|| Err("no decision asks for it".to_owned()), |id| seal(&id));
                 let happening = match sealed {
-                    Ok(what) => Happening::Sealed { what: quarantine.insert(what).clone() },
+                    Ok(quarantined) => Happening::Sealed { quarantined: quarantine.insert(quarantined).clone() },
                     Err(why) => Happening::Unsealed { why },
                 };
                 conduct.happened(happening)

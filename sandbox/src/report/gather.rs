@@ -11,26 +11,13 @@ use super::{ReportError, Reports, write_from};
 use crate::cage::{Changes, Found};
 use crate::episode::{self, Decision};
 use crate::stage::{self, Came, Ended};
-use crate::vault::Removal;
 
-/// What an episode's own report does not know.
-#[derive(Clone, Debug)]
-pub struct Circumstances {
-    /// Version of the program that makes the reports.
-    pub version: String,
-    /// What became of the original, where the sample went into quarantine, and the name of the thing there.
-    pub quarantine: Option<(Removal, String)>,
-}
-
-/// Writes all reports of an episode that was run into a folder, from the telemetry that it left.
+/// Writes all reports of an episode that was run into a folder, from the telemetry that it left. `version`
+/// is that of the program that makes them.
 ///
 /// # Errors
 /// [`ReportError::NoTelemetry`] where it left none; else as [`super::write`].
-pub fn write_episode(
-    folder: &Path,
-    report: &episode::Report,
-    circumstances: Circumstances,
-) -> Result<Reports, ReportError> {
+pub fn write_episode(folder: &Path, report: &episode::Report, version: &str) -> Result<Reports, ReportError> {
     let files = report.files.as_ref().ok_or(ReportError::NoTelemetry)?;
     let open = || TelemetryReader::open(&files.telemetry).map_err(|error| ReportError::Events(error.into()));
     let mut processes = Processes::default();
@@ -38,7 +25,7 @@ pub fn write_episode(
         processes.event(event);
         Ok(())
     })?;
-    let record = record(report, circumstances, processes);
+    let record = record(report, version, processes);
     write_from(folder, &record, |each| feed(open()?, each))
 }
 
@@ -78,9 +65,7 @@ fn feed(
     }
 }
 
-fn record(report: &episode::Report, circumstances: Circumstances, mut processes: Processes) -> EpisodeRecord {
-    let Circumstances { version, quarantine } = circumstances;
-    let (removal, quarantine_id) = quarantine.unzip();
+fn record(report: &episode::Report, version: &str, mut processes: Processes) -> EpisodeRecord {
     let stages = (1..).zip(report.began_ms).filter_map(|(number, began_ms)| {
         let outcome = report.outcomes.iter().find(|outcome| outcome.stage == number);
         let cut_off = || began_ms.map(|_| cut_off(report, number, &processes));
@@ -90,13 +75,13 @@ fn record(report: &episode::Report, circumstances: Circumstances, mut processes:
     EpisodeRecord {
         episode_id: report.episode_id.clone(),
         sample: report.sample.clone(),
-        version,
+        version: version.to_owned(),
         stages: stages.collect(),
         outcome: Outcome {
             verdict: report.verdict,
             stage: report.stage,
-            quarantine: removal,
-            quarantine_id,
+            quarantine: report.quarantine.as_ref().map(|quarantined| quarantined.removal.clone()),
+            quarantine_id: report.quarantine.as_ref().map(|quarantined| quarantined.id.to_string()),
             text: text(report),
         },
         partial: report.partial.iter().map(ToString::to_string).collect(),

@@ -27,7 +27,7 @@ use bellwether_artifact::durable::{self, DurableFile};
 use bellwether_env_adapter::{Event, EventBuf};
 
 pub use attack::{Seen, Tactic, Technique, behaviours};
-pub use gather::{Circumstances, write_episode};
+pub use gather::write_episode;
 pub use record::{
     Change, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, StageRecord, WindowRecord,
 };

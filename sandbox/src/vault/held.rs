@@ -5,7 +5,7 @@ use std::fmt;
 use bellwether_artifact::Sha256;
 use serde::{Deserialize, Serialize};
 
-use super::SampleIdentity;
+use super::{Removal, SampleIdentity};
 
 /// By what a thing in quarantine is known: the SHA-256 of the id of the decision that put it there, so that a decision that is
 /// carried out twice puts it there once.
@@ -35,6 +35,22 @@ pub struct Held {
     pub case: Case,
     /// What it is, and which file it was.
     pub sample: SampleIdentity,
+}
+
+/// What came of a quarantine, as an episode keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quarantined {
+    /// The name under which the sample lies in the vault.
+    pub id: QuarantineId,
+    /// What became of the original.
+    pub removal: Removal,
+}
+
+impl fmt::Display for Quarantined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in the vault as {}; {}", self.id, self.removal)
+    }
 }
 
 impl QuarantineId {

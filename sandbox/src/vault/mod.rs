@@ -13,7 +13,7 @@ mod sample;
 mod store;
 
 pub use error::VaultError;
-pub use held::{Case, Held, QuarantineId};
+pub use held::{Case, Held, QuarantineId, Quarantined};
 pub use original::Removal;
 #[cfg(feature = "serve")]
 pub(crate) use sample::memory_file;

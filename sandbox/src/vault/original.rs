@@ -1,6 +1,7 @@
 //! The original of a sealed sample: removed while it is that very file, and left alone otherwise.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -28,6 +29,19 @@ pub enum Removal {
         /// Why.
         why: String,
     },
+}
+
+impl fmt::Display for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Removal::Removed { other_names: 0 } => f.write_str("the file is removed"),
+            Removal::Removed { other_names } => {
+                write!(f, "the file is removed, and {other_names} hard links to it are left under other names")
+            }
+            Removal::Gone => f.write_str("the file was gone already"),
+            Removal::Kept { why } => write!(f, "the file is still there: {why}"),
+        }
+    }
 }
 
 /// What the file is called within the folder that it is moved into.

@@ -17,7 +17,7 @@ use bellwether_sandbox::episode::{
 use bellwether_sandbox::stage::{Close, Course, Fault, Kept, Order, Outcome, Question, Stage, StageError};
 
 use super::scripted::{Script, Scripted, read_events};
-use super::{Paused, Rule, setup};
+use super::{Paused, Rule, sealed, setup};
 
 fn nothing() -> OwnedFd {
     OwnedFd::from(std::io::pipe().unwrap().0)
@@ -44,7 +44,7 @@ fn what_cannot_be_kept_in_the_trail_ends_the_sample_and_is_said() {
         Episode {
             stages: [&stage, &stage],
             judge: &mut judge,
-            seal: &mut |_| Ok(String::new()),
+            seal: &mut |decision| Ok(sealed(decision)),
             listeners: vec![Box::new(Failing(0))],
             clock: &Paused::default(),
             stop: &AtomicBool::new(false),
@@ -80,7 +80,7 @@ fn an_episode_is_in_the_audit_log_but_for_decisions_to_go_on() {
         Episode {
             stages: [&stage, &stage],
             judge: &mut judge,
-            seal: &mut |_| Ok(String::new()),
+            seal: &mut |decision| Ok(sealed(decision)),
             listeners: vec![Box::new(trail)],
             clock: &Paused::default(),
             stop: &AtomicBool::new(false),
@@ -163,7 +163,7 @@ fn attempt(setup: &Setup) -> Result<Report, RecordError> {
         Episode {
             stages: [&stage, &stage],
             judge: &mut Rule(|_: &Question| Ok(Action::Release)),
-            seal: &mut |_| Ok(String::new()),
+            seal: &mut |decision| Ok(sealed(decision)),
             listeners: Vec::new(),
             clock: &Paused::default(),
             stop: &AtomicBool::new(false),
@@ -217,7 +217,7 @@ fn a_clock_that_jumps_changes_nothing_but_what_is_told_of_it() {
                 Ok(if question.close.is_last() { Action::Release } else { Action::RaiseIsolation })
                     .map(|action| if question.mask[action.index()] { action } else { Action::Continue })
             }),
-            seal: &mut |_| Ok(String::new()),
+            seal: &mut |decision| Ok(sealed(decision)),
             listeners: vec![Box::new(trail)],
             clock: &clock,
             stop: &AtomicBool::new(false),

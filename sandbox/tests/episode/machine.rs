@@ -2,8 +2,10 @@
 
 use bellwether_env_adapter::{Action, EpisodeId, action};
 use bellwether_sandbox::episode::{Happening, Machine, Next, Phase, Schedule};
-use bellwether_sandbox::stage::{Came, Close, Command, Feedback, Proof, Question};
+use bellwether_sandbox::stage::{Came, Close, Command, DecisionId, Feedback, Proof, Question};
 use proptest::prelude::*;
+
+use super::sealed;
 
 fn command(stage: u8, step: u32, action: Action) -> Command {
     let question = Question {
@@ -54,7 +56,7 @@ fn happening() -> impl Strategy<Value = Happening> {
             .prop_map(|(stage, step, act)| Happening::Fed { feedback: feedback(stage, step, act) }),
         2 => (1u8..3, verdict, prop::bool::weighted(0.8))
             .prop_map(|(stage, verdict, complete)| Happening::Ended { stage, verdict, complete }),
-        1 => Just(Happening::Sealed { what: "removed".to_owned() }),
+        1 => Just(Happening::Sealed { quarantined: sealed(&DecisionId("d".to_owned())) }),
         1 => Just(Happening::Unsealed { why: "read-only".to_owned() }),
     ]
 }

@@ -31,8 +31,8 @@ use bellwether_sandbox::Limits;
 use bellwether_sandbox::episode::{
     Away, Clock, Episode, EpisodeFolder, Judge, Judgement, Listener, Report, Schedule, Setup, Transition, run,
 };
-use bellwether_sandbox::stage::{Question, Specimen, Stage};
-use bellwether_sandbox::vault::{SampleIdentity, Times};
+use bellwether_sandbox::stage::{DecisionId, Question, Specimen, Stage};
+use bellwether_sandbox::vault::{QuarantineId, Quarantined, Removal, SampleIdentity, Times};
 
 /// Decides by a function of the question.
 struct Rule<F>(F);
@@ -103,18 +103,23 @@ fn identity() -> SampleIdentity {
     }
 }
 
+/// What a vault says that has taken the sample.
+fn sealed(decision: &DecisionId) -> Quarantined {
+    Quarantined { id: QuarantineId::of_decision(&decision.0), removal: Removal::Removed { other_names: 0 } }
+}
+
 /// Runs an episode; returns its report, its steps and the pauses between attempts.
 fn play(setup: &Setup, stages: [&dyn Stage; 2], judge: &mut dyn Judge) -> (Report, Vec<Transition>, Vec<u64>) {
     let (clock, kept) = (Paused::default(), Kept::default());
-    let mut sealed = 0;
+    let mut seals = 0;
     let report = run(
         setup,
         Episode {
             stages,
             judge,
-            seal: &mut |_| {
-                sealed += 1;
-                Ok("removed".to_owned())
+            seal: &mut |decision| {
+                seals += 1;
+                Ok(sealed(decision))
             },
             listeners: vec![Box::new(kept.clone())],
             clock: &clock,
@@ -123,7 +128,7 @@ fn play(setup: &Setup, stages: [&dyn Stage; 2], judge: &mut dyn Judge) -> (Repor
     )
     .unwrap();
     setup.folder.settle().unwrap();
-    assert_eq!(sealed, u32::from(report.verdict == Some(Action::Quarantine)));
+    assert_eq!(seals, u32::from(report.verdict == Some(Action::Quarantine)));
     let transitions = kept.0.lock().unwrap().clone();
     (report, transitions, clock.0.into_inner().unwrap())
 }

@@ -9,7 +9,7 @@ use bellwether_env_adapter::Action;
 use bellwether_sandbox::episode::{Clock, Partial};
 use bellwether_sandbox::stage::{Fault, LocalStage, Question};
 
-use super::super::{Paused, Rule, play};
+use super::super::{Paused, Rule, play, sealed};
 use super::stages::{Busy, client, serve, setup, until};
 
 fn on(question: &Question) -> Action {
@@ -138,7 +138,7 @@ fn an_order_waits_for_its_stage_to_come_up() {
         bellwether_sandbox::episode::Episode {
             stages: [&remote, &remote],
             judge: &mut Rule(|question: &Question| Ok(on(question))),
-            seal: &mut |_| Ok(String::new()),
+            seal: &mut |decision| Ok(sealed(decision)),
             listeners: Vec::new(),
             clock: &clock,
             stop: &std::sync::atomic::AtomicBool::new(false),
@@ -164,7 +164,7 @@ fn an_episode_that_is_told_to_stop_has_its_sample_killed() {
                 stop.store(true, Ordering::Relaxed);
                 Ok(on(question))
             }),
-            seal: &mut |_| Ok(String::new()),
+            seal: &mut |decision| Ok(sealed(decision)),
             listeners: Vec::new(),
             clock: &Paused::default(),
             stop: &stop,

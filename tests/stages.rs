@@ -230,6 +230,36 @@ fn a_loop_that_is_killed_leaves_no_sample_and_the_next_one_takes_its_files_up_ag
 }
 
 #[test]
+fn a_loop_that_is_killed_when_the_file_is_in_the_vault_already_leaves_an_episode_for_the_next_one() {
+    let test = "a_loop_that_is_killed_when_the_file_is_in_the_vault_already_leaves_an_episode_for_the_next_one";
+    if !can_run(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("site");
+    drop_in(&root, "sleeper", &sleeper("7531.8305"));
+    let model = patient(folder.path());
+    let arguments = ["loop", root.to_str().unwrap(), "--models", &model, "--one-stage", "--time", "600", "600"];
+    let (running, _) = Running::start(folder.path(), "loop-working.schema.json", &arguments);
+    until("a sample that runs", || alive("7531.8305") > 0);
+    running.signal("-KILL");
+    drop(running);
+    until("the end of the sample", || alive("7531.8305") == 0);
+    let [left] = &there(&root, "work")[..] else { panic!("one file is in work") };
+    // As the vault does it, a moment before the kill.
+    std::fs::remove_file(root.join("work").join(left)).unwrap();
+    let (running, _) = Running::start(folder.path(), "loop-working.schema.json", &arguments);
+    running.signal("-TERM");
+    assert_eq!(running.end(), Some(0));
+    let episode = root.join("episodes").join(left.split('/').next().unwrap());
+    let flagged: Value = serde_json::from_slice(&std::fs::read(episode.join("episode.json")).unwrap()).unwrap();
+    keeps_schema("detonation-report.schema.json", &flagged);
+    assert!(flagged["partial"][0].as_str().unwrap().contains("was killed"), "{flagged:#}");
+    assert!(files(&episode).iter().all(|name| !name.starts_with('.')), "the journal is gone");
+    assert_eq!(std::fs::read_dir(root.join("work")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_second_signal_kills_what_runs_and_leaves_it_in_work() {
     let test = "a_second_signal_kills_what_runs_and_leaves_it_in_work";
     if !can_run(test) {

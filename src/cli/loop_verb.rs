@@ -27,7 +27,7 @@ use super::served::{AnySource, Served};
 use super::stages::{AnyStage, StageFlags};
 use super::stop::Stop;
 use super::terms::{self, Known, Terms};
-use super::{Failure, Output, build, played};
+use super::{Failure, Output, build, played, recover};
 
 /// Runs the files that come into a folder, several at once, and puts each where its verdict sends it.
 ///
@@ -139,6 +139,7 @@ impl Arguments {
             IntakeError::Taken { .. } => Failure::usage(error),
             error => error.into(),
         })?;
+        recover::Report::at_start(&folder.episodes())?;
         // Signals are waited for before anybody can know that the loop works.
         let stop = Stop::prepare()?;
         let numbers = Arc::new(Numbers::default());

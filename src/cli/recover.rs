@@ -1,6 +1,6 @@
 //! `bellwether recover`: what episodes left whose program was killed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bellwether_sandbox::episode::{EpisodeFolder, RecordError};
@@ -44,8 +44,33 @@ struct Failed {
 
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let report = Report::of(&self.folder)?;
+        output.report(&report, || report.describe())?;
+        match report.failed.len() {
+            0 => Ok(()),
+            failed => Err(Failure::Failed(anyhow::anyhow!("{failed} episodes could not be recovered"))),
+        }
+    }
+}
+
+/// Folders of episodes that have a journal, in the order of their names: this one and those in it.
+fn with_journals(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = std::fs::read_dir(folder);
+    let entries = entries.with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let mut folders = vec![folder.to_owned()];
+    for entry in entries {
+        folders.push(entry?.path());
+    }
+    folders.retain(|path| EpisodeFolder::is_open(path));
+    folders.sort();
+    Ok(folders)
+}
+
+impl Report {
+    /// Recovers the episode in a folder, and those in the folders in it.
+    fn of(folder: &Path) -> Result<Report, Failure> {
         let mut report = Report { recovered: Vec::new(), under_way: Vec::new(), failed: Vec::new() };
-        for path in self.folders()? {
+        for path in with_journals(folder)? {
             let recovered = match EpisodeFolder::take(&path) {
                 Err(RecordError::Taken { .. }) => {
                     report.under_way.push(path);
@@ -58,28 +83,26 @@ impl Arguments {
                 Err(failure) => report.failed.push(Failed { folder: path, why: failure.to_string() }),
             }
         }
-        output.report(&report, || report.describe())?;
-        match report.failed.len() {
-            0 => Ok(()),
-            failed => Err(Failure::Failed(anyhow::anyhow!("{failed} episodes could not be recovered"))),
-        }
+        Ok(report)
     }
 
-    /// Folders of episodes that have a journal, in the order of their names.
-    fn folders(&self) -> Result<Vec<PathBuf>, Failure> {
-        let entries = std::fs::read_dir(&self.folder);
-        let entries = entries.with_context(|| format!("cannot read the folder {}", self.folder.display()))?;
-        let mut folders = vec![self.folder.clone()];
-        for entry in entries {
-            folders.push(entry?.path());
+    /// The same for a loop that begins, which says it in its log: episodes are cut off whose file is no longer in work, too.
+    #[cfg(feature = "serve")]
+    pub(crate) fn at_start(episodes: &Path) -> Result<(), Failure> {
+        let Report { recovered, under_way, failed } = Report::of(episodes)?;
+        for one in recovered {
+            tracing::warn!(episode = one.name(), "an episode that was cut off is recovered");
         }
-        folders.retain(|path| EpisodeFolder::is_open(path));
-        folders.sort();
-        Ok(folders)
+        for path in under_way {
+            tracing::warn!(path = %path.display(), "another program recovers an episode");
+        }
+        for Failed { folder, why } in failed {
+            // What was told stays as it is: whoever looks may make more of it.
+            tracing::error!(path = %folder.display(), why, "an episode that was cut off is not recovered");
+        }
+        Ok(())
     }
-}
 
-impl Report {
     /// For people.
     fn describe(&self) -> String {
         let Report { recovered, under_way, failed } = self;

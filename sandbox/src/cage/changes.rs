@@ -1,9 +1,10 @@
 //! What a sample left behind: what it created, changed and deleted, read after its death.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Bound;
 use std::os::fd::OwnedFd;
 
 use bellwether_artifact::Sha256;
@@ -21,7 +22,8 @@ pub struct Changes {
     pub changed: Vec<Found>,
     /// Placed files that are gone, by path.
     pub deleted: Vec<String>,
-    /// What could not be looked at, and is in none of the lists; a placed file among it counts as changed.
+    /// What could not be looked at, and is in none of the lists, nor is what was placed below it; a placed file that cannot be read
+    /// counts as changed.
     pub left_out: LeftOut,
 }
 
@@ -102,7 +104,7 @@ impl Enclosure {
     pub fn changes(&self, placed: &[Placed], bounds: &Bounds) -> Changes {
         let placed: BTreeMap<&str, &Placed> = placed.iter().map(|file| (file.path.as_str(), file)).collect();
         let mut walk = Walk { placed, bounds: *bounds, made: Changes::default(), seen: 0 };
-        let mut there = std::collections::BTreeSet::new();
+        let mut there = BTreeSet::new();
         for (path, folder) in self.kept().iter().chain(self.scratch()) {
             walk.folder(path, folder, 0, &mut there);
         }
@@ -122,17 +124,20 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn folder(&mut self, path: &str, folder: &OwnedFd, depth: usize, there: &mut std::collections::BTreeSet<String>) {
+    fn folder(&mut self, path: &str, folder: &OwnedFd, depth: usize, there: &mut BTreeSet<String>) {
         let Ok(entries) = Dir::read_from(folder) else {
             self.made.left_out.unreadable += 1;
-            return;
+            return self.unseen(path, there);
         };
         let mut names: Vec<std::ffi::CString> = Vec::new();
         for entry in entries {
             match entry {
                 Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
                 Ok(entry) => names.push(entry.file_name().to_owned()),
-                Err(_) => self.made.left_out.unreadable += 1,
+                Err(_) => {
+                    self.made.left_out.unreadable += 1;
+                    self.unseen(path, there);
+                }
             }
         }
         names.sort_unstable();
@@ -140,14 +145,22 @@ impl Walk<'_> {
             let path = format!("{path}/{}", name.to_string_lossy());
             let Ok(facts) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else {
                 self.made.left_out.unreadable += 1;
+                self.unseen(&path, there);
+                there.insert(path);
                 continue;
             };
             let kind = match FileType::from_raw_mode(facts.st_mode) {
                 FileType::Directory => {
-                    match below(folder, &name, OFlags::DIRECTORY) {
-                        _ if depth + 1 > MOST_DEPTH => self.made.left_out.too_deep += 1,
+                    match opened(folder, &name, OFlags::DIRECTORY, 0o755) {
+                        _ if depth + 1 > MOST_DEPTH => {
+                            self.made.left_out.too_deep += 1;
+                            self.unseen(&path, there);
+                        }
                         Ok(inner) => self.folder(&path, &inner, depth + 1, there),
-                        Err(_) => self.made.left_out.unreadable += 1,
+                        Err(_) => {
+                            self.made.left_out.unreadable += 1;
+                            self.unseen(&path, there);
+                        }
                     }
                     continue;
                 }
@@ -186,13 +199,21 @@ impl Walk<'_> {
         }
     }
 
+    /// What was placed below a folder may be there or not.
+    fn unseen(&self, path: &str, there: &mut BTreeSet<String>) {
+        let inside = format!("{path}/");
+        let from = (Bound::Included(inside.as_str()), Bound::Unbounded);
+        let placed = self.placed.range::<str, _>(from).map(|(path, _)| *path);
+        there.extend(placed.take_while(|path| path.starts_with(&inside)).map(str::to_owned));
+    }
+
     /// Hashes a file, and keeps its content if it is short.
     fn read(&mut self, folder: &OwnedFd, name: &CStr, found: &mut Found) -> Result<(), Errno> {
         if found.bytes > self.bounds.hashed_bytes.min(self.bounds.read_bytes) {
             return Ok(());
         }
         // Not to be held up by a FIFO that took the file's place.
-        let file = below(folder, name, OFlags::NONBLOCK)?;
+        let file = opened(folder, name, OFlags::NONBLOCK, 0o644)?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
             return Err(Errno::INVAL);
         }
@@ -210,6 +231,18 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Opens what lies in a folder. The sample may have taken away the permission; it is dead, and what it left goes with it, so the
+/// permission is given again where that may be done.
+fn opened(folder: &OwnedFd, name: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd, Errno> {
+    below(folder, name, flags).or_else(|error| {
+        if error != Errno::ACCESS {
+            return Err(error);
+        }
+        rustix::fs::chmodat(folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        below(folder, name, flags)
+    })
 }
 
 /// Opens what lies in a folder and nowhere else, whatever it is called and wherever it points.

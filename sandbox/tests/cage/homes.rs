@@ -1,9 +1,10 @@
 //! The home that a sample finds.
 
-use bellwether_sandbox::cage::{Bounds, Ending, Found, Home, Identity, Kind, LeftOut, Placed};
+use bellwether_sandbox::cage::{Bounds, Changes, Ending, Found, Home, Identity, Kind, LeftOut, MOST_DEPTH, Placed};
 use bellwether_sandbox::isolation::terminate;
+use rustix::thread::CapabilitySet;
 
-use crate::runs::{PATIENCE, run, shell, start};
+use crate::runs::{PATIENCE, Running, run, shell, start};
 
 #[test]
 fn every_file_of_the_home_lies_there_as_it_was_drawn_and_is_the_users() {
@@ -109,6 +110,54 @@ fn what_a_sample_left_behind_is_listed_and_links_lead_nowhere() {
     assert!(changes.created[6].sha256.is_none() && changes.created[6].bytes == 100 << 20);
 }
 
+/// What a sample left, in the eyes of a supervisor that is an ordinary user: as it is, or with the capability to give what is not its
+/// own other permissions. A range of identities is mapped for root, so that the sample's files are not its own.
+fn as_a_user(running: &Running, files: &[Placed], may_own: bool) -> Changes {
+    let look = || {
+        if rustix::process::geteuid().is_root() {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+            if !may_own {
+                sets.effective -= CapabilitySet::FOWNER;
+            }
+            rustix::thread::set_capabilities(None, sets).unwrap();
+        }
+        running.enclosure.changes(files, &Bounds::default())
+    };
+    std::thread::scope(|scope| scope.spawn(look).join().unwrap())
+}
+
+#[test]
+fn what_a_sample_closes_is_not_taken_for_deleted() {
+    let placed = |name: &str| Placed {
+        path: format!("/home/user/{name}"),
+        bytes: name.as_bytes().to_vec(),
+        mode: 0o644,
+        modified_s: None,
+    };
+    for may_own in [false, true] {
+        let mut plan = shell("cd ~; echo new > work/new; rm work/gone; chmod 000 work; rm away; chmod 000 file");
+        plan.files = ["work/kept", "work/gone", "away", "file"].map(placed).into();
+        let files = plan.files.clone();
+        let running = start(plan);
+        assert_eq!(running.enclosure.wait(PATIENCE).unwrap(), Some(Ending::Code(0)));
+        terminate(&running.enclosure, &running.cgroup, PATIENCE).unwrap();
+        let changes = as_a_user(&running, &files, may_own);
+        let paths = |found: &[Found]| found.iter().map(|one| one.path.clone()).collect::<Vec<_>>();
+        assert_eq!(paths(&changes.changed), ["/home/user/file"]);
+        let may_own = may_own || !rustix::process::geteuid().is_root();
+        if may_own {
+            assert_eq!(paths(&changes.created), ["/home/user/work/new"]);
+            assert_eq!(changes.deleted, ["/home/user/away", "/home/user/work/gone"]);
+            assert_eq!(changes.left_out, LeftOut::default());
+        } else {
+            assert_eq!(changes.deleted, ["/home/user/away"], "nobody knows what is left in work");
+            // Beside these two there are folders that were their user's alone from the start.
+            assert!(changes.left_out.unreadable >= 2, "{:?}", changes.left_out);
+        }
+    }
+}
+
 #[test]
 fn bounds_hold_where_a_sample_makes_too_much() {
     let running = start(shell(
@@ -116,7 +165,10 @@ fn bounds_hold_where_a_sample_makes_too_much() {
     ));
     assert_eq!(running.enclosure.wait(PATIENCE).unwrap(), Some(Ending::Code(0)));
     let bounds = Bounds { files: 20, kept_in_all_bytes: 6, ..Bounds::default() };
-    let changes = running.enclosure.changes(&[], &bounds);
+    let below = format!("/home/user{}/file", "/d".repeat(MOST_DEPTH + 10));
+    let file = Placed { path: below, bytes: Vec::new(), mode: 0o644, modified_s: None };
+    let changes = running.enclosure.changes(&[file], &bounds);
+    assert!(changes.deleted.is_empty(), "nobody looked so deep");
     assert_eq!((changes.created.len(), changes.left_out.beyond, changes.left_out.too_deep), (20, 30, 1));
     let kept: usize = changes.created.iter().filter_map(|one| one.content.as_ref()).map(Vec::len).sum();
     assert!((1..=6).contains(&kept), "{kept}");

@@ -51,6 +51,8 @@ pub(super) struct Link {
     pub(super) control: OwnedFd,
     pub(super) ended: Option<Ending>,
     pub(super) empty: bool,
+    /// Number of the last request.
+    pub(super) asked: u32,
 }
 
 impl Gate {
@@ -137,19 +139,7 @@ impl Enclosure {
     /// # Errors
     /// `EBUSY` while anything holds a file there open for writing; `TimedOut` when the init does not answer.
     pub(crate) fn set_read_only(&self, patience: Duration) -> io::Result<()> {
-        let mut link = self.lock();
-        let word = Word { kind: Word::READ_ONLY, value: 0 };
-        rustix::net::send(&link.control, &word.bytes(), SendFlags::NOSIGNAL)?;
-        let started = Instant::now();
-        loop {
-            let left = patience.saturating_sub(started.elapsed());
-            match link.next(left)? {
-                Some(Word { kind: Word::READ_ONLY, value: 0 }) => return Ok(()),
-                Some(Word { kind: Word::READ_ONLY, value }) => return Err(io::Error::from_raw_os_error(value)),
-                Some(_) => {}
-                None => return Err(io::ErrorKind::TimedOut.into()),
-            }
-        }
+        self.lock().set_read_only(patience)
     }
 
     /// Waits for the end of the first process, which a tracer sees sooner. `None` when time ran out.
@@ -226,6 +216,24 @@ impl Drop for Enclosure {
 }
 
 impl Link {
+    /// Asks for read-only mounts, and waits for the answer to this very question: that to an earlier one may have come too late.
+    fn set_read_only(&mut self, patience: Duration) -> io::Result<()> {
+        self.asked = self.asked.wrapping_add(1);
+        let request = Word { kind: Word::READ_ONLY, request: self.asked, value: 0 };
+        rustix::net::send(&self.control, &request.bytes(), SendFlags::NOSIGNAL)?;
+        let started = Instant::now();
+        loop {
+            let left = patience.saturating_sub(started.elapsed());
+            match self.next(left)? {
+                Some(Word { kind: Word::READ_ONLY, request, value }) if request == self.asked => {
+                    return if value == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(value)) };
+                }
+                Some(_) => {}
+                None => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
     /// The next word from the init within `patience`, after noting what it says.
     pub(super) fn next(&mut self, patience: Duration) -> io::Result<Option<Word>> {
         Ok(self.next_with_descriptors(patience)?.map(|(word, _)| word))
@@ -258,5 +266,30 @@ impl Ending {
     /// Reads a status of `wait`.
     fn of(status: i32) -> Ending {
         if status & 0x7f == 0 { Ending::Code(status >> 8 & 0xff) } else { Ending::Signal(status & 0x7f) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_that_to_the_next_request() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let (control, init) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let mut link = Link { control, ended: None, empty: false, asked: 0 };
+        let answer = |request: u32, value: i32| {
+            let word = Word { kind: Word::READ_ONLY, request, value };
+            rustix::net::send(&init, &word.bytes(), SendFlags::empty()).unwrap();
+        };
+        let failed = |link: &mut Link| link.set_read_only(Duration::from_millis(20)).unwrap_err();
+        assert_eq!(failed(&mut link).kind(), io::ErrorKind::TimedOut);
+        // The first request is granted when nobody waits any more; then somebody wrote again.
+        answer(1, 0);
+        answer(2, libc::EBUSY);
+        assert_eq!(failed(&mut link).raw_os_error(), Some(libc::EBUSY));
+        answer(3, 0);
+        link.set_read_only(Duration::from_secs(60)).unwrap();
     }
 }

@@ -37,10 +37,12 @@ pub(super) struct Init<'a> {
     pub(super) first: First<'a>,
 }
 
-/// One message between the supervisor and the init: a kind and a number.
+/// One message between the supervisor and the init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word {
     pub(super) kind: u8,
+    /// Number of the request, which its answer repeats; 0 for what is no answer.
+    pub(super) request: u32,
     pub(super) value: i32,
 }
 
@@ -61,14 +63,22 @@ impl Word {
     /// From the init: no process of the sample is left.
     pub(super) const EMPTY: u8 = b'n';
 
-    pub(super) const fn bytes(self) -> [u8; 5] {
-        let [a, b, c, d] = self.value.to_ne_bytes();
-        [self.kind, a, b, c, d]
+    /// Its length on the way.
+    const BYTES: usize = 9;
+
+    pub(super) const fn plain(kind: u8, value: i32) -> Word {
+        Word { kind, request: 0, value }
+    }
+
+    pub(super) const fn bytes(self) -> [u8; Word::BYTES] {
+        let [a, b, c, d] = self.request.to_ne_bytes();
+        let [e, f, g, h] = self.value.to_ne_bytes();
+        [self.kind, a, b, c, d, e, f, g, h]
     }
 
     pub(super) fn read(bytes: &[u8]) -> Option<Word> {
-        let &[kind, a, b, c, d] = bytes else { return None };
-        Some(Word { kind, value: i32::from_ne_bytes([a, b, c, d]) })
+        let &[kind, a, b, c, d, e, f, g, h] = bytes else { return None };
+        Some(Word { kind, request: u32::from_ne_bytes([a, b, c, d]), value: i32::from_ne_bytes([e, f, g, h]) })
     }
 }
 
@@ -95,13 +105,13 @@ impl Init<'_> {
     pub(super) fn run(&self) -> i32 {
         // Before anything else: a copy of the supervisor's end of the socket would hide that the supervisor is gone.
         let closed = Self::close_all_but(&self.kept);
-        if self.word() != Some(Word { kind: Word::GO, value: 0 }) {
+        if self.word() != Some(Word::plain(Word::GO, 0)) {
             return 1;
         }
         match closed.map_err(|error| (0, error)).and_then(|()| self.furnish()) {
             Ok((pid, ended)) => self.serve(pid, &ended),
             Err((stage, error)) => {
-                self.tell(Word { kind: Word::FAILED, value: stage << 16 | error.raw_os_error() }, &[]);
+                self.tell(Word::plain(Word::FAILED, stage << 16 | error.raw_os_error()), &[]);
                 1
             }
         }
@@ -137,7 +147,7 @@ impl Init<'_> {
             handed[count] = more.as_fd();
             count += 1;
         }
-        self.tell(Word { kind: Word::HELD, value: child.pid }, &handed[..count]);
+        self.tell(Word::plain(Word::HELD, child.pid), &handed[..count]);
         Self::close_all_but(&kept).map_err(at(0))?;
         let first = child.pid;
         // They are closed, and their numbers may come to mean something else.
@@ -197,9 +207,9 @@ impl Init<'_> {
             }
             if control {
                 match self.word() {
-                    Some(Word { kind: Word::READ_ONLY, .. }) => {
+                    Some(Word { kind: Word::READ_ONLY, request, .. }) => {
                         let value = self.read_only().err().map_or(0, Errno::raw_os_error);
-                        self.tell(Word { kind: Word::READ_ONLY, value }, &[]);
+                        self.tell(Word { kind: Word::READ_ONLY, request, value }, &[]);
                     }
                     // The supervisor is gone; the kernel ends everything in the namespace with this process.
                     _ => return 0,
@@ -216,13 +226,13 @@ impl Init<'_> {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     if pid.as_raw_nonzero().get() == first {
-                        self.tell(Word { kind: Word::ENDED, value: status.as_raw() }, &[]);
+                        self.tell(Word::plain(Word::ENDED, status.as_raw()), &[]);
                     }
                 }
                 Ok(None) => return true,
                 Err(Errno::INTR) => {}
                 Err(_) => {
-                    self.tell(Word { kind: Word::EMPTY, value: 0 }, &[]);
+                    self.tell(Word::plain(Word::EMPTY, 0), &[]);
                     return false;
                 }
             }
@@ -235,7 +245,7 @@ impl Init<'_> {
     }
 
     fn word(&self) -> Option<Word> {
-        let mut bytes = [0; 5];
+        let mut bytes = [0; Word::BYTES];
         loop {
             match rustix::net::recv(self.control, &mut bytes, RecvFlags::empty()) {
                 Ok((_, count)) => return Word::read(bytes.get(..count)?),
@@ -269,7 +279,7 @@ fn listen(port: u16) -> Result<OwnedFd, Errno> {
 
 /// Reads one word and the descriptors that came with it; in the supervisor.
 pub(super) fn receive(control: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option<(Word, Vec<OwnedFd>)>, Errno> {
-    let mut bytes = [0; 5];
+    let mut bytes = [0; Word::BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_HANDED))];
     let mut ancillary = rustix::net::RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC;

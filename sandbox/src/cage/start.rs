@@ -92,7 +92,7 @@ impl Cage {
         let cgroup = CgroupHandle::new(&plan.limits);
         let child = branch(ALL_NAMESPACES, || init.run()).map_err(|cause| CageError::Namespaces { cause })?;
         // From here on whatever fails kills the child: it sees its end of the socket close, and the guard waits for it.
-        let mut starting = Starting { child: Some(child), link: Link { control, ended: None, empty: false } };
+        let mut starting = Starting { child: Some(child), link: Link { control, ended: None, empty: false, asked: 0 } };
         let steps = &init.steps;
         starting.admit(plan, as_root, &cgroup)?;
         let handed = starting.held(|at| steps.describe(at))?;
@@ -156,7 +156,7 @@ impl Starting {
     }
 
     fn send(&self, kind: u8) -> Result<(), CageError> {
-        let word = Word { kind, value: 0 };
+        let word = Word::plain(kind, 0);
         rustix::net::send(&self.link.control, &word.bytes(), SendFlags::NOSIGNAL).map(|_| ()).map_err(link)
     }
 
@@ -171,7 +171,7 @@ impl Starting {
                 };
                 Ok(Handed { first, socket, answering: descriptors.collect() })
             }
-            Ok(Some((Word { kind: Word::FAILED, value }, _))) => {
+            Ok(Some((Word { kind: Word::FAILED, value, .. }, _))) => {
                 let (stage, cause) = (value >> 16, io::Error::from_raw_os_error(value & 0xffff));
                 let early = usize::try_from(stage).ok().and_then(|stage| EARLY.get(stage));
                 let step =
@@ -215,7 +215,7 @@ impl Starting {
         self.send(Word::SERVE)?;
         let Some(init) = self.child.take() else { return Err(CageError::Died) };
         let control = rustix::io::dup(&self.link.control).map_err(link)?;
-        let link = Mutex::new(Link { control, ended: None, empty: false });
+        let link = Mutex::new(Link { control, ended: None, empty: false, asked: 0 });
         let enclosure = Enclosure { link, init, root, kept, scratch, network_socket, network, decoy, status };
         Ok(Held { pid: first, pidfd, gate: Gate(gate), enclosure, cgroup })
     }

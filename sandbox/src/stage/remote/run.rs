@@ -293,27 +293,31 @@ impl State {
 
 /// The course of a run that is followed from elsewhere.
 #[derive(Debug)]
-pub(super) struct Served(pub(super) Arc<Run>);
+pub(super) struct Served {
+    pub(super) run: Arc<Run>,
+    /// Stage, 1 or 2.
+    pub(super) stage: u8,
+}
 
 impl Course for Served {
     fn event(&mut self, event: &Event<'_>) -> Kept {
-        if self.0.push(What::Event(event.into())) { Kept::Yes } else { Kept::No }
+        if self.run.push(What::Event(event.into())) { Kept::Yes } else { Kept::No }
     }
 
     fn window(&mut self, question: &Question, state: &StateVector) -> Command {
-        self.0.ask(question, wire::question_message(question, state))
+        self.run.ask(question, wire::question_message(question, state))
     }
 
     fn feedback(&mut self, feedback: Feedback) {
-        let mut state = self.0.state();
+        let mut state = self.run.state();
         state.ledger.settle(&feedback);
         state.put(What::Feedback(wire::feedback_message(&feedback)));
-        self.0.tell(state);
+        self.run.tell(state);
     }
 
     fn gone(&self) -> Option<String> {
-        let mut state = self.0.state();
-        state.is_gone(self.0.bounds.lease);
+        let mut state = self.run.state();
+        state.is_gone(self.run.bounds.lease);
         state.gone.clone()
     }
 }
@@ -322,7 +326,25 @@ impl Drop for Served {
     fn drop(&mut self) {
         // Only a run whose thread panicked has not ended by now.
         let fault = Fault::Tracer { why: "the thread of the run panicked".to_owned() };
-        let outcome = Outcome { faults: vec![fault], ..Outcome::of_nothing(1) };
-        self.0.end(What::Outcome(wire::outcome_message(&outcome)));
+        let outcome = Outcome { faults: vec![fault], ..Outcome::of_nothing(self.stage) };
+        self.run.end(What::Outcome(wire::outcome_message(&outcome)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_whose_thread_panics_ends_as_one_of_its_stage() {
+        let bounds = Bounds { records: 8, bytes: 1 << 10, lease: Duration::from_secs(60) };
+        for stage in [1, 2] {
+            let run = Arc::new(Run::new(Sha256::of(b"order"), bounds));
+            let follower = run.follow(0).unwrap();
+            drop(Served { run: Arc::clone(&run), stage });
+            let Batch::Records(records) = run.batch(follower, 0) else { panic!("there is one record") };
+            let [Record { what: Some(What::Outcome(outcome)), .. }] = &records[..] else { panic!("{records:?}") };
+            assert_eq!(outcome.stage, u32::from(stage));
+        }
     }
 }

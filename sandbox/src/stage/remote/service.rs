@@ -168,7 +168,7 @@ impl Service {
         }
         let order = announced.with(memory);
         tracing::info!(episode = order.episode.0, stage = order.stage, sample = order.sample.name, "a run begins");
-        let (stage, running) = (Arc::clone(&self.stage), Served(Arc::clone(&run)));
+        let (stage, running) = (Arc::clone(&self.stage), Served { run: Arc::clone(&run), stage: self.number });
         let thread = thread::Builder::new().name(format!("run-{}", self.number));
         let started = thread.spawn(move || follow_through(&*stage, &order, running, slot));
         if let Err(error) = started {
@@ -181,7 +181,7 @@ impl Service {
 
 /// Runs a sample to its end.
 fn follow_through(stage: &dyn Stage, order: &Order, mut course: Served, slot: OwnedSemaphorePermit) {
-    let run = Arc::clone(&course.0);
+    let run = Arc::clone(&course.run);
     let last = match stage.run(order, &mut course) {
         Ok(outcome) => {
             let verdict = outcome.verdict.map(|verdict| verdict.name());

@@ -17,7 +17,7 @@ use bellwether_env_adapter::{Action, EpisodeId, Event, EventBuf, EventKind, acti
 use bellwether_sandbox::network::{Contact, Lookup, Protocol, Traffic};
 use bellwether_sandbox::report::{
     Change, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, ReportError, StageRecord,
-    WindowRecord, behaviours, summary, write,
+    WindowRecord, behaviours, write,
 };
 use bellwether_sandbox::vault::{Removal, SampleIdentity, Times};
 use proptest::prelude::*;
@@ -363,17 +363,6 @@ fn the_page_is_what_was_written_and_nothing_that_was_named() {
     }
     assert!(page.contains(r"\xff&lt;/title&gt;&lt;script&gt;\u{1b}[2J\u{a}.bin"), "a name is spelled once");
     assert!(page.contains("And 2 more files."));
-}
-
-#[test]
-fn a_terminal_is_told_in_plain_lines() {
-    let folder = tempfile::tempdir().unwrap();
-    let record = record(Some(Action::Quarantine));
-    let written = write(folder.path(), &record, events().into_iter().map(Ok::<_, Infallible>)).unwrap();
-    let text = summary(&record, &written.seen);
-    assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text}");
-    assert!(!text.contains('\u{202e}') && text.contains("quarantine") && text.contains("T1486"), "{text}");
-    assert!(text.contains("safe rule") && text.contains(r"\xff"), "{text}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use bellwether_artifact::Visible;
 use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::{Action, EpisodeId};
 use bellwether_inference::policy::{Options, Policy};
@@ -96,7 +97,7 @@ impl Arguments {
             listeners.push(Box::new(Trail::new(log, unix_ms)));
         }
         if !output.is_json() {
-            listeners.push(Box::new(Lines));
+            listeners.push(Box::new(Lines(io::stdout())));
         }
         let setup = self.setup(&ground, &sample, episode)?;
         let mut seal = |decision: &DecisionId| terms::seal(vault.as_ref(), &sample, &setup.episode, decision);
@@ -145,23 +146,26 @@ impl Arguments {
 }
 
 /// Prints an episode line by line while it happens.
-pub(crate) struct Lines;
+pub(crate) struct Lines<W>(pub(crate) W);
 
-impl Lines {
-    fn print(&self, line: &str) -> Result<(), String> {
-        let mut out = io::stdout().lock();
-        let printed = writeln!(out, "{line}").and_then(|()| out.flush());
+impl<W: Write> Lines<W> {
+    /// Nothing that a sample or a stage elsewhere has chosen acts on the terminal.
+    fn print(&mut self, line: &str) -> Result<(), String> {
+        let printed = writeln!(self.0, "{}", Visible::new(line)).and_then(|()| self.0.flush());
         // Whoever looks away does not end the episode.
         output::unless_closed(printed).map(drop).map_err(|error| error.to_string())
     }
 }
 
-impl Listener for Lines {
+impl<W: Write + Send> Listener for Lines<W> {
     fn transition(&mut self, transition: &Transition) -> Result<(), String> {
         match &transition.happening {
-            Happening::Started { stage } => self.print(&format!(
-                "stage {stage}\n    time   window events level  action            continue    raise  release  termin.  quarant."
-            )),
+            Happening::Started { stage } => {
+                self.print(&format!("stage {stage}"))?;
+                self.print(
+                    "    time   window events level  action            continue    raise  release  termin.  quarant.",
+                )
+            }
             Happening::Fed { feedback } => self.print(&format!("             {}", done(feedback))),
             Happening::Unstarted { why, .. } => self.print(&format!("the sample did not start: {why}")),
             Happening::Sealed { quarantined } => self.print(&quarantined.to_string()),
@@ -200,5 +204,68 @@ fn done(feedback: &Feedback) -> String {
         Came::Done { proof } => format!("{what} after {ms:.2} ms: {}", proof.text()),
         Came::Refused { .. } => format!("{what} was refused"),
         Came::Failed { why } => format!("{what} failed: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellwether_sandbox::episode::Phase;
+    use bellwether_sandbox::stage::Close;
+    use bellwether_sandbox::vault::{QuarantineId, Quarantined, Removal};
+
+    use super::*;
+
+    const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\n\u{9b}31m\u{202e}fdp.exe";
+
+    #[test]
+    fn no_text_from_elsewhere_acts_on_the_terminal() {
+        let why = || HOSTILE.to_owned();
+        let feedback = Feedback {
+            decision: None,
+            stage: 1,
+            action: Action::RaiseIsolation,
+            level: 0,
+            came: Came::Failed { why: why() },
+            took_us: 1,
+            attempts: 1,
+        };
+        let happenings = [
+            Happening::Started { stage: 1 },
+            Happening::Unstarted { stage: 1, why: why(), passing: false },
+            Happening::Fed { feedback },
+            Happening::Unsealed { why: why() },
+            Happening::Sealed {
+                quarantined: Quarantined { id: QuarantineId::of_decision("d"), removal: Removal::Kept { why: why() } },
+            },
+        ];
+        let mut lines = Lines(Vec::new());
+        for happening in happenings {
+            let (episode, phase) = (EpisodeId("e".to_owned()), Phase::New);
+            lines
+                .transition(&Transition { episode, number: 0, from: phase, happening, to: phase, stray: false })
+                .unwrap();
+        }
+        lines.decision(&Decision {
+            decision: DecisionId("d".to_owned()),
+            stage: 1,
+            window: 0,
+            events: 1,
+            events_seen: 1,
+            time_ns: 1,
+            close: Close::Window,
+            mask: [true; 5],
+            q_values: None,
+            margin: None,
+            model_version: None,
+            safe_rule: Some(why()),
+            action: Action::Continue,
+            level: 0,
+            level_after: 0,
+            took_us: 1,
+        });
+        let text = String::from_utf8(lines.0).unwrap();
+        assert_eq!(text.matches(r"\u{1b}[2J").count(), 5, "{text}");
+        assert_eq!(text.lines().count(), 7);
+        assert!(text.chars().all(|one| one == '\n' || !one.is_control() && one != '\u{202e}'), "{text:?}");
     }
 }

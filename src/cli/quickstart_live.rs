@@ -1,14 +1,14 @@
 //! The end of `quickstart`: programs of families that the policy never saw, decided on while they run in the sandbox.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
-use bellwether_artifact::durable;
+use bellwether_artifact::{Visible, durable};
 use bellwether_corpus::programs::{self, Run};
 use bellwether_env_adapter::{EpisodeId, Label};
 use bellwether_inference::LoadedRelease;
@@ -181,7 +181,8 @@ fn detonate(
     let setup = terms.setup(episode, &sample, "tool".as_ref(), Vec::new(), folder)?;
     let limit = Duration::from_millis(5);
     let mut judge = ground.judge(&setup.episode, played::TARGET_FPR, limit).map_err(Failure::usage)?;
-    let listeners: Vec<Box<dyn Listener>> = if output.is_json() { Vec::new() } else { vec![Box::new(Lines)] };
+    let listeners: Vec<Box<dyn Listener>> =
+        if output.is_json() { Vec::new() } else { vec![Box::new(Lines(io::stdout()))] };
     let report = episode::run(
         &setup,
         Episode {
@@ -216,7 +217,7 @@ impl Live {
         let line = |one: &Detonated| {
             let fell = match one.verdict {
                 Some(verdict) => format!("{verdict} in stage {}", one.stage),
-                None => format!("no verdict: {}", one.partial.join("; ")),
+                None => format!("no verdict: {}", Visible::new(&one.partial.join("; "))),
             };
             format!(
                 "live: {} ({}): {fell} after {} decisions; files of its home changed or deleted: {}",

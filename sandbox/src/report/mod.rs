@@ -1,8 +1,8 @@
 //! What is told of an episode: to connectors and rule engines (`report.json` in CAPE's shape), to security data lakes (OCSF), and
-//! to people (a page, a terminal), with the techniques of ATT&CK that its behaviours are.
+//! to people (a page), with the techniques of ATT&CK that its behaviours are.
 //!
-//! Everything that a sample can choose, its names above all, is hostile text. Files of JSON are ASCII, pages and terminals
-//! show what cannot be seen spelled out.
+//! Everything that a sample can choose, its names above all, is hostile text. Files of JSON are ASCII, the page
+//! shows what cannot be seen spelled out.
 
 mod attack;
 mod cape;
@@ -15,7 +15,6 @@ mod ocsf;
 mod processes;
 mod record;
 mod spool;
-mod terminal;
 mod tree;
 
 use std::error::Error;
@@ -31,7 +30,6 @@ pub use gather::write_episode;
 pub use record::{
     Change, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, StageRecord, WindowRecord,
 };
-pub use terminal::summary;
 
 /// The reports of an episode.
 #[derive(Clone, Debug)]

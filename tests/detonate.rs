@@ -180,6 +180,33 @@ fn a_file_that_is_to_be_quarantined_goes_into_the_vault_and_the_reports_say_so()
 }
 
 #[test]
+fn what_is_refused_and_counted_stands_in_every_report() {
+    let test = "what_is_refused_and_counted_stands_in_every_report";
+    if !can_run(test) {
+        return;
+    }
+    if !Path::new("/usr/bin/setarch").exists() {
+        return eprintln!("skipped {test}: there is no setarch, of util-linux");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = patient(folder.path());
+    // It asks for memory that is laid out the same each time, which no sample is given.
+    std::fs::write(folder.path().join("sample"), "#!/bin/sh\n/usr/bin/setarch x86_64 -R true\nexit 0\n").unwrap();
+    let report = bellwether(folder.path(), &["--json", "detonate", "sample", "--model", &model, "--one-stage"]);
+    let report = report.expect(0).json();
+    keeps_schema("detonation-report.schema.json", &report);
+    let run = &report["outcome"][0];
+    assert_eq!(run["refused"]["personality"], 1, "{run:#}");
+    assert_eq!(run["ends"]["exit 0"], 1, "{run:#}");
+    assert!(run["most_tasks"].as_u64().unwrap() >= 1 && run["io"]["reads"].as_u64().unwrap() > 0, "{run:#}");
+    let read = |key: &str| std::fs::read_to_string(folder.path().join(report[key].as_str().unwrap())).unwrap();
+    let cape: Value = serde_json::from_str(&read("cape")).unwrap();
+    assert_eq!(cape["bellwether"]["counts"][0]["counts"]["refused"]["personality"], 1);
+    assert!(read("page").contains("personality: 1"));
+    assert!(read("ocsf").lines().last().unwrap().contains(r#""personality":1"#));
+}
+
+#[test]
 fn decisions_are_printed_as_they_fall_and_entered_in_the_audit_log() {
     let test = "decisions_are_printed_as_they_fall_and_entered_in_the_audit_log";
     let keys = tempfile::tempdir().unwrap();

@@ -14,10 +14,11 @@ use std::path::Path;
 use bellwether_artifact::{Sha256, Visible};
 use bellwether_env_adapter::event::flags;
 use bellwether_env_adapter::{Action, EpisodeId, Event, EventBuf, EventKind, action};
+use bellwether_sandbox::cage::Pressure;
 use bellwether_sandbox::network::{Contact, Lookup, Protocol, Traffic};
 use bellwether_sandbox::report::{
-    Change, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, ReportError, StageRecord,
-    WindowRecord, behaviours, write,
+    Change, Counts, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, ReportError,
+    StageRecord, WindowRecord, behaviours, write,
 };
 use bellwether_sandbox::vault::{Removal, SampleIdentity, Times};
 use proptest::prelude::*;
@@ -91,7 +92,15 @@ fn record(verdict: Option<Action>) -> EpisodeRecord {
         began_ms: 1_795_300_000_000 + u64::from(number) * 60_000,
         duration_ms: 5_000,
         events: 9,
-        uncounted_calls: Some(3),
+        counts: Counts {
+            denied: 2,
+            undecided: 1,
+            refused: [("ioctl".to_owned(), 3), (hostile(2), 1)].into(),
+            ends: [("exit 0".to_owned(), 148), ("SIGKILL".to_owned(), 1)].into(),
+            most_tasks: 64,
+            io: bellwether_sandbox::tracer::Traffic { read_bytes: 5, written_bytes: 6, reads: 7, writes: 8 },
+            pressure: Some(Pressure { refused_forks: 9, out_of_memory_kills: 2, peak_memory_bytes: 1 << 20 }),
+        },
         windows: (0..4)
             .map(|index| WindowRecord {
                 index,
@@ -237,6 +246,9 @@ fn every_call_stands_in_the_cape_report_with_its_process() {
         cape["ttps"].as_array().unwrap().iter().map(|ttp| ttp["ttps"][0].as_str().unwrap()).collect();
     assert!(ttps.contains("T1486") && ttps.contains("T1548.001") && ttps.contains("T1055.008"), "{ttps:?}");
     assert_eq!(cape["bellwether_windows"].as_array().unwrap().len(), 8);
+    let counts = &cape["bellwether"]["counts"][1];
+    assert_eq!((&counts["stage"], &counts["counts"]["refused"]["ioctl"]), (&2.into(), &3.into()));
+    assert_eq!(counts["counts"]["pressure"]["refused_forks"], 9);
     assert_eq!(cape["bellwether"]["left_out"]["dropped"], 4);
     assert_eq!(cape["bellwether"]["left_out"]["processes"], 6);
     assert_eq!(
@@ -289,6 +301,7 @@ fn ocsf_events_keep_the_schema() {
         assert_eq!(findings.len(), 1);
         let convicted = verdict.is_some_and(Action::is_conviction);
         assert_eq!(findings[0]["is_alert"], convicted);
+        assert_eq!(findings[0]["unmapped"]["refused"][0]["calls"]["ioctl"], 3);
         let attacks = findings[0]["finding_info"]["attacks"].as_array().unwrap();
         assert!(attacks.iter().any(|attack| attack["sub_technique"]["uid"] == "T1055.008"));
         let uids: BTreeSet<&str> = rows.iter().map(|row| row["metadata"]["uid"].as_str().unwrap()).collect();
@@ -363,6 +376,7 @@ fn the_page_is_what_was_written_and_nothing_that_was_named() {
     }
     assert!(page.contains(r"\xff&lt;/title&gt;&lt;script&gt;\u{1b}[2J\u{a}.bin"), "a name is spelled once");
     assert!(page.contains("And 2 more files."));
+    assert!(page.contains("ioctl: 3") && page.contains("forks refused at the bound on tasks</th><td>9"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What `detonate` reports.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -137,6 +138,18 @@ struct Run {
     events: u64,
     /// Events that were denied.
     denied: u64,
+    /// Events behind the most windows of a stage, which no decision saw.
+    undecided: u64,
+    /// Calls that were refused and are not on the recorded list, by name.
+    refused: BTreeMap<String, u64>,
+    /// How many processes ended each way, by `exit CODE` or the name of a signal.
+    ends: BTreeMap<String, u64>,
+    /// Most tasks that lived at once.
+    most_tasks: u64,
+    /// Reading and writing of processes that exited by themselves, as the kernel counts it.
+    io: Io,
+    /// How the sample met the bounds on tasks and memory; null where no control group held it.
+    pressure: Option<Pressure>,
     /// Windows.
     windows: u32,
     /// Milliseconds.
@@ -157,6 +170,30 @@ struct Run {
     lacking: Vec<String>,
     /// What went wrong.
     faults: Vec<String>,
+}
+
+/// Reading and writing.
+#[derive(Serialize, JsonSchema)]
+struct Io {
+    /// Bytes that were asked for.
+    read_bytes: u64,
+    /// Bytes that were handed over.
+    written_bytes: u64,
+    /// Calls that read.
+    reads: u64,
+    /// Calls that wrote.
+    writes: u64,
+}
+
+/// What the control groups of a sample counted.
+#[derive(Serialize, JsonSchema)]
+struct Pressure {
+    /// Forks that were refused because of the bound on tasks.
+    refused_forks: u64,
+    /// Tasks that were killed because of the bound on memory.
+    out_of_memory_kills: u64,
+    /// Most memory that was held at once, in bytes.
+    peak_memory_bytes: u64,
 }
 
 impl Report {
@@ -273,6 +310,10 @@ impl Report {
                 "stage {}   {}, {} events in {:.2} s, {} denied; files: {} created, {} changed, {} deleted, all gone with the sandbox",
                 run.stage, run.ended, run.events, run.run_ms as f64 / 1e3, run.denied, run.created, run.changed, run.deleted
             ));
+            if !run.refused.is_empty() {
+                let refused: Vec<String> = run.refused.iter().map(|(call, count)| format!("{call} {count}")).collect();
+                lines.push(format!("          refused: {}", Visible::new(&refused.join(", "))));
+            }
             if run.skipped_ms > 0 {
                 lines.push(format!("          {} s that it waited for passed at once", run.skipped_ms as f64 / 1e3));
             }
@@ -366,6 +407,21 @@ impl From<&Outcome> for Run {
             level: outcome.level,
             events: outcome.events,
             denied: outcome.denied,
+            undecided: outcome.undecided,
+            refused: outcome.refused.clone(),
+            ends: outcome.ends.clone(),
+            most_tasks: outcome.most_tasks,
+            io: Io {
+                read_bytes: outcome.io.read_bytes,
+                written_bytes: outcome.io.written_bytes,
+                reads: outcome.io.reads,
+                writes: outcome.io.writes,
+            },
+            pressure: outcome.pressure.map(|pressure| Pressure {
+                refused_forks: pressure.refused_forks,
+                out_of_memory_kills: pressure.out_of_memory_kills,
+                peak_memory_bytes: pressure.peak_memory_bytes,
+            }),
             windows: outcome.windows,
             run_ms: outcome.run_ms,
             skipped_ms: outcome.skipped_ms,

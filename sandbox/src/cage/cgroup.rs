@@ -52,7 +52,7 @@ pub struct Holds {
 }
 
 /// What the groups counted, read while they exist.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Pressure {
     /// Forks that were refused because of the bound on tasks; an ordinary user's limit of resources refuses them first.
     pub refused_forks: u64,

@@ -109,6 +109,7 @@ impl Cape {
             "episode_id": record.episode_id,
             "outcome": record.outcome,
             "partial": record.partial,
+            "counts": record.stages.iter().map(|stage| json!({ "stage": stage.stage, "counts": stage.counts })).collect::<Vec<_>>(),
             "faults": record.stages.iter().flat_map(|stage| &stage.faults).collect::<Vec<_>>(),
             "lacking": record.stages.iter().flat_map(|stage| &stage.lacking).collect::<Vec<_>>(),
             "left_out": {

@@ -6,7 +6,9 @@ use bellwether_env_adapter::ingest::TelemetryReader;
 use bellwether_env_adapter::{EpisodeAttributes, Event, EventSink};
 
 use super::processes::Processes;
-use super::record::{Change, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, StageRecord, WindowRecord};
+use super::record::{
+    Change, Counts, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, StageRecord, WindowRecord,
+};
 use super::{ReportError, Reports, write_from};
 use crate::cage::{Changes, Found};
 use crate::episode::{self, Decision};
@@ -124,7 +126,15 @@ fn stage(report: &episode::Report, outcome: &stage::Outcome, began_ms: u64, proc
         began_ms,
         duration_ms: outcome.run_ms,
         events: outcome.events,
-        uncounted_calls: None,
+        counts: Counts {
+            denied: outcome.denied,
+            undecided: outcome.undecided,
+            refused: outcome.refused.clone(),
+            ends: outcome.ends.clone(),
+            most_tasks: outcome.most_tasks,
+            io: outcome.io,
+            pressure: outcome.pressure,
+        },
         windows: decisions.map(|decision| window(report, decision)).collect(),
         processes,
         further_processes,

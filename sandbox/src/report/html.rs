@@ -1,5 +1,6 @@
 //! The report for people: one page that needs no network and runs nothing.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
@@ -10,9 +11,10 @@ use sha2::Digest;
 
 use super::attack::Seen;
 use super::clock;
-use super::record::{Change, EpisodeRecord, StageRecord, WindowRecord};
+use super::record::{Change, Counts, EpisodeRecord, StageRecord, WindowRecord};
 use super::tree::Tree;
 use crate::network::Protocol;
+use crate::tracer::Traffic;
 
 /// Rows of a table that are shown; how many more there are stands below it.
 const ROWS: usize = 2_000;
@@ -143,10 +145,9 @@ fn behaviours(seen: &[Seen], out: &mut impl Write) -> io::Result<()> {
 }
 
 fn facts(stage: &StageRecord, out: &mut impl Write) -> io::Result<()> {
-    let uncounted = stage.uncounted_calls.map(|calls| format!(", {calls} other calls")).unwrap_or_default();
     writeln!(
         out,
-        "<p>On <code>{}</code> for {} ms: {} events{uncounted}, {} windows, {} processes, {} changed files.</p>",
+        "<p>On <code>{}</code> for {} ms: {} events, {} windows, {} processes, {} changed files.</p>",
         Text(&stage.host_name),
         stage.duration_ms,
         stage.events,
@@ -157,12 +158,40 @@ fn facts(stage: &StageRecord, out: &mut impl Write) -> io::Result<()> {
     if stage.skipped_ms > 0 {
         writeln!(out, "<p>{} ms that it waited for passed at once.</p>", stage.skipped_ms)?;
     }
+    counts(&stage.counts, out)?;
     for (what, texts) in [("Without", &stage.lacking), ("Went wrong:", &stage.faults)] {
         for text in texts {
             writeln!(out, "<p class=\"bad\">{what} {}</p>", Text(text))?;
         }
     }
     Ok(())
+}
+
+fn counts(counts: &Counts, out: &mut impl Write) -> io::Result<()> {
+    let listed = |counts: &BTreeMap<String, u64>| {
+        let each: Vec<String> = counts.iter().map(|(what, count)| format!("{what}: {count}")).collect();
+        each.join(", ")
+    };
+    let Traffic { read_bytes, written_bytes, reads, writes } = counts.io;
+    let mut rows = vec![
+        ("events denied", counts.denied.to_string()),
+        ("events that no decision saw", counts.undecided.to_string()),
+        ("calls refused and not recorded", listed(&counts.refused)),
+        ("processes ended", listed(&counts.ends)),
+        ("most tasks at once", counts.most_tasks.to_string()),
+        ("read", format!("{read_bytes} bytes in {reads} calls")),
+        ("written", format!("{written_bytes} bytes in {writes} calls")),
+    ];
+    if let Some(pressure) = &counts.pressure {
+        rows.push(("forks refused at the bound on tasks", pressure.refused_forks.to_string()));
+        rows.push(("tasks killed at the bound on memory", pressure.out_of_memory_kills.to_string()));
+        rows.push(("most memory at once", format!("{} bytes", pressure.peak_memory_bytes)));
+    }
+    writeln!(out, "<table>")?;
+    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+        writeln!(out, "<tr><th>{name}</th><td>{}</td></tr>", Text(value))?;
+    }
+    writeln!(out, "</table>")
 }
 
 /// The windows along time: a bar for the isolation level, a mark where something was done.

@@ -28,7 +28,8 @@ use bellwether_env_adapter::{Event, EventBuf};
 pub use attack::{Seen, Tactic, Technique, behaviours};
 pub use gather::write_episode;
 pub use record::{
-    Change, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, StageRecord, WindowRecord,
+    Change, Counts, DecisionRecord, EpisodeRecord, Feedback, FileChange, Outcome, ProcessRecord, StageRecord,
+    WindowRecord,
 };
 
 /// The reports of an episode.

@@ -284,6 +284,12 @@ impl<'a, W: Write> Ocsf<'a, W> {
         row.insert("action_id".into(), action.into());
         row.insert("disposition_id".into(), disposition.into());
         row.insert("evidences".into(), json!([{ "file": self.sample() }]));
+        let refused = record.stages.iter().filter(|stage| !stage.counts.refused.is_empty());
+        let refused: Vec<Value> =
+            refused.map(|stage| json!({ "stage": stage.stage, "calls": stage.counts.refused })).collect();
+        if !refused.is_empty() {
+            row.insert("unmapped".into(), json!({ "refused": refused }));
+        }
         if convicted {
             let sample = &record.sample;
             let malware = json!({ "classification_ids": [0], "uid": sample.sha256, "path": sample.path });

@@ -1,9 +1,13 @@
 //! What an episode was: all that reports are made from, but for the events themselves.
 
+use std::collections::BTreeMap;
+
 use bellwether_env_adapter::{Action, ActionMask, EpisodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::network::Traffic;
+use crate::cage::Pressure;
+use crate::network;
+use crate::tracer::Traffic;
 use crate::vault::{Removal, SampleIdentity};
 
 /// One sample's way through one or two stages. Text in it comes from the sample and is shown as [`Visible`](bellwether_artifact::Visible)
@@ -39,8 +43,8 @@ pub struct StageRecord {
     pub duration_ms: u64,
     /// Events that were recorded.
     pub events: u64,
-    /// Calls that were made and are not on the list of recorded ones.
-    pub uncounted_calls: Option<u64>,
+    /// What was counted beside the events.
+    pub counts: Counts,
     /// The windows, in their order.
     pub windows: Vec<WindowRecord>,
     /// The processes, in the order of their beginnings.
@@ -52,13 +56,33 @@ pub struct StageRecord {
     /// Changes that did not fit into the list.
     pub further_changes: u64,
     /// What went over the decoy network; none where there was none.
-    pub traffic: Option<Traffic>,
+    pub traffic: Option<network::Traffic>,
     /// Time that the sample waited for and that passed at once, in milliseconds.
     pub skipped_ms: u64,
     /// What the host could not give to the sample, and why.
     pub lacking: Vec<String>,
     /// What went wrong.
     pub faults: Vec<String>,
+}
+
+/// What was counted in a detonation beside its events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Events that were denied.
+    pub denied: u64,
+    /// Events that no decision saw.
+    pub undecided: u64,
+    /// Calls that were refused and are not on the list of recorded ones, by name.
+    pub refused: BTreeMap<String, u64>,
+    /// How many processes ended each way, by `exit CODE` or the name of a signal.
+    pub ends: BTreeMap<String, u64>,
+    /// Most tasks that lived at once.
+    pub most_tasks: u64,
+    /// Reading and writing of processes that exited by themselves.
+    pub io: Traffic,
+    /// How the sample met the bounds on tasks and memory; `None` where no control group held it.
+    pub pressure: Option<Pressure>,
 }
 
 /// A window and what was decided at its close.

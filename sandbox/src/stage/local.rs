@@ -150,6 +150,7 @@ impl LocalStage {
             outcome.lacking.push(format!("the decoy network: {why}"));
         }
         let holds = outside.cgroup.holds();
+        outcome.pressure = holds.listing.then(|| outside.cgroup.pressure());
         if !(holds.tasks && holds.memory) {
             outcome.lacking.push("control groups that bound tasks and memory: see `bellwether doctor`".to_owned());
         }

@@ -7,9 +7,9 @@ use bellwether_env_adapter::Action;
 use serde::{Deserialize, Serialize};
 
 use super::{Close, Proof};
-use crate::cage::{CageError, Changes};
+use crate::cage::{CageError, Changes, Pressure};
 use crate::network::Traffic;
-use crate::tracer::{End, Summary, TracerError};
+use crate::tracer::{self, End, Summary, TracerError};
 
 /// What came of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,10 @@ pub struct Outcome {
     pub windows: u32,
     /// Most tasks that lived at once.
     pub most_tasks: u64,
+    /// Reading and writing of processes that exited by themselves.
+    pub io: tracer::Traffic,
+    /// How the sample met the bounds on tasks and memory; absent where no control group holds it.
+    pub pressure: Option<Pressure>,
     /// From the first instruction to the end of the last process, in milliseconds.
     pub run_ms: u64,
     /// Time that the sample waited for and that passed at once, in milliseconds.
@@ -220,6 +224,8 @@ impl Outcome {
             refused: BTreeMap::new(),
             windows: 0,
             most_tasks: 0,
+            io: tracer::Traffic::default(),
+            pressure: None,
             run_ms: 0,
             skipped_ms: 0,
             dead: None,
@@ -242,5 +248,6 @@ impl Outcome {
         self.refused = summary.refused.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         self.skipped_ms = summary.skipped_ns / 1_000_000;
         self.most_tasks = summary.most_tasks as u64;
+        self.io = summary.traffic;
     }
 }

@@ -167,7 +167,7 @@ pub enum End {
 }
 
 /// Bytes and calls of reading and writing, recorded or not, as the kernel counts them for processes that exited by themselves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
     /// Bytes that were asked for.
     pub read_bytes: u64,

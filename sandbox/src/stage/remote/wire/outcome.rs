@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::{WireError, action, hash, known, level, number, present, stage};
-use crate::cage::{Changes, Found, Kind, LeftOut};
+use crate::cage::{Changes, Found, Kind, LeftOut, Pressure};
 use crate::network::{Contact, Lookup, Protocol, Traffic};
 use crate::stage::remote::proto;
 use crate::stage::{Ended, Fault, Outcome};
+use crate::tracer;
 
 /// How a run ended.
 pub(in super::super) fn outcome_message(outcome: &Outcome) -> proto::Outcome {
@@ -38,7 +39,29 @@ pub(in super::super) fn outcome_message(outcome: &Outcome) -> proto::Outcome {
         skipped_ms: outcome.skipped_ms,
         traffic: outcome.traffic.as_ref().map(traffic_message),
         lacking: outcome.lacking.clone(),
+        io: Some(io_message(&outcome.io)),
+        pressure: outcome.pressure.as_ref().map(pressure_message),
     }
+}
+
+fn io_message(io: &tracer::Traffic) -> proto::Io {
+    let tracer::Traffic { read_bytes, written_bytes, reads, writes } = *io;
+    proto::Io { read_bytes, written_bytes, reads, writes }
+}
+
+fn io(message: proto::Io) -> tracer::Traffic {
+    let proto::Io { read_bytes, written_bytes, reads, writes } = message;
+    tracer::Traffic { read_bytes, written_bytes, reads, writes }
+}
+
+fn pressure_message(pressure: &Pressure) -> proto::Pressure {
+    let Pressure { refused_forks, out_of_memory_kills, peak_memory_bytes } = *pressure;
+    proto::Pressure { refused_forks, out_of_memory_kills, peak_memory_bytes }
+}
+
+fn pressure(message: proto::Pressure) -> Pressure {
+    let proto::Pressure { refused_forks, out_of_memory_kills, peak_memory_bytes } = message;
+    Pressure { refused_forks, out_of_memory_kills, peak_memory_bytes }
 }
 
 /// How a stage says that a run ended.
@@ -71,6 +94,8 @@ pub(in super::super) fn outcome(message: proto::Outcome) -> Result<Outcome, Wire
         skipped_ms: message.skipped_ms,
         traffic: message.traffic.map(traffic).transpose()?,
         lacking: message.lacking,
+        io: io(message.io.unwrap_or_default()),
+        pressure: message.pressure.map(pressure),
         faults: message.faults.into_iter().map(fault).collect::<Result<_, _>>()?,
     })
 }

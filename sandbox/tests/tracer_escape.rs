@@ -88,6 +88,16 @@ fn what_happens_within_vfork_is_seen() {
 }
 
 #[test]
+fn what_is_read_of_memory_that_others_have_too_is_marked() {
+    for name in ["mapped", "attached"] {
+        let attempt = Attempt::new(name);
+        let [alone] = attempt.on("openat", "alone")[..] else { panic!("{:?}", attempt.events) };
+        let [shared] = attempt.on("openat", "in company")[..] else { panic!("{:?}", attempt.events) };
+        assert_eq!((alone.raced, shared.raced), (Some(false), Some(true)), "{name}");
+    }
+}
+
+#[test]
 fn a_chain_of_a_hundred_processes_is_followed_to_its_end() {
     let attempt = Attempt::new("chain");
     assert_eq!(attempt.on("openat", "at the end of the chain").len(), 1);

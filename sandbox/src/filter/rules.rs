@@ -56,8 +56,8 @@ static REFUSED: [(&str, u32, i32); 51] = [
 ];
 
 /// Calls that are judged by their arguments and are not on the recorded list.
-static JUDGED: [(&str, u32); 4] =
-    [("personality", 135), ("ioctl", IOCTL), ("sched_setaffinity", 203), ("sched_getaffinity", 204)];
+static JUDGED: [(&str, u32); 5] =
+    [("personality", 135), ("ioctl", IOCTL), ("sched_setaffinity", 203), ("sched_getaffinity", 204), ("shmat", 30)];
 
 /// Calls that fail with ENOSYS without a word: a C library falls back on `clone`, whose flags stand in a register, where no
 /// other thread can change them after they were looked at.
@@ -156,6 +156,11 @@ pub fn starts_process(number: u64, args: &[u64; 6]) -> bool {
 /// Whether a call asks, or says, where a task may run.
 pub(crate) fn asks_for_processors(number: u64) -> bool {
     matches!(number, 203 | 204)
+}
+
+/// Whether a call takes memory in that other processes have too.
+pub(crate) fn attaches_memory(number: u64) -> bool {
+    number == 30
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::skip::{self, Asked};
 use super::tree::{Birth, Pending, Stop};
 use super::{End, Flow, Sink, Summary, Tracer, TracerError};
 use crate::edge::ptrace::{self, CallStop, Change, Go};
-use crate::filter::{Rule, asks_for_processors, refusal, rule, starts_process};
+use crate::filter::{Rule, asks_for_processors, attaches_memory, refusal, rule, starts_process};
 
 /// What a call came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,6 +146,9 @@ impl Tracer {
                 }
                 if asks_for_processors(number) {
                     self.company.part();
+                }
+                if let (true, Some(task)) = (attaches_memory(number), self.tree.get(tid)) {
+                    task.memory.shared.set(true);
                 }
                 (None, errno)
             }
@@ -302,9 +305,8 @@ impl Tracer {
     fn note(&mut self, tid: u32, pending: &Pending) {
         match i64::from(pending.call.x86_64) {
             libc::SYS_mmap => {
-                let writable = pending.args[2] & libc::PROT_WRITE as u64 != 0;
-                if let (true, true, Some(task)) = (writable, matches!(pending.args[3] & 0xf, 1 | 3), self.tree.get(tid))
-                {
+                // Whatever it may do with the pages itself, and whatever it may do later: others have them too.
+                if let (true, Some(task)) = (matches!(pending.args[3] & 0xf, 1 | 3), self.tree.get(tid)) {
                     task.memory.shared.set(true);
                 }
             }

@@ -15,6 +15,7 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -101,6 +102,23 @@ static void untraced(void) {
     say("setns", syscall(SYS_setns, 0, 0));
     wait(NULL);
     say("there", access("unseen", F_OK));
+}
+
+/* A name in memory that another process could change. */
+static void share(int attached) {
+    char *page;
+    touch("alone");
+    if (attached) {
+        int id = shmget(IPC_PRIVATE, 4096, 0600 | IPC_CREAT);
+        page = shmat(id, NULL, 0);
+        shmctl(id, IPC_RMID, NULL);
+        strcpy(page, "in company");
+    } else {
+        int fd = memfd_create("page", 0);
+        if (write(fd, "in company", 11) != 11 || ftruncate(fd, 4096) != 0) _exit(99);
+        page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    }
+    touch(page);
 }
 
 static void own_filter(void) {
@@ -302,6 +320,8 @@ int main(int count, char **arguments) {
     else if (!strcmp(what, "vfork")) hide_in_vfork(arguments);
     else if (!strcmp(what, "chain")) chain(100);
     else if (!strcmp(what, "untraced")) untraced();
+    else if (!strcmp(what, "mapped")) share(0);
+    else if (!strcmp(what, "attached")) share(1);
     else if (!strcmp(what, "filter")) own_filter();
     else if (!strcmp(what, "foreign")) foreign();
     else if (!strcmp(what, "aside")) aside();

@@ -98,6 +98,22 @@ fn what_is_read_of_memory_that_others_have_too_is_marked() {
 }
 
 #[test]
+fn calls_by_other_names_are_seen_or_not_there() {
+    let attempt = Attempt::new("aliases");
+    let worked = ["queue", "queue one", "by descriptor"];
+    assert_eq!((worked.map(|word| attempt.said(word)), attempt.said("getdents")), ([0; 3], 1));
+    for word in ["chmod", "protect", "key"] {
+        assert_eq!(attempt.errno(word), libc::ENOSYS, "{word}");
+    }
+    let pid = attempt.said("pid");
+    let sent = attempt.events.iter().filter(|event| ["kill", "tgkill"].contains(&event.name.as_str()));
+    let sent: Vec<_> = sent.map(|event| (event.name.as_str(), event.args.clone().unwrap())).collect();
+    let (one, two) = (format!("{pid}, SIGUSR1"), format!("{pid}, {pid}, SIGUSR1"));
+    assert_eq!(sent, [("kill", one.clone()), ("tgkill", two), ("kill", one)]);
+    assert_eq!(attempt.events.iter().filter(|event| event.name == "getdents64").count(), 1);
+}
+
+#[test]
 fn a_chain_of_a_hundred_processes_is_followed_to_its_end() {
     let attempt = Attempt::new("chain");
     assert_eq!(attempt.on("openat", "at the end of the chain").len(), 1);

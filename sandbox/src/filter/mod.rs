@@ -10,8 +10,8 @@
 
 mod rules;
 
+pub(crate) use rules::{PIDFD_SEND_SIGNAL, asks_for_processors, attaches_memory};
 pub use rules::{Rule, refusal, rule, starts_process};
-pub(crate) use rules::{asks_for_processors, attaches_memory};
 
 use libc::sock_filter;
 

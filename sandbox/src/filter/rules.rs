@@ -59,9 +59,17 @@ static REFUSED: [(&str, u32, i32); 51] = [
 static JUDGED: [(&str, u32); 5] =
     [("personality", 135), ("ioctl", IOCTL), ("sched_setaffinity", 203), ("sched_getaffinity", 204), ("shmat", 30)];
 
-/// Calls that fail with ENOSYS without a word: a C library falls back on `clone`, whose flags stand in a register, where no
-/// other thread can change them after they were looked at.
-static ABSENT: [u32; 1] = [435];
+/// Calls that fail with ENOSYS without a word, as on a kernel that lacks them, and for which programs have another: `clone3`, for a C
+/// library falls back on `clone`, whose flags stand in a register, where no other thread can change them after they were looked
+/// at; `fchmodat2`; `pkey_mprotect` and `pkey_alloc`, without which nobody needs it.
+static ABSENT: [u32; 4] = [435, 452, 329, 330];
+
+/// Calls that are recorded as another one, which they are: those with the same arguments under another name. `rt_sigqueueinfo` as
+/// `kill`, `rt_tgsigqueueinfo` as `tgkill`, `pidfd_send_signal` as `kill`, `getdents` as `getdents64`.
+static SAME: [(u32, u32); 4] = [(129, 62), (297, 234), (PIDFD_SEND_SIGNAL, 62), (78, 217)];
+
+/// The number of `pidfd_send_signal`, whose first argument is a descriptor in the place of a number of a process.
+pub(crate) const PIDFD_SEND_SIGNAL: u32 = 424;
 
 /// Requests of `ioctl` that never run, by their low 32 bits: typing into a terminal (TIOCSTI, TIOCLINUX), and the other way to a
 /// descriptor that stalls readers of memory (`USERFAULTFD_IOC_NEW`).
@@ -99,6 +107,11 @@ pub fn rule(number: u64) -> Rule {
         let listed = |number| recorded.iter().find(|call| call.x86_64 == number);
         for call in recorded {
             rules[call.x86_64 as usize] = Rule::Record(call);
+        }
+        for (number, same) in SAME {
+            if let Some(call) = listed(same) {
+                rules[number as usize] = Rule::Record(call);
+            }
         }
         for (name, number) in JUDGED {
             rules[number as usize] = Rule::Judge(name);
@@ -176,6 +189,16 @@ mod tests {
                 Rule::Absent => assert_eq!(call.name, "clone3"),
                 other => panic!("{}: {other:?}", call.name),
             }
+        }
+    }
+
+    #[test]
+    fn calls_by_another_name_are_recorded_as_what_they_are() {
+        for (number, name) in [(129, "kill"), (297, "tgkill"), (424, "kill"), (78, "getdents64")] {
+            assert!(matches!(rule(number), Rule::Record(call) if call.name == name), "{number}");
+        }
+        for number in [452, 329, 330] {
+            assert_eq!(rule(number), Rule::Absent);
         }
     }
 

@@ -11,7 +11,7 @@ use super::skip::{self, Asked};
 use super::tree::{Birth, Pending, Stop};
 use super::{End, Flow, Sink, Summary, Tracer, TracerError};
 use crate::edge::ptrace::{self, CallStop, Change, Go};
-use crate::filter::{Rule, asks_for_processors, attaches_memory, refusal, rule, starts_process};
+use crate::filter::{PIDFD_SEND_SIGNAL, Rule, asks_for_processors, attaches_memory, refusal, rule, starts_process};
 
 /// What a call came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,6 +164,10 @@ impl Tracer {
         };
         let begun_ns = self.now_ns();
         self.company.called(tid, begun_ns);
+        let mut args = args;
+        if number == u64::from(PIDFD_SEND_SIGNAL) {
+            args[0] = process_of(tid, args[0] as i32);
+        }
         let mut pending = Pending { call, args, fields: Fields::default(), begun_ns, raced: None };
         self.read(tid, &mut pending, None);
         self.note(tid, &pending);
@@ -422,4 +426,12 @@ impl Tracer {
         // Who is being killed is not held.
         if self.killing { Flow::Go } else { flow }
     }
+}
+
+/// The number of the process that a descriptor stands for, as the sample sees it; -1 for one that stands for none.
+fn process_of(tid: u32, descriptor: i32) -> u64 {
+    let told = std::fs::read_to_string(format!("/proc/{tid}/fdinfo/{descriptor}")).unwrap_or_default();
+    let numbers = told.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let number = numbers.and_then(|numbers| numbers.split_whitespace().next_back()?.parse::<i64>().ok());
+    number.unwrap_or(-1) as u64
 }

@@ -121,6 +121,24 @@ static void share(int attached) {
     touch(page);
 }
 
+/* Calls under other names than the usual ones. */
+static void aliases(void) {
+    char buffer[1024];
+    int folder = open(".", O_RDONLY | O_DIRECTORY);
+    say("getdents", syscall(SYS_getdents, folder, buffer, sizeof buffer) > 0);
+    signal(SIGUSR1, SIG_IGN);
+    siginfo_t info = {.si_signo = SIGUSR1, .si_code = SI_QUEUE};
+    say("queue", syscall(SYS_rt_sigqueueinfo, getpid(), SIGUSR1, &info));
+    say("queue one", syscall(SYS_rt_tgsigqueueinfo, getpid(), getpid(), SIGUSR1, &info));
+    int self = syscall(SYS_pidfd_open, getpid(), 0);
+    say("by descriptor", syscall(SYS_pidfd_send_signal, self, SIGUSR1, NULL, 0));
+    say("pid", getpid());
+    touch("touched");
+    say("chmod", syscall(452, AT_FDCWD, "touched", 0700, AT_SYMLINK_NOFOLLOW));
+    say("protect", syscall(SYS_pkey_mprotect, NULL, 0, 0, -1));
+    say("key", syscall(SYS_pkey_alloc, 0, 0));
+}
+
 static void own_filter(void) {
     struct sock_filter notify[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -322,6 +340,7 @@ int main(int count, char **arguments) {
     else if (!strcmp(what, "untraced")) untraced();
     else if (!strcmp(what, "mapped")) share(0);
     else if (!strcmp(what, "attached")) share(1);
+    else if (!strcmp(what, "aliases")) aliases();
     else if (!strcmp(what, "filter")) own_filter();
     else if (!strcmp(what, "foreign")) foreign();
     else if (!strcmp(what, "aside")) aside();

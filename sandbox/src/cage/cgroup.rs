@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -61,6 +62,9 @@ pub struct Pressure {
     /// Most memory that was held at once, in bytes.
     pub peak_memory_bytes: u64,
 }
+
+/// Processes that are held at once, by a descriptor each.
+const AT_ONCE: usize = 128;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -170,12 +174,21 @@ impl CgroupHandle {
         {
             return set(group, "cgroup.kill", "1");
         }
-        for pid in self.processes()? {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
-                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                    Err(error) => return Err(error.into()),
-                }
+        for numbers in self.processes()?.chunks(AT_ONCE) {
+            let held = numbers.iter().filter_map(|&number| Some(hold(number)?.map(|process| (number, process))));
+            self.kill_held(&held.collect::<io::Result<Vec<_>>>()?)?;
+        }
+        Ok(())
+    }
+
+    /// Kills those of the processes that are in the groups now that nobody else can take their numbers: a number that was listed may have
+    /// come to be a stranger's before it was held.
+    fn kill_held(&self, held: &[(i32, OwnedFd)]) -> io::Result<()> {
+        let there = self.processes()?;
+        for (_, process) in held.iter().filter(|(number, _)| there.binary_search(number).is_ok()) {
+            match rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
@@ -250,6 +263,15 @@ impl CgroupHandle {
             seen.peak_memory_bytes = seen.peak_memory_bytes.max(peak.unwrap_or(0));
         }
         seen
+    }
+}
+
+/// Holds a process, so that its number cannot come to mean another one; nothing where it is gone.
+fn hold(number: i32) -> Option<io::Result<OwnedFd>> {
+    let pid = rustix::process::Pid::from_raw(number)?;
+    match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => None,
+        held => Some(held.map_err(io::Error::from)),
     }
 }
 
@@ -457,6 +479,25 @@ mod tests {
         for folder in folders {
             assert!(!folder.exists(), "{} is left", folder.display());
         }
+    }
+
+    #[test]
+    fn a_stranger_that_has_the_number_of_a_process_that_was_listed_is_not_killed() {
+        let test = "a_stranger_that_has_the_number_of_a_process_that_was_listed_is_not_killed";
+        let groups = CgroupHandle::new(&Limits::default());
+        if groups.folders().count() == 0 {
+            eprintln!("skipped {test}: no cgroup can be made here");
+            return;
+        }
+        let [mut own, mut stranger] = [(); 2].map(|()| std::process::Command::new("sleep").arg("600").spawn().unwrap());
+        groups.admit(own.id() as i32).unwrap();
+        let held = [&own, &stranger].map(|child| (child.id() as i32, hold(child.id() as i32).unwrap().unwrap()));
+        groups.kill_held(&held).unwrap();
+        assert!(own.wait().unwrap().code().is_none(), "a signal ended it");
+        assert_eq!(stranger.try_wait().unwrap(), None);
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        assert!(hold(own.id() as i32).is_none(), "it is gone");
     }
 
     /// In its second role this test is a process of an ordinary user, to whom the group above his own was given in part or in whole.

@@ -8,12 +8,14 @@ mod peer;
 mod serve;
 mod stack;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use bellwether_env_adapter::calls::name_hash;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 /// The name server that a sample is told of; there is none behind it but the decoy network's.
@@ -47,6 +49,9 @@ pub const MOST_PORTS: usize = 16;
 /// Conversations and names that are noted; more are counted.
 const MOST_NOTED: usize = 4_096;
 
+/// Conversations over UDP and names that are told apart beyond that.
+const MOST_COUNTED: usize = 1 << 16;
+
 /// Bytes of the beginning of a conversation that are noted.
 const NOTED_BYTES: usize = 1_024;
 
@@ -57,7 +62,7 @@ pub struct Traffic {
     pub contacts: Vec<Contact>,
     /// Names that were asked for, in that order, each once.
     pub names: Vec<Lookup>,
-    /// Conversations and names beyond what is noted.
+    /// Conversations and names beyond what is noted; of those over UDP and of names 65,536 at most.
     pub left_out: u64,
 }
 
@@ -122,7 +127,22 @@ pub struct Decoy {
 
 /// What went over the network, shared with the thread that notes it.
 #[derive(Clone, Debug, Default)]
-struct Notes(Arc<Mutex<Traffic>>);
+struct Notes(Arc<Mutex<Noted>>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    traffic: Traffic,
+    /// What was counted beyond what is noted, so that it is counted once: [`MOST_COUNTED`] at most.
+    beyond: HashSet<Beyond>,
+}
+
+/// What comes again and again.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Beyond {
+    Udp(SocketAddrV4),
+    /// The hash of a name.
+    Name(u64),
+}
 
 impl Decoy {
     /// Starts to answer: on a TUN device, and on sockets that listen.
@@ -139,7 +159,7 @@ impl Decoy {
 
     /// What went over the network so far.
     pub fn traffic(&self) -> Traffic {
-        self.traffic.lock().clone()
+        self.traffic.lock().traffic.clone()
     }
 
     /// Tells the thread to close the device and all connections. It does so soon: removing a device takes the kernel
@@ -159,32 +179,45 @@ impl Drop for Decoy {
     }
 }
 
+impl Noted {
+    /// Counts what is not noted; what comes again once.
+    fn leave_out(&mut self, what: Beyond) {
+        if self.beyond.len() < MOST_COUNTED && self.beyond.insert(what) {
+            self.traffic.left_out += 1;
+        }
+    }
+}
+
 impl Notes {
-    fn lock(&self) -> MutexGuard<'_, Traffic> {
+    fn lock(&self) -> MutexGuard<'_, Noted> {
         // Every statement behind the lock leaves it whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a conversation; returns its place, if it is noted.
     fn begin(&self, protocol: Protocol, to: SocketAddrV4) -> Option<usize> {
-        let mut traffic = self.lock();
-        if traffic.contacts.len() == MOST_NOTED {
-            traffic.left_out += 1;
+        let noted = &mut *self.lock();
+        if noted.traffic.contacts.len() == MOST_NOTED {
+            match protocol {
+                Protocol::Tcp => noted.traffic.left_out += 1,
+                Protocol::Udp => noted.leave_out(Beyond::Udp(to)),
+            }
             return None;
         }
+        let traffic = &mut noted.traffic;
         traffic.contacts.push(Contact { protocol, to, sent_bytes: 0, received_bytes: 0, first: Vec::new() });
         Some(traffic.contacts.len() - 1)
     }
 
     /// Notes packets of UDP, all to one place as one conversation.
     fn packet(&self, to: SocketAddrV4, bytes: &[u8]) {
-        let known = self.lock().contacts.iter().position(|one| one.protocol == Protocol::Udp && one.to == to);
+        let known = self.lock().traffic.contacts.iter().position(|one| one.protocol == Protocol::Udp && one.to == to);
         let at = known.or_else(|| self.begin(Protocol::Udp, to));
         self.sent(at, bytes);
     }
 
     fn sent(&self, at: Option<usize>, bytes: &[u8]) {
-        let mut traffic = self.lock();
+        let traffic = &mut self.lock().traffic;
         if let Some(contact) = at.and_then(|at| traffic.contacts.get_mut(at)) {
             contact.sent_bytes += bytes.len() as u64;
             let room = NOTED_BYTES - contact.first.len();
@@ -193,7 +226,7 @@ impl Notes {
     }
 
     fn received(&self, at: Option<usize>, count: usize) {
-        let mut traffic = self.lock();
+        let traffic = &mut self.lock().traffic;
         if let Some(contact) = at.and_then(|at| traffic.contacts.get_mut(at)) {
             contact.received_bytes += count as u64;
         }
@@ -201,7 +234,8 @@ impl Notes {
 
     /// The address of a name: the one it was given, or a new one.
     fn address(&self, name: &str) -> Ipv4Addr {
-        let mut traffic = self.lock();
+        let noted = &mut *self.lock();
+        let traffic = &mut noted.traffic;
         if let Some(known) = traffic.names.iter().find(|known| known.name == name) {
             return known.address;
         }
@@ -209,10 +243,41 @@ impl Notes {
         let number = traffic.names.len() as u32 + 1;
         let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number);
         if traffic.names.len() == MOST_NOTED {
-            traffic.left_out += 1;
+            noted.leave_out(Beyond::Name(name_hash(name)));
         } else {
             traffic.names.push(Lookup { name: name.to_owned(), address });
         }
         address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_list_conversations_are_counted_and_not_packets() {
+        let notes = Notes::default();
+        let to = |number: u32| SocketAddrV4::new(Ipv4Addr::from(0xcb00_7100 + number), 53);
+        for number in 0..MOST_NOTED as u32 {
+            notes.packet(to(number), b"first");
+        }
+        for _ in 0..3 {
+            notes.packet(to(0), b"again");
+            notes.packet(to(1 << 16), b"a new place");
+        }
+        assert_eq!(notes.lock().traffic.left_out, 1);
+        notes.begin(Protocol::Tcp, to(0));
+        notes.begin(Protocol::Tcp, to(0));
+        assert_eq!(notes.lock().traffic.left_out, 3, "each connection is one");
+        for number in 0..MOST_NOTED {
+            notes.address(&format!("host{number}.example"));
+        }
+        for _ in 0..3 {
+            notes.address("one.more.example");
+        }
+        assert_eq!(notes.lock().traffic.left_out, 4);
+        let contacts = &notes.lock().traffic.contacts;
+        assert_eq!((contacts.len(), contacts[0].sent_bytes), (MOST_NOTED, 20));
     }
 }

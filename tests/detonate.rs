@@ -196,14 +196,16 @@ fn what_is_refused_and_counted_stands_in_every_report() {
     let report = report.expect(0).json();
     keeps_schema("detonation-report.schema.json", &report);
     let run = &report["outcome"][0];
-    assert_eq!(run["refused"]["personality"], 1, "{run:#}");
+    // Some releases of setarch ask before they set.
+    let refused = run["refused"]["personality"].as_u64().unwrap();
+    assert!(refused > 0, "{run:#}");
     assert_eq!(run["ends"]["exit 0"], 1, "{run:#}");
     assert!(run["most_tasks"].as_u64().unwrap() >= 1 && run["io"]["reads"].as_u64().unwrap() > 0, "{run:#}");
     let read = |key: &str| std::fs::read_to_string(folder.path().join(report[key].as_str().unwrap())).unwrap();
     let cape: Value = serde_json::from_str(&read("cape")).unwrap();
-    assert_eq!(cape["bellwether"]["counts"][0]["counts"]["refused"]["personality"], 1);
-    assert!(read("page").contains("personality: 1"));
-    assert!(read("ocsf").lines().last().unwrap().contains(r#""personality":1"#));
+    assert_eq!(cape["bellwether"]["counts"][0]["counts"]["refused"]["personality"], refused);
+    assert!(read("page").contains(&format!("personality: {refused}")));
+    assert!(read("ocsf").lines().last().unwrap().contains(&format!(r#""personality":{refused}"#)));
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn steps_that_do_not_fit_are_streamed_and_a_killed_run_goes_on_through_them() {
     let learn = |runs: &'static str, more: &[&'static str]| {
         let mut all = vec!["learn", "--json", "--episodes", "played.parquet", "--runs", runs];
         all.extend(["--set", "algorithm=bcq", "--set", "update.draw={prioritised={}}", "--set", "network.hidden=[32]"]);
-        all.extend(["--set", "updates=1500", "--set", "checkpoint_interval=100", "--set", "memory_bytes=1000000"]);
+        all.extend(["--set", "updates=6000", "--set", "checkpoint_interval=500", "--set", "memory_bytes=1000000"]);
         all.extend(more);
         all
     };
@@ -83,13 +83,13 @@ fn steps_that_do_not_fit_are_streamed_and_a_killed_run_goes_on_through_them() {
     let (resident, steps) = (whole["resident"].as_u64().unwrap(), whole["steps"].as_u64().unwrap());
     assert!(256 <= resident && resident < steps && resident * 2066 < 1_000_000, "{whole}");
     // BCQ makes as many updates again for what is released.
-    let expected = (resident as f64 + (2999 * 128 / 4) as f64) / steps as f64;
+    let expected = (resident as f64 + (11_999 * 128 / 4) as f64) / steps as f64;
     assert!((whole["passes"].as_f64().unwrap() / expected - 1.0).abs() < 0.02, "{whole}");
 
-    let mut child = start(at, &learn("runs", &[]));
+    let mut child = start(at, &learn("killed", &[]));
     let begun = Instant::now();
     let has_checkpoint = || {
-        let mut runs = std::fs::read_dir(at.join("runs")).into_iter().flatten().flatten();
+        let mut runs = std::fs::read_dir(at.join("killed")).into_iter().flatten().flatten();
         runs.any(|run| run.path().join("checkpoints/latest.checkpoint").exists())
     };
     while !has_checkpoint() {
@@ -99,16 +99,16 @@ fn steps_that_do_not_fit_are_streamed_and_a_killed_run_goes_on_through_them() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
+    let listed = bellwether(at, &["runs", "--runs", "killed", "list", "--json"]).expect(0).json();
     assert_eq!(listed[0]["status"], "aborted", "the kill came too late");
     let id: &'static str = listed[0]["id"].as_str().unwrap().to_owned().leak();
-    bellwether(at, &learn("runs", &["--set", "memory_bytes=1100000", "--resume", id]))
+    bellwether(at, &learn("killed", &["--set", "memory_bytes=1100000", "--resume", id]))
         .complains(64, &["memory_bytes was", "now 1100000"]);
-    let resumed = bellwether(at, &learn("runs", &["--resume", id])).expect(0).json();
+    let resumed = bellwether(at, &learn("killed", &["--resume", id])).expect(0).json();
     assert_eq!((&resumed["run"], &resumed["model_version"]), (&id.into(), &whole["model_version"]));
     let metrics =
         |run: &Value, runs: &str| std::fs::read(at.join(runs).join(run["run"].as_str().unwrap()).join("metrics.jsonl"));
-    assert!(metrics(&resumed, "runs").unwrap() == metrics(&whole, "whole").unwrap());
+    assert!(metrics(&resumed, "killed").unwrap() == metrics(&whole, "whole").unwrap());
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn over_many_passes_every_step_is_drawn_as_often() {
     const PASSES: u64 = 200;
     const BATCH: usize = 16;
     const DRAWS: u64 = 4;
-    let files = [vec![(10, TERMINATED); 50], vec![(1, TERMINATED), (24, TERMINATED), (25, TERMINATED)].repeat(10)];
+    let files = [vec![(10, TERMINATED); 50], [(1, TERMINATED), (24, TERMINATED), (25, TERMINATED)].repeat(10)];
     let mut run = streamed(sources(&files, 300), 5, None, 3000).unwrap();
     let capacity = run.buffer().config().capacity as u64;
     let all = run.states();

@@ -1,8 +1,9 @@
-//! Powers of many shares at a time, with the bits of [`libm::powf`], of whose operations this is made. Their origin is FreeBSD's
-//! `e_powf.c`, which bears this notice:
-//!
-//! Copyright (C) 1993 by Sun Microsystems, Inc. All rights reserved. Developed at SunPro, a Sun Microsystems, Inc. business.
-//! Permission to use, copy, modify, and distribute this software is freely granted, provided that this notice is preserved.
+//! Powers of many shares at a time, with the bits of [`libm::powf`], whose operations these are.
+
+// Of FreeBSD's e_powf.c, from which libm has them:
+//
+// Copyright (C) 1993 by Sun Microsystems, Inc. All rights reserved. Developed at SunPro, a Sun Microsystems, Inc. business.
+// Permission to use, copy, modify, and distribute this software is freely granted, provided that this notice is preserved.
 
 /// Shares that are raised together: as many as two registers of every x86-64 processor hold.
 const LANES: usize = 8;

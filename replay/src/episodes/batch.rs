@@ -145,7 +145,7 @@ fn floats_of(values: &ArrayRef) -> &[f32] {
 
 /// The values of one list of a column of lists of one length.
 fn fixed(list: &FixedSizeListArray, at: usize) -> &[f32] {
-    let from = list.value_offset_at(at) as usize;
+    let from = list.value_offset_at(at);
     &floats_of(list.values())[from..from + list.value_length() as usize]
 }
 

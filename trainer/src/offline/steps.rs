@@ -10,20 +10,20 @@ use bellwether_replay::{ActionMask, BufferConfig, ReplayBuffer, ReplayError, Sam
 #[derive(Debug)]
 pub enum Steps {
     /// All of them, in memory.
-    InMemory(ReplayBuffer),
+    InMemory(Box<ReplayBuffer>),
     /// More than fit, of which memory holds a part that changes.
-    Streamed(StreamedReplay),
+    Streamed(Box<StreamedReplay>),
 }
 
 impl From<ReplayBuffer> for Steps {
     fn from(buffer: ReplayBuffer) -> Steps {
-        Steps::InMemory(buffer)
+        Steps::InMemory(Box::new(buffer))
     }
 }
 
 impl From<StreamedReplay> for Steps {
     fn from(streamed: StreamedReplay) -> Steps {
-        Steps::Streamed(streamed)
+        Steps::Streamed(Box::new(streamed))
     }
 }
 

@@ -6,9 +6,8 @@ mod program;
 mod reduced;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use program::{bellwether, bellwether_in, files, keeps_schema, start};
+use program::{bellwether, bellwether_in, files, keeps_schema, start, until_checkpoint};
 use reduced::{SMALL, reduced};
 use serde_json::Value;
 
@@ -87,16 +86,7 @@ fn steps_that_do_not_fit_are_streamed_and_a_killed_run_goes_on_through_them() {
     assert!((whole["passes"].as_f64().unwrap() / expected - 1.0).abs() < 0.02, "{whole}");
 
     let mut child = start(at, &learn("killed", &[]));
-    let begun = Instant::now();
-    let has_checkpoint = || {
-        let mut runs = std::fs::read_dir(at.join("killed")).into_iter().flatten().flatten();
-        runs.any(|run| run.path().join("checkpoints/latest.checkpoint").exists())
-    };
-    while !has_checkpoint() {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
-        assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint within a minute");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    until_checkpoint(&mut child, &at.join("killed"));
     child.kill().unwrap();
     child.wait().unwrap();
     let listed = bellwether(at, &["runs", "--runs", "killed", "list", "--json"]).expect(0).json();

@@ -10,11 +10,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bellwether_env_adapter::ingest::TelemetryWriter;
 use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, EventSink, Label};
-use program::{bellwether, bellwether_in, bellwether_with, files, keeps_schema, schema, shell, start, unread};
+use program::{
+    bellwether, bellwether_in, bellwether_with, files, keeps_schema, schema, shell, start, unread, until_checkpoint,
+};
 use reduced::{SMALL, reduced};
 use serde_json::Value;
 
@@ -302,16 +304,7 @@ fn a_killed_run_is_aborted_readable_and_goes_on_to_the_same_bytes() {
     let whole = at.join("whole").join(whole["run"].as_str().unwrap());
 
     let mut child = start(at, &train(&long));
-    let begun = Instant::now();
-    let has_checkpoint = || {
-        let mut runs = std::fs::read_dir(at.join("runs")).into_iter().flatten().flatten();
-        runs.any(|run| run.path().join("checkpoints/latest.checkpoint").exists())
-    };
-    while !has_checkpoint() {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
-        assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint within a minute");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    until_checkpoint(&mut child, &at.join("runs"));
     let listed = bellwether(at, &["runs", "list", "--json"]).expect(0).json();
     assert_eq!(listed[0]["status"], "running");
     child.kill().unwrap();

@@ -8,6 +8,7 @@ mod program;
 mod running;
 
 use std::io::Read as _;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -172,6 +173,15 @@ fn convicted_files_go_into_the_vault_or_where_the_convicted_go() {
     assert!(kept[0].as_str().unwrap().contains("see --vault"), "{kept}");
 }
 
+/// Starts a loop and kills it while its sample sleeps for so long; the sample goes with it.
+fn kill_a_loop(folder: &Path, arguments: &[&str], seconds: &str) {
+    let (running, _) = Running::start(folder, "loop-working.schema.json", arguments);
+    until("a sample that runs", || alive(seconds) > 0);
+    running.signal("-KILL");
+    drop(running);
+    until("the end of the sample", || alive(seconds) == 0);
+}
+
 #[test]
 fn a_loop_that_is_killed_leaves_no_sample_and_the_next_one_takes_its_files_up_again() {
     let test = "a_loop_that_is_killed_leaves_no_sample_and_the_next_one_takes_its_files_up_again";
@@ -184,11 +194,7 @@ fn a_loop_that_is_killed_leaves_no_sample_and_the_next_one_takes_its_files_up_ag
     let model = patient(folder.path());
     let site = root.to_str().unwrap();
     let long = ["loop", site, "--models", &model, "--one-stage", "--time", "600", "600"];
-    let (running, _) = Running::start(folder.path(), "loop-working.schema.json", &long);
-    until("a sample that runs", || alive("7531.6203") > 0);
-    running.signal("-KILL");
-    drop(running);
-    until("the end of the sample", || alive("7531.6203") == 0);
+    kill_a_loop(folder.path(), &long, "7531.6203");
     let before = there(&root, "work");
     assert_eq!(before.len(), 1);
     let short = ["loop", site, "--models", &model, "--one-stage", "--time", "1", "1"];
@@ -223,11 +229,7 @@ fn a_loop_that_is_killed_when_the_file_is_in_the_vault_already_leaves_an_episode
     drop_in(&root, "sleeper", &sleeper("7531.8305"));
     let model = patient(folder.path());
     let arguments = ["loop", root.to_str().unwrap(), "--models", &model, "--one-stage", "--time", "600", "600"];
-    let (running, _) = Running::start(folder.path(), "loop-working.schema.json", &arguments);
-    until("a sample that runs", || alive("7531.8305") > 0);
-    running.signal("-KILL");
-    drop(running);
-    until("the end of the sample", || alive("7531.8305") == 0);
+    kill_a_loop(folder.path(), &arguments, "7531.8305");
     let [left] = &there(&root, "work")[..] else { panic!("one file is in work") };
     // As the vault does it, a moment before the kill.
     std::fs::remove_file(root.join("work").join(left)).unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// What a run of the program left to look at.
 #[derive(Debug)]
@@ -111,6 +112,21 @@ pub(crate) fn bellwether_with(folder: &Path, arguments: &[&str], input: &str) ->
 pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Child {
     let mut command = clean(env!("CARGO_BIN_EXE_bellwether"), folder);
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Waits until a run in this folder of runs has a checkpoint; the program that was started must not have ended by then.
+#[allow(dead_code, reason = "not every test file kills the program")]
+pub(crate) fn until_checkpoint(child: &mut Child, runs: &Path) {
+    let begun = Instant::now();
+    let has_checkpoint = || {
+        let mut runs = std::fs::read_dir(runs).into_iter().flatten().flatten();
+        runs.any(|run| run.path().join("checkpoints/latest.checkpoint").exists())
+    };
+    while !has_checkpoint() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
+        assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint within a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Runs a shell script in `folder`, in which `"$@"` is the program with these arguments; `wrapper` goes before the shell.

@@ -54,11 +54,7 @@ impl ReplayBuffer {
         if let Some(priorities) = &self.priorities {
             (0..self.kinds.len()).try_for_each(|slot| out.put(priorities.of(slot).to_le_bytes()))?;
         }
-        out.flush_chunk()?;
-        let sum = out.sum;
-        out.put(sum.to_le_bytes())?;
-        out.flush_chunk()?;
-        out.inner.flush().map_err(writing)
+        out.finish()
     }
 
     /// Reads what [`save`](Self::save) wrote, and nothing after it. `limit_bytes` bounds the memory that is taken.
@@ -159,11 +155,7 @@ impl ReplayBuffer {
         out.put(priorities.highest().to_le_bytes())?;
         out.put((self.kinds.len() as u64).to_le_bytes())?;
         (0..self.kinds.len()).try_for_each(|slot| out.put(priorities.of(slot).to_le_bytes()))?;
-        out.flush_chunk()?;
-        let sum = out.sum;
-        out.put(sum.to_le_bytes())?;
-        out.flush_chunk()?;
-        out.inner.flush().map_err(writing)
+        out.finish()
     }
 
     /// Reads what [`save_priorities`](Self::save_priorities) wrote of a buffer that held the same states in the same rows, and
@@ -276,6 +268,15 @@ impl<W: Write> Summed<W> {
         }
         self.chunk.extend_from_slice(&bytes);
         Ok(())
+    }
+
+    /// Writes the sum behind all that was put.
+    fn finish(mut self) -> Result<(), ReplayError> {
+        self.flush_chunk()?;
+        let sum = self.sum;
+        self.put(sum.to_le_bytes())?;
+        self.flush_chunk()?;
+        self.inner.flush().map_err(writing)
     }
 
     fn flush_chunk(&mut self) -> Result<(), ReplayError> {

@@ -5,9 +5,11 @@
 mod program;
 mod reduced;
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 
-use program::{bellwether, bellwether_in, files, keeps_schema, start, until_checkpoint};
+use program::{bellwether, bellwether_in, command, files, keeps_schema, start, until_checkpoint};
 use reduced::{SMALL, reduced};
 use serde_json::Value;
 
@@ -47,9 +49,12 @@ fn every_algorithm_makes_a_model_that_is_evaluated_and_served_like_any_other() {
         let model = report["model"].as_str().unwrap();
         let again =
             bellwether(at, &["evaluate", "--json", "--model", model, "--data", "reduced.parquet"]).expect(0).json();
-        for key in ["operating_points", "oracle", "episodes"] {
+        for key in ["operating_points", "oracle", "episodes", "values"] {
             assert_eq!(again[key], report["evaluation"][key], "{algorithm}: {key}");
         }
+        // Logits are no returns.
+        let told = again["values"].as_array().unwrap().len();
+        assert_eq!(told, usize::from(["algorithm=dqn", "algorithm=cql"].contains(&algorithm)), "{algorithm}");
         let points = again["operating_points"].as_array().unwrap();
         assert_eq!((points.len(), points[0]["target_fpr"].as_f64()), (1, Some(0.05)));
         versions.push(report["model_version"].as_str().unwrap().to_owned());
@@ -172,7 +177,10 @@ fn a_run_is_drawn_on_a_page_that_needs_nothing_else() {
         drawn["plots"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().to_owned()).collect();
     let names: Vec<&str> =
         plots.iter().map(|path| path.trim_start_matches("drawn/").trim_end_matches(".svg")).collect();
-    assert_eq!(names, ["loss", "q-values", "gradients", "roc", "harm", "earliness"]);
+    assert_eq!(
+        names,
+        ["loss", "q-values", "gradients", "roc", "harm", "earliness", "calibration", "overestimation", "reliability"]
+    );
     for plot in &plots {
         let svg = std::fs::read_to_string(at.join(plot)).unwrap();
         assert!(page.contains(svg.trim_end()), "{plot} is in the page too");
@@ -192,4 +200,67 @@ fn a_run_is_drawn_on_a_page_that_needs_nothing_else() {
     assert!(again.stdout.contains("report.html"));
     assert_eq!(std::fs::read_to_string(at.join("drawn/report.html")).unwrap(), page);
     bellwether(at, &["runs", "report", "none"]).complains(64, &["none"]);
+}
+
+/// The bytes of a run that are hashed, by the run's own list.
+fn made(at: &Path, run: &str) -> Value {
+    let manifest = std::fs::read(at.join("runs").join(run).join("manifest.json")).unwrap();
+    serde_json::from_slice::<Value>(&manifest).unwrap()["artifacts"].clone()
+}
+
+#[test]
+fn a_run_tells_how_it_fares_and_makes_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    played(at);
+    let train = ["train", "--data", "reduced.parquet", "--set", "calibration.target_fpr=[0.05]"];
+    let train = [&train[..], &SMALL, &["--valid", "reduced.parquet"]].concat();
+    let quiet = bellwether(at, &[&train[..], &["--json"]].concat()).expect(0);
+    assert_eq!(quiet.stderr, "");
+    let quiet = made(at, quiet.json()["run"].as_str().unwrap());
+    assert!(quiet.as_array().unwrap().len() > 4, "{quiet}");
+
+    // A scraper that asks while the run is on, and a file that stays.
+    let telling = ["--metrics", "127.0.0.1:0", "--metrics-file", "run.prom"];
+    let mut child = command(at, &[&train[..], &telling].concat()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    let address =
+        line.trim().strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/metrics")).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    assert!(page.contains("# TYPE bellwether_training_updates_total counter\n"), "{page}");
+    let (mut rest, mut report) = (String::new(), String::new());
+    told.read_to_string(&mut rest).unwrap();
+    child.stdout.take().unwrap().read_to_string(&mut report).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    assert!(rest.contains("150 of 150 updates, loss "), "{rest}");
+    let run = report.lines().find_map(|line| line.strip_prefix("run      ")).unwrap();
+    assert_eq!(made(at, run), quiet, "metrics change no byte");
+    let file = std::fs::read_to_string(at.join("run.prom")).unwrap();
+    for row in [
+        "phase{run=\"RUN\",phase=\"complete\"} 1\n",
+        "updates_total{run=\"RUN\"} 150\n",
+        "mean_q{run=\"RUN\",network=\"fold-1\"} ",
+        "last_checkpoint_timestamp_seconds{run=\"RUN\"} ",
+        "overestimation{run=\"RUN\",network=\"fold-2\"} ",
+        "held_out_return{run=\"RUN\",target_fpr=\"0.05\"} ",
+    ] {
+        assert!(file.contains(&format!("bellwether_training_{}", row.replace("RUN", run))), "{row} is not in\n{file}");
+    }
+
+    let learn = [&["learn", "--episodes", "played.parquet", "--metrics-file", "learn.prom"][..], &QUICK].concat();
+    let ran = bellwether(at, &learn).expect(0);
+    assert!(ran.stderr.contains("120 of 120 updates, loss "), "{}", ran.stderr);
+    let file = std::fs::read_to_string(at.join("learn.prom")).unwrap();
+    assert!(file.contains("network=\"policy\"") && file.contains("phase=\"complete\""), "{file}");
+
+    let before = files(at);
+    bellwether(at, &[&train[..], &["--metrics", "0.0.0.0:0"]].concat()).complains(64, &["0.0.0.0:0", "loopback"]);
+    bellwether(at, &[&train[..], &["--metrics-file", "run.txt"]].concat()).complains(64, &["run.txt", ".prom"]);
+    bellwether(at, &[&train[..], &["--metrics-file", "no/run.prom"]].concat()).complains(64, &["no/run.prom"]);
+    assert_eq!(files(at), before);
 }

@@ -52,6 +52,14 @@ fn trials_are_kept_and_the_winner_is_trained_and_published() {
     let all = trials(at);
     assert_eq!(all.len(), 4);
 
+    // A page with a picture of all settings, and one for each key.
+    let page = std::fs::read_to_string(at.join(report["page"].as_str().unwrap())).unwrap();
+    assert_eq!(page.matches("<svg").count(), 2, "{page}");
+    assert!(page.contains("<td>network.hidden = [8]</td>"), "{page}");
+    let pictures: Vec<String> =
+        files(&at.join("sweep/report")).into_iter().filter(|name| name.ends_with("svg")).collect();
+    assert_eq!(pictures, ["by-network-hidden.svg", "trials.svg"]);
+
     // What stands first is the mean of what its seeds reached, and it is what was trained.
     let number = &standings[0]["number"];
     let outcomes: Vec<Value> = all.values().map(|bytes| serde_json::from_slice(bytes).unwrap()).collect();

@@ -7,7 +7,7 @@ use bellwether_artifact::durable;
 use bellwether_trainer::evaluate::{Evaluation, OperatingPoint, render_table};
 use bellwether_trainer::recorded::evaluation::{Background, Tested, evaluate};
 use bellwether_trainer::recorded::validation::{Beside, cross_validate};
-use bellwether_trainer::run;
+use bellwether_trainer::run::{self, Judged};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -94,7 +94,7 @@ impl Arguments {
                         self.data.display()
                     );
                 }
-                let config = run::judged_under(&release.manifest.training)?;
+                let Judged { config, predicts } = run::judged(&release.manifest.training)?;
                 let episode_file = self.played.start(&release)?;
                 let playable = model::Playable::of(&release)?;
                 let recordings = run::read(&self.data, &config)?;
@@ -119,6 +119,7 @@ impl Arguments {
                     policy: playable.policy(),
                     operating_points: &operating_points,
                     config: &config,
+                    predicts,
                     background: train.as_ref().map(|recordings| Background { recordings, episodes: &known }),
                 })?;
                 played = episode_file.map(|file| file.write(&release, &config, &recordings, &self.data)).transpose()?;

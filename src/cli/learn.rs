@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::layers::Layers;
 use super::learner::LearnerFlags;
 use super::progress::Progress;
+use super::run_metrics::MetricsFlags;
 use super::{Failure, Output, build};
 
 /// What begins the variables of its configuration.
@@ -38,6 +39,8 @@ pub(crate) struct Arguments {
     resume: Option<String>,
     #[command(flatten)]
     learner: LearnerFlags,
+    #[command(flatten)]
+    metrics: MetricsFlags,
     #[command(flatten)]
     layers: Layers,
 }
@@ -100,7 +103,11 @@ impl Arguments {
             isa,
             source: build::source(),
         };
-        let report = run::learn(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
+        let mut progress = Progress::new(output).with_metrics(self.metrics.start(output)?);
+        let ran = run::learn(&request, &mut progress);
+        progress.end(ran.is_ok());
+        drop(progress);
+        let report = ran.map_err(Failure::of_run)?;
         let report = Report {
             model: report.folder.join("model"),
             run: report.run,

@@ -1,17 +1,13 @@
-//! The numbers of a loop, in the text format of Prometheus, over HTTP on loopback.
+//! The numbers of a loop, in the text format of Prometheus.
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
 use bellwether_sandbox::intake::Counts;
 
-use super::Failure;
+use super::{Failure, scrape};
 
 /// What is told.
 #[derive(Debug, Default)]
@@ -21,11 +17,6 @@ pub(crate) struct Numbers {
     pub(crate) safe_rule: AtomicU64,
     pub(crate) partial: AtomicU64,
 }
-
-/// How long a question may take to arrive, and its answer to be taken.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest head of a request, in bytes.
-const HEAD_BYTES: usize = 8 << 10;
 
 impl Numbers {
     /// The page; `answers` says whether the policy does.
@@ -51,79 +42,20 @@ type Answers = Box<dyn Fn() -> bool + Send>;
 
 /// Answers on a loopback address from now on; with the port that was found.
 pub(crate) fn tell(address: SocketAddr, numbers: Arc<Numbers>, answers: Answers) -> Result<SocketAddr, Failure> {
-    if !address.ip().is_loopback() {
-        return Err(Failure::usage(anyhow!("--metrics {address} is reached by others: give a loopback address")));
-    }
-    let listener = TcpListener::bind(address).with_context(|| format!("metrics cannot be told on {address}"))?;
-    let bound = listener.local_addr()?;
-    let answering = move || {
-        for stream in listener.incoming() {
-            // One after the other: whoever asks slowly holds up whoever else asks for numbers, and for two seconds at most.
-            match stream.and_then(|stream| answer(stream, &|| numbers.text(answers()))) {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "a question after metrics was not answered");
-                    thread::sleep(Duration::from_millis(10));
-                }
-            }
-        }
-    };
-    thread::Builder::new().name("bellwether-metrics".to_owned()).spawn(answering)?;
-    Ok(bound)
-}
-
-fn answer(mut stream: TcpStream, page: &dyn Fn() -> String) -> io::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let (mut head, mut piece) = (Vec::new(), [0; 1_024]);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || head.len() > HEAD_BYTES {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut piece)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => head.extend_from_slice(&piece[..read]),
-        }
-    }
-    let (status, body) = match head.starts_with(b"GET /metrics ") {
-        true => ("200 OK", page()),
-        false => ("404 Not Found", "GET /metrics\n".to_owned()),
-    };
-    let length = body.len();
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )
+    scrape::listen(address, Box::new(move || numbers.text(answers())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask(address: SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        _ = stream.read_to_string(&mut answer);
-        answer
-    }
-
     #[test]
-    fn numbers_are_told_on_loopback_alone() {
-        let numbers = Arc::new(Numbers::default());
-        assert!(tell(([0, 0, 0, 0], 0).into(), Arc::clone(&numbers), Box::new(|| true)).is_err());
+    fn counters_and_gauges_are_told_as_such() {
+        let numbers = Numbers::default();
         numbers.counts.released.store(7, Ordering::Relaxed);
-        let address = tell(([127, 0, 0, 1], 0).into(), numbers, Box::new(|| false)).unwrap();
-        let answer = ask(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(answer.contains("# TYPE bellwether_loop_released_total counter\nbellwether_loop_released_total 7\n"));
-        assert!(answer.contains("# TYPE bellwether_loop_policy_answers gauge\nbellwether_loop_policy_answers 0\n"));
-        assert!(ask(address, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
-        // Whoever sends too much, or goes, is let go; the next one is answered.
-        assert_eq!(ask(address, &"x".repeat(20_000)), "");
-        assert!(ask(address, "GET /metrics HTTP/1.0\r\n\r\n").contains("bellwether_loop_running 0\n"));
+        let text = numbers.text(false);
+        assert!(text.contains("# TYPE bellwether_loop_released_total counter\nbellwether_loop_released_total 7\n"));
+        assert!(text.contains("# TYPE bellwether_loop_policy_answers gauge\nbellwether_loop_policy_answers 0\n"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod record;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod recover;
 mod release;
+mod run_metrics;
 mod runs;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "serve"))]
 mod sandbox;
@@ -49,6 +50,7 @@ mod sandbox;
 mod sandbox;
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
 mod schemas;
+mod scrape;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(not(feature = "serve"))]

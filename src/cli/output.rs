@@ -55,15 +55,18 @@ impl Output {
         }
     }
 
-    /// A progress bar on a terminal, nothing elsewhere.
+    /// Whether a person watches standard error as it is written, and has not asked for JSON.
+    pub(crate) fn is_terminal(&self) -> bool {
+        !self.json && std::io::stderr().is_terminal()
+    }
+
+    /// A progress bar on a terminal, nothing elsewhere. Its message is cut to the width of the terminal.
     pub(crate) fn progress(&self, what: &str, length: u64) -> ProgressBar {
         let bar = ProgressBar::new(length);
-        if self.json || !std::io::stderr().is_terminal() {
+        if !self.is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        if let Ok(style) =
-            ProgressStyle::with_template("{prefix:>12} {bar:30} {pos}/{len} {elapsed} (left {eta}) {msg}")
-        {
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>8} {bar:20} {pos}/{len} {wide_msg}") {
             bar.set_style(style);
         }
         bar.set_prefix(what.to_owned());

@@ -1,19 +1,20 @@
 //! `bellwether sweep`: which configuration is best.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bellwether_artifact::durable;
 use bellwether_registry::{ModelRegistry, Move};
 use bellwether_trainer::learner::fused::FusedOptions;
 use bellwether_trainer::run::{self, TrainRequest};
-use bellwether_trainer::sweep::{self, Outcome, Standing, SweepConfig, SweepError, Watch};
+use bellwether_trainer::sweep::{self, Outcome, Standing, SweepConfig, SweepError, SweepPage, Watch};
 use indicatif::ProgressBar;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::layers::Layers;
-use super::progress::Progress;
+use super::progress::{Lines, Progress, span};
 use super::{Failure, Output, build, gates};
 
 /// What begins the variables of its configuration.
@@ -48,6 +49,8 @@ pub(crate) struct Arguments {
 pub(crate) struct Report {
     /// All settings, the best first.
     standings: Vec<Standing>,
+    /// A page with them and their pictures, which lie beside it as SVG.
+    page: PathBuf,
     /// Id of the winner's run.
     run: String,
     /// Folder of the winner's model.
@@ -73,7 +76,7 @@ impl Arguments {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             jobs => jobs,
         };
-        let bar = Bar { output, shown: Mutex::default() };
+        let bar = Bar { output, started, shown: Mutex::default() };
         let standings =
             sweep::sweep(&config, data, &self.out, threads, build::isa()?, &bar).map_err(|error| match error {
                 SweepError::Config(_) | SweepError::Other { .. } => Failure::usage(error),
@@ -81,6 +84,7 @@ impl Arguments {
                 error => error.into(),
             })?;
         bar.clear();
+        let page = draw(&SweepPage { config: &config, standings: &standings }, &self.out.join("report"))?;
         let best = standings.first().ok_or_else(|| anyhow::anyhow!("no setting was tried"))?;
         if best.value.is_none() {
             return Err(Failure::Failed(anyhow::anyhow!("no setting could be judged; {} has why", self.out.display())));
@@ -112,6 +116,7 @@ impl Arguments {
             }
         };
         let report = Report {
+            page,
             run: trained.run,
             model: folder,
             model_version: trained.version.to_string(),
@@ -124,6 +129,18 @@ impl Arguments {
     }
 }
 
+/// Writes the page of a sweep and its pictures into a folder; where the page is.
+fn draw(page: &SweepPage<'_>, folder: &Path) -> Result<PathBuf, Failure> {
+    durable::create_folder(folder)?;
+    let plots = page.plots()?;
+    for plot in &plots {
+        durable::write_bytes(folder.join(format!("{}.svg", plot.name)), plot.svg.as_bytes())?;
+    }
+    let path = folder.join("report.html");
+    durable::write_bytes(&path, page.html(&plots).as_bytes())?;
+    Ok(path)
+}
+
 impl Report {
     /// For people: the first of the standings, and the winner.
     fn describe(&self) -> String {
@@ -133,8 +150,9 @@ impl Report {
         let more = if rest > 0 { format!("\nand {rest} more; --json tells all") } else { String::new() };
         let candidate = self.candidate.as_ref().map_or(String::new(), |moved| format!("\ncandidate {}", moved.to));
         format!(
-            "setting  value  lowest to highest     TPR    FPR  updates\n{}{more}\n\nrun      {}\nmodel    {} (version {}){candidate}",
+            "setting  value  lowest to highest     TPR    FPR  updates\n{}{more}\n\npage     {}\nrun      {}\nmodel    {} (version {}){candidate}",
             lines.join("\n"),
+            self.page.display(),
             self.run,
             self.model.display(),
             self.model_version
@@ -151,34 +169,60 @@ fn line(standing: &Standing) -> String {
     format!("{number:>7} {value}  {range:<18} {rates:>13} {updates:>8}  {}", settings.join(", "))
 }
 
-/// A bar for each round.
+/// A bar for each round, or lines where there is no terminal.
 struct Bar<'a> {
     output: &'a Output,
-    shown: Mutex<Option<(u32, ProgressBar)>>,
+    started: Instant,
+    shown: Mutex<Option<Round>>,
+}
+
+/// A round that is watched.
+struct Round {
+    number: u32,
+    started: Instant,
+    bar: ProgressBar,
+    lines: Lines,
+    best: Option<f64>,
 }
 
 impl Bar<'_> {
     fn clear(&self) {
-        if let Some((_, bar)) = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
+        if let Some(round) = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            round.bar.finish_and_clear();
         }
+    }
+}
+
+impl Round {
+    /// The best value so far, and how long the rest takes at the pace so far.
+    fn text(&self, done: usize, of: usize, elapsed: Duration) -> String {
+        let best = self.best.map_or(String::new(), |best| format!("best {best:.3}, "));
+        let left = elapsed.as_secs_f64() / done.max(1) as f64 * of.saturating_sub(done) as f64;
+        format!("{best}{} left", span(left))
     }
 }
 
 impl Watch for Bar<'_> {
     fn done(&self, round: u32, done: usize, of: usize, latest: Option<&Outcome>) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.as_ref().is_none_or(|(of_round, _)| *of_round != round) {
-            if let Some((_, bar)) = shown.take() {
-                bar.finish_and_clear();
+        if shown.as_ref().is_none_or(|watched| watched.number != round) {
+            if let Some(watched) = shown.take() {
+                watched.bar.finish_and_clear();
             }
             self.output.say(format_args!("round {}: {of} trials", round + 1));
-            *shown = Some((round, self.output.progress("trials", of as u64)));
+            let bar = self.output.progress("trials", of as u64);
+            let (started, lines) = (Instant::now(), Lines::default());
+            *shown = Some(Round { number: round, started, bar, lines, best: None });
         }
-        let Some((_, bar)) = shown.as_ref() else { return };
-        bar.set_position(done as u64);
-        if let Some(value) = latest.and_then(|outcome| outcome.value) {
-            bar.set_message(format!("{value:.3}"));
+        let Some(watched) = shown.as_mut() else { return };
+        let Some(latest) = latest else { return };
+        watched.best = watched.best.into_iter().chain(latest.value).reduce(f64::max);
+        let text = watched.text(done, of, watched.started.elapsed());
+        watched.bar.set_position(done as u64);
+        let elapsed = self.started.elapsed();
+        if !self.output.is_terminal() && watched.lines.is_due(elapsed, done == of) {
+            self.output.say(format_args!("{:>6.1} s  {done} of {of} trials, {text}", elapsed.as_secs_f64()));
         }
+        watched.bar.set_message(text);
     }
 }

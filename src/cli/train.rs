@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::learner::LearnerFlags;
 use super::progress::Progress;
+use super::run_metrics::MetricsFlags;
 use super::{Failure, Output, build};
 use crate::settings;
 
@@ -35,6 +36,8 @@ pub(crate) struct Arguments {
     resume: Option<String>,
     #[command(flatten)]
     learner: LearnerFlags,
+    #[command(flatten)]
+    metrics: MetricsFlags,
     /// Print the resolved configuration as a file for --config that explains every key, and end.
     #[arg(long)]
     print_config: bool,
@@ -133,7 +136,11 @@ impl Arguments {
             isa,
             source: build::source(),
         };
-        let report = run::train(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
+        let mut progress = Progress::new(output).with_metrics(self.metrics.start(output)?);
+        let ran = run::train(&request, &mut progress);
+        progress.end(ran.is_ok());
+        drop(progress);
+        let report = ran.map_err(Failure::of_run)?;
         let report = Report {
             model: report.folder.join("model"),
             run: report.run,

@@ -47,7 +47,7 @@ fn main() -> Result<(), Failure> {
     let learnt = Learnt { shape: &shape, parameters: &parameters, isa: Isa::best() };
     let cost = manifest.operating_point(TARGET_FPR).ok_or("the model has no operating point of 0.05")?.cost;
 
-    let config = run::judged_under(&manifest.training)?;
+    let config = run::judged(&manifest.training)?.config;
     let recordings = run::read(Path::new(&data), &config)?;
     let episodes: Vec<u32> = recordings.episodes().filter(|e| recordings.store().episode(*e).len > 0).collect();
     let exact: f64 = play(&AnswerModel::new(&recordings, &config.reward, false), learnt.into(), &episodes, cost)?

@@ -81,6 +81,9 @@ pub struct TrainerConfig {
     pub max_gradient_norm: f32,
     /// Gradient steps between two records in `metrics.jsonl`; the last step is always recorded.
     pub metrics_interval: u64,
+    /// Gradient steps after which each fold network is played on the episodes that it has not seen, for a record of its return and
+    /// over-estimation; the last step is one of them. 0 plays none.
+    pub validation_interval: u64,
     /// Gradient steps between two checkpoints.
     pub checkpoint_interval: u64,
     /// Threads of the run; 0 takes what the machine has. The result does not depend on it.
@@ -90,6 +93,12 @@ pub struct TrainerConfig {
 }
 
 impl TrainerConfig {
+    /// Whether fold networks are played after the round of updates that began when so many were done and ended when so many are.
+    pub(crate) fn validates(&self, before: u64, done: u64) -> bool {
+        let interval = self.validation_interval;
+        interval > 0 && (done / interval > before / interval || done >= self.updates)
+    }
+
     /// The drop-out rate of each of `layers` layers.
     pub fn dropout_rates(&self, layers: usize) -> Vec<f32> {
         let mut rates = self.dropout.clone();
@@ -116,6 +125,7 @@ impl Default for TrainerConfig {
             target_update_interval: 50,
             max_gradient_norm: 10.0,
             metrics_interval: 100,
+            validation_interval: 1_000,
             checkpoint_interval: 1_000,
             threads: 0,
             memory_bytes: 1 << 30,

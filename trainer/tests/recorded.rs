@@ -16,7 +16,7 @@ use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::learner::LearnerChoice;
 use bellwether_trainer::learner::fused::{FusedOptions, Isa};
 use bellwether_trainer::metrics::UpdateMetrics;
-use bellwether_trainer::run::{RunError, RunObserver, TrainReport, TrainRequest, train};
+use bellwether_trainer::run::{RunError, RunEvent, RunObserver, TrainReport, TrainRequest, train};
 
 /// Calls that both classes make before anything tells them apart.
 const PROLOGUE: [&str; 4] = ["openat", "read", "mmap", "getdents64"];
@@ -64,6 +64,7 @@ fn config() -> TrainConfig {
     config.trainer.target_update_interval = 50;
     config.trainer.checkpoint_interval = 100;
     config.trainer.metrics_interval = 25;
+    config.trainer.validation_interval = 75;
     config.calibration.folds = 2;
     config.calibration.target_fpr = vec![0.05];
     config.cost.grid_points = 5;
@@ -80,9 +81,10 @@ impl RunObserver for Watcher {
     fn seconds(&mut self) -> f64 {
         0.0
     }
-    fn phase(&mut self, _: &str) {}
-    fn progress(&mut self, done: u64, _: u64, _: &[UpdateMetrics]) {
-        assert!(self.die_at.is_none_or(|at| done < at), "killed at {done}");
+    fn event(&mut self, event: RunEvent<'_>) {
+        if let RunEvent::Updated { done, .. } = event {
+            assert!(self.die_at.is_none_or(|at| done < at), "killed at {done}");
+        }
     }
 }
 
@@ -166,6 +168,22 @@ fn a_policy_waits_for_evidence_and_then_convicts() {
     for events in [malicious, benign] {
         assert!((12.0..16.0).contains(&events), "what tells them apart ends at event 12: {events}");
     }
+    // It gets what it promises itself, and is as sure as it should be, on families that it has not seen.
+    let values = &evaluation.values[0];
+    assert_eq!((values.first.decisions, values.target_fpr), (80, 0.05));
+    assert!(values.first.overestimation.abs() < 0.15, "{values:?}");
+    assert!(values.all.decisions > 200 && values.all.overestimation.abs() < 0.15, "{values:?}");
+    let reliability = values.malicious.as_ref().unwrap();
+    // What tells the classes apart comes last: by then a probability is 0 or 1, and a half before.
+    assert!(reliability.bins[0].malicious < 0.01 && reliability.bins[9].malicious > 0.99, "{reliability:?}");
+    assert!(reliability.expected_calibration_error < 0.1, "{reliability:?}");
+    let records = fs::read_to_string(RunPaths::new(&report.folder).metrics()).unwrap();
+    let last = records
+        .lines()
+        .map(|line| serde_json::from_str::<UpdateMetrics>(line).unwrap())
+        .rfind(|l| l.validation.is_some());
+    let validation = last.unwrap().validation.unwrap();
+    assert!(validation.mean_return > 0.25 && validation.overestimation.abs() < 0.2, "{validation:?}");
     let verification = verify_run(&report.folder).unwrap();
     assert!(verification.problems.is_empty(), "{verification:?}");
 }
@@ -235,7 +253,8 @@ fn goes_on_to_the_same_bytes(learner: LearnerChoice, cuts: &[u64]) {
     let config = config();
     let case = Case { folder: folder.path(), config: &config, learner, resume: None };
     let whole = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap();
-    assert_eq!(logged(&whole.folder).len(), 400 / 25 * 3 * 6);
+    // Rounds have 50 updates: two fold networks are played after 100, 150, 250, 300 and 400.
+    assert_eq!(logged(&whole.folder).len(), 400 / 25 * 3 * 6 + 5 * 2 * 2);
     assert_eq!(curves(&whole.folder), logged(&whole.folder));
     for &die_at in cuts {
         let cut = tempfile::tempdir().unwrap();
@@ -253,7 +272,11 @@ fn goes_on_to_the_same_bytes(learner: LearnerChoice, cuts: &[u64]) {
             assert!(*ours == theirs, "{} differs after a cut at {die_at}", ours.0);
         }
         // Every record once, although the part after the last checkpoint was played twice.
-        assert!(!seen.is_empty() && seen.len() <= die_at as usize / 25 * 3 * 6, "{} at {die_at}", seen.len());
+        assert!(
+            !seen.is_empty() && seen.len() <= die_at as usize / 25 * 3 * 6 + 5 * 2 * 2,
+            "{} at {die_at}",
+            seen.len()
+        );
         assert_eq!(curves(&resumed.folder), logged(&whole.folder), "after a cut at {die_at}");
         assert_eq!(fs::read_dir(RunPaths::new(&resumed.folder).tensorboard()).unwrap().count(), 2);
     }
@@ -264,15 +287,24 @@ fn the_last_update_of_every_network_is_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let data = telemetry(folder.path(), "train", 32);
     let mut config = config();
-    (config.trainer.updates, config.trainer.metrics_interval) = (70, 60);
+    (config.trainer.updates, config.trainer.metrics_interval, config.trainer.validation_interval) = (70, 60, 50);
     let case = Case { folder: folder.path(), config: &config, learner: fused(Isa::best()), resume: None };
     let report = run(&case, &data, None, &mut Watcher::default()).unwrap();
     let text = fs::read_to_string(RunPaths::new(&report.folder).metrics()).unwrap();
     let records: Vec<UpdateMetrics> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<(u64, &str)> = records.iter().map(|record| (record.update, record.network.as_str())).collect();
     let networks = ["fold-1", "fold-2", "released"];
-    let expected: Vec<(u64, &str)> = [60, 70].into_iter().flat_map(|update| networks.map(|n| (update, n))).collect();
+    let expected: Vec<(u64, &str)> =
+        [50, 60, 70].into_iter().flat_map(|update| networks.map(|n| (update, n))).collect();
     assert_eq!(told, expected);
+    // Fold networks are played after each round that reaches the interval, and after the last.
+    for record in &records {
+        let is_played = record.network != "released" && record.update != 60;
+        assert_eq!(record.validation.is_some(), is_played, "{record:?}");
+    }
+    let all: u64 =
+        records.iter().filter(|record| record.update == 70).filter_map(|r| r.validation).map(|v| v.episodes).sum();
+    assert_eq!(all, 32, "every episode is unseen by one network");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Labels {
 /// The tables of the manual, which other tests hold against the metrics that there are.
 fn manual() -> Known {
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let page = root("docs/serving.md") + &root("docs/stages.md");
+    let page = root("docs/serving.md") + &root("docs/stages.md") + &root("docs/training-metrics.md");
     let rows = page.lines().map(|line| line.split('|').collect::<Vec<_>>());
     let metrics = rows.filter(|cells| cells.len() == 5).flat_map(|cells| {
         let labels: Labels = quoted(cells[2]).into_iter().collect();
@@ -136,7 +136,8 @@ fn check(known: &Known, expression: &str) -> Result<Labels, String> {
 
 /// The rules of the files for Prometheus, each as its lines.
 fn rules() -> Vec<String> {
-    let page = root("deploy/prometheus/alerts.yml") + &root("deploy/prometheus/loop.yml");
+    let files = ["alerts.yml", "loop.yml", "training.yml"];
+    let page: String = files.map(|file| root(&format!("deploy/prometheus/{file}"))).concat();
     let rules = page.split("- alert: ").skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert!(rules.len() > 10, "{page}");
     rules
@@ -192,21 +193,25 @@ fn alert_rules_are_sound_and_their_texts_name_labels_of_the_result() {
 }
 
 #[test]
-fn the_dashboard_asks_sound_questions_and_its_legends_name_labels_of_the_answers() {
+fn dashboards_ask_sound_questions_and_their_legends_name_labels_of_the_answers() {
     let known = manual();
-    let dashboard: serde_json::Value = serde_json::from_str(&root("deploy/grafana/bellwether.json")).unwrap();
+    let dashboards: Vec<serde_json::Value> = ["bellwether", "training"]
+        .map(|name| serde_json::from_str(&root(&format!("deploy/grafana/{name}.json"))).unwrap())
+        .into();
     let mut asked = 0;
-    let panels = dashboard["panels"].as_array().unwrap();
-    for target in panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten() {
+    let panels = dashboards.iter().flat_map(|dashboard| dashboard["panels"].as_array().unwrap());
+    for target in panels.filter_map(|panel| panel["targets"].as_array()).flatten() {
         let expression = target["expr"].as_str().unwrap();
-        let found = check(&known, &expression.replace("$__rate_interval", "5m").replace("$instance", ".*"));
+        let whole = [("$__rate_interval", "5m"), ("$instance", ".*"), ("$run", ".*")];
+        let found =
+            check(&known, &whole.iter().fold(expression.to_owned(), |all, (name, value)| all.replace(name, value)));
         let found = found.unwrap_or_else(|error| panic!("{expression}: {error}"));
         let legend = target["legendFormat"].as_str().unwrap_or_default();
         let named = legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap().trim().to_owned());
         contained(&named.collect(), &found).unwrap_or_else(|error| panic!("{expression}: {legend}: {error}"));
         asked += 1;
     }
-    assert!(asked > 20, "{asked} questions");
+    assert!(asked > 40, "{asked} questions");
 }
 
 #[test]

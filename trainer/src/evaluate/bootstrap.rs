@@ -151,6 +151,34 @@ impl Bootstrap {
         Ok(Metrics::from_array(out))
     }
 
+    /// The 95 % interval of a statistic of what is known of each group, which it gets with how often the replicate draws the group; `None`
+    /// where a class has fewer than [`MIN_GROUPS`] groups, or no replicate has a value.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Parameter`] as in [`Bootstrap::validate`].
+    pub(super) fn of_groups<T>(
+        &self,
+        outcomes: &[Outcome],
+        known: &BTreeMap<u32, T>,
+        statistic: impl Fn(&mut dyn Iterator<Item = (u32, &T)>) -> Option<f64>,
+    ) -> Result<Option<Interval>, EvaluationError> {
+        self.validate()?;
+        let plan = Plan::new(outcomes, Clusters::Groups);
+        if plan.benign_groups.min(plan.malicious_groups) < MIN_GROUPS {
+            return Ok(None);
+        }
+        let dense: BTreeMap<u32, u32> =
+            outcomes.iter().map(|outcome| outcome.group).zip(plan.of_outcome.iter().copied()).collect();
+        let known: Vec<(u32, &T)> =
+            known.iter().filter_map(|(group, known)| Some((*dense.get(group)?, known))).collect();
+        let mut column = Vec::new();
+        self.replicate(&plan, |weights| {
+            let mut drawn = known.iter().map(|(at, known)| (weights[*at as usize], *known));
+            column.extend(statistic(&mut drawn));
+        });
+        Ok(percentile_interval(&mut column))
+    }
+
     /// Calls `visit` with the multiplicities of one replicate after the other.
     fn replicate(&self, plan: &Plan, mut visit: impl FnMut(&[u32])) {
         let mut rng = stream(self.seed, "bootstrap");

@@ -13,6 +13,7 @@ pub mod report;
 pub mod roc;
 pub mod summary;
 mod table;
+pub mod values;
 
 pub(crate) use bootstrap::percentile_interval;
 pub use bootstrap::{Bootstrap, Clusters, Difference, Interval, MIN_GROUPS};
@@ -25,3 +26,4 @@ pub use report::{BaselineOutcomes, Evaluation, OperatingPointReport, PolicyOutco
 pub use roc::{Roc, RocPoint, Scored};
 pub use summary::{Metrics, Summary, summarise};
 pub use table::render_table;
+pub use values::{Decision, Drawn, ValueReport};

@@ -12,6 +12,7 @@ use super::operating_point::{OperatingPoint, rate_supported};
 use super::outcome::{Groups, Outcome};
 use super::roc::{Roc, Scored};
 use super::summary::{Metrics, summarise};
+use super::values::ValueReport;
 
 /// Version of the JSON that [`Evaluation`] is.
 pub const REPORT_VERSION: u32 = 1;
@@ -88,6 +89,10 @@ pub struct Evaluation {
     /// When its verdicts fall, at each operating point. Empty in evaluations of before there was such a list.
     #[serde(default)]
     pub timelines: Vec<Timeline>,
+    /// Its q-values beside the returns that it has, at each operating point. Empty where its outputs are no q-values, and in evaluations of
+    /// before there was such a list.
+    #[serde(default)]
+    pub values: Vec<ValueReport>,
     /// The policy by family; episodes without one are under `(none)`. Intervals take episodes as the unit here.
     pub per_family: BTreeMap<String, FamilyReport>,
     /// Baselines by name.
@@ -216,6 +221,7 @@ impl Evaluation {
             oracle: Oracle::of(&policy.curve)?,
             curve: curves::curve(&policy.curve),
             timelines: policy.operating.iter().map(|(point, outcomes)| curves::timeline(point, outcomes)).collect(),
+            values: Vec::new(),
             per_family: per_family(policy, groups, totals.benign, bootstrap)?,
             baselines: by_name,
         })

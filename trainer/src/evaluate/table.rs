@@ -86,6 +86,7 @@ mod tests {
         let evaluation = Evaluation {
             curve: Vec::new(),
             timelines: Vec::new(),
+            values: Vec::new(),
             version: 1,
             episodes: 3,
             benign: 2,

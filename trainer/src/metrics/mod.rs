@@ -29,6 +29,21 @@ pub struct UpdateMetrics {
     pub gradient_norm: f32,
     /// Step size.
     pub learning_rate: f32,
+    /// What its running average reaches on episodes that it has not seen, where it was played after this update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
+}
+
+/// A network on the episodes of its fold, which it has not seen, at the cost of a false positive in the middle of the range.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Validation {
+    /// Episodes.
+    pub episodes: u64,
+    /// Mean return.
+    pub mean_return: f32,
+    /// Mean q-value of the first decisions minus the mean of the discounted returns that follow them.
+    pub overestimation: f32,
 }
 
 impl UpdateMetrics {
@@ -42,6 +57,10 @@ impl UpdateMetrics {
             ("gradient_norm", self.gradient_norm),
             ("learning_rate", self.learning_rate),
         ];
-        measures.into_iter().map(|(measure, value)| (format!("{measure}/{}", self.network), value))
+        let validation = self.validation.map(|validation| {
+            [("validation_return", validation.mean_return), ("overestimation", validation.overestimation)]
+        });
+        let measures = measures.into_iter().chain(validation.into_iter().flatten());
+        measures.map(|(measure, value)| (format!("{measure}/{}", self.network), value))
     }
 }

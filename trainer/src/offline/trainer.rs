@@ -203,5 +203,6 @@ fn line(network: &str, update: u64, report: &UpdateReport, learning_rate: f32) -
         max_error: report.max_error,
         gradient_norm: report.gradient_norm,
         learning_rate,
+        validation: None,
     }
 }

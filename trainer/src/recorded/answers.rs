@@ -47,6 +47,11 @@ impl<'a> AnswerModel<'a> {
         self.recordings
     }
 
+    /// What is rewarded.
+    pub fn reward(&self) -> &'a RewardConfig {
+        self.reward
+    }
+
     /// Whether isolation can be raised.
     pub fn isolation(&self) -> bool {
         self.isolation

@@ -6,12 +6,13 @@ use bellwether_replay::StateRows;
 use super::answers::AnswerModel;
 use super::calibration::play_grid;
 use super::playback::{Policy, play, stop_at};
+use super::predictions::{Predicts, play_predicting};
 use super::recordings::Recordings;
 use super::{OVERLAY, TrainingError, folds_of};
 use crate::baselines::{BaselineConfig, BaselineTarget, evaluate_baselines};
 use crate::config::TrainConfig;
 use crate::evaluate::{
-    BaselineOutcomes, Bootstrap, Evaluation, OperatingPoint, Outcome, PolicyOutcomes, Stop, summarise,
+    BaselineOutcomes, Bootstrap, Evaluation, OperatingPoint, Outcome, PolicyOutcomes, Stop, ValueReport, summarise,
 };
 
 /// A policy under test.
@@ -27,6 +28,8 @@ pub struct Tested<'a> {
     pub operating_points: &'a [OperatingPoint],
     /// The configuration that it was trained under.
     pub config: &'a TrainConfig,
+    /// What its outputs say of returns; `None` where that is nothing.
+    pub predicts: Option<Predicts>,
     /// What baselines are fitted to and tuned on; without it none stands beside the policy.
     pub background: Option<Background<'a>>,
 }
@@ -49,18 +52,26 @@ pub fn evaluate(tested: &Tested<'_>) -> Result<Evaluation, TrainingError> {
     let Tested { recordings, policy, config, .. } = *tested;
     let model = AnswerModel::new(recordings, &config.reward, config.trainer.isolation);
     let episodes = seen(recordings, tested.episodes);
-    let operating = tested
-        .operating_points
-        .iter()
-        .map(|point| Ok((*point, play(&model, policy, &episodes, point.setting)?)))
-        .collect::<Result<Vec<_>, TrainingError>>()?;
+    let bootstrap = Bootstrap { seed: config.seed, ..Bootstrap::default() };
+    let (mut operating, mut values) = (Vec::new(), Vec::new());
+    for point in tested.operating_points {
+        let outcomes = match tested.predicts {
+            None => play(&model, policy, &episodes, point.setting)?,
+            Some(predicts) => {
+                let (outcomes, decisions) = play_predicting(&model, policy, &episodes, point.setting, predicts)?;
+                let about = (predicts.discount, predicts.drawn);
+                values.extend(ValueReport::build(point, about, &outcomes, &decisions, &bootstrap)?);
+                outcomes
+            }
+        };
+        operating.push((*point, outcomes));
+    }
     let outcomes = PolicyOutcomes { operating, curve: play_grid(&model, policy, &episodes, config)? };
     let baselines = match tested.background {
         None => Vec::new(),
         Some(background) => baselines(background, model, &episodes, &outcomes, config)?,
     };
-    let bootstrap = Bootstrap { seed: config.seed, ..Bootstrap::default() };
-    Ok(Evaluation::build(&outcomes, &baselines, recordings.groups(), &bootstrap)?)
+    Ok(Evaluation { values, ..Evaluation::build(&outcomes, &baselines, recordings.groups(), &bootstrap)? })
 }
 
 /// What baselines reach on these test episodes that were fitted to the background, and tuned on it in the folds that

@@ -8,6 +8,7 @@ pub mod evaluation;
 pub mod member;
 pub mod playback;
 pub mod played;
+pub mod predictions;
 pub mod recordings;
 pub mod training;
 pub mod validation;

@@ -6,12 +6,16 @@ use rayon::prelude::*;
 
 use super::answers::AnswerModel;
 use super::member::{Judges, Member, MemberState, Rates};
+use super::playback::{Learnt, Policy};
+use super::predictions::{Predicts, play_predicting};
 use super::recordings::Recordings;
 use super::{TrainingError, folds_of};
 use crate::config::TrainConfig;
+use crate::evaluate::summarise;
+use crate::evaluate::values::first_overestimation;
 use crate::learner::LearnerChoice;
 use crate::learner::fused::Isa;
-use crate::metrics::UpdateMetrics;
+use crate::metrics::{UpdateMetrics, Validation};
 use crate::network::NetworkShape;
 use crate::streams::stream;
 
@@ -29,6 +33,7 @@ pub struct Training<'a> {
     members: Vec<Member>,
     judges: Vec<Vec<f32>>,
     updates: u64,
+    isa: Isa,
     pool: rayon::ThreadPool,
 }
 
@@ -64,7 +69,7 @@ impl<'a> Training<'a> {
             .map_err(|error| TrainingError::Threads(error.to_string()))?;
         let model = AnswerModel::new(recordings, &config.reward, config.trainer.isolation);
         let judges = judges_of(&members);
-        Ok(Training { config, model, folds, episodes, members, judges, updates: 0, pool })
+        Ok(Training { config, model, folds, episodes, members, judges, updates: 0, isa, pool })
     }
 
     /// Gradient steps that each network has taken.
@@ -85,6 +90,7 @@ impl<'a> Training<'a> {
         let trainer = &self.config.trainer;
         let steps = trainer.target_update_interval.min(trainer.updates.saturating_sub(self.updates));
         let range = self.updates + 1..self.updates + 1 + steps;
+        let validates = trainer.validates(self.updates, self.updates + steps);
         let judges = Judges { parameters: &self.judges, folds: &self.folds };
         let (model, config) = (&self.model, self.config);
         let members = &mut self.members;
@@ -97,7 +103,8 @@ impl<'a> Training<'a> {
                         TrainingError::Update { network: member.name.clone(), update, source: Box::new(error) }
                     })?;
                     // The last update is always told, so that a short run says something too.
-                    if update % trainer.metrics_interval == 0 || update == trainer.updates {
+                    let is_told = update % trainer.metrics_interval == 0 || update == trainer.updates;
+                    if is_told || validates && update + 1 == range.end {
                         lines.push(UpdateMetrics {
                             network: member.name.clone(),
                             update,
@@ -107,6 +114,7 @@ impl<'a> Training<'a> {
                             max_error: report.max_error,
                             gradient_norm: report.gradient_norm,
                             learning_rate: rates.learning,
+                            validation: None,
                         });
                     }
                 }
@@ -119,6 +127,32 @@ impl<'a> Training<'a> {
         self.updates += steps;
         self.judges = judges_of(&self.members);
         Ok(lines)
+    }
+
+    /// Plays the average of each fold network on the episodes that it has not seen, at the cost in the middle of the range, by
+    /// the network's name.
+    ///
+    /// # Errors
+    /// If the states cannot be read.
+    pub fn validate(&self) -> Result<Vec<(&str, Validation)>, TrainingError> {
+        let config = self.config;
+        let shape = config.network.shape(self.model.recordings().width(), ACTION_COUNT)?;
+        let (z, predicts) = (config.cost.z_at(0.5), Predicts::of_recordings(config));
+        let mut all = Vec::new();
+        for (member, (episodes, parameters)) in self.members.iter().zip(self.blind()) {
+            let policy = Policy::from(Learnt { shape: &shape, parameters, isa: self.isa });
+            let model = &self.model;
+            let played = self.pool.install(|| play_predicting(model, policy, &episodes, z, predicts));
+            let (outcomes, decisions) = played?;
+            let mean_return = summarise(&outcomes).metrics.mean_return;
+            let overestimation = first_overestimation(&decisions, predicts.drawn);
+            if let (Some(mean_return), Some(overestimation)) = (mean_return, overestimation) {
+                let (mean_return, overestimation) = (mean_return as f32, overestimation as f32);
+                let validation = Validation { episodes: outcomes.len() as u64, mean_return, overestimation };
+                all.push((member.name.as_str(), validation));
+            }
+        }
+        Ok(all)
     }
 
     /// The configuration of the run.

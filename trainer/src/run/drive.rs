@@ -10,7 +10,7 @@ use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::window::WindowConfig;
 use bellwether_registry::{EventFile, InputFile, MANIFEST_FORMAT, RunDirectory, RunManifest, RunPaths};
 
-use super::{RunError, RunObserver, RunRequest};
+use super::{RunError, RunEvent, RunObserver, RunRequest};
 use crate::metrics::{EventWriter, UpdateMetrics};
 
 /// The latest checkpoint, below the run's folder.
@@ -140,8 +140,9 @@ pub(super) fn drive(
             let mark = Mark { fingerprint, metrics_bytes: directory.metrics().offset() };
             directory.metrics().sync()?;
             directory.write(CHECKPOINT, |to| learning.save(mark, to))?;
+            observer.event(RunEvent::Saved);
         }
-        observer.progress(updates, total, &lines);
+        observer.event(RunEvent::Updated { done: updates, of: total, lines: &lines });
     }
     Ok(())
 }

@@ -11,8 +11,8 @@ use bellwether_replay::episodes::Loaded;
 use serde::{Deserialize, Serialize};
 
 use super::drive::{Learning, Mark, drive, end, manifest, open};
-use super::publish::{fingerprint, golden, metrics, publish, telemetry_fingerprint, write_evaluation};
-use super::{RunError, RunObserver, RunRequest, read, require_both_classes};
+use super::publish::{Judged, fingerprint, golden, metrics, publish, telemetry_fingerprint, write_evaluation};
+use super::{RunError, RunEvent, RunObserver, RunRequest, read, require_both_classes};
 use crate::config::TrainConfig;
 use crate::dqn::{DqnError, Format};
 use crate::evaluate::{self, Evaluation};
@@ -23,6 +23,7 @@ use crate::network::Returns;
 use crate::offline::{OfflineConfig, OfflineTrainer, Steps};
 use crate::recorded::evaluation::{Tested, evaluate};
 use crate::recorded::playback::Learnt;
+use crate::recorded::predictions::Predicts;
 
 /// What to learn, from episode files.
 pub type LearnRequest<'a> = RunRequest<'a, OfflineConfig, &'a [PathBuf]>;
@@ -57,10 +58,14 @@ pub(super) struct Learned {
 }
 
 impl Learned {
-    /// The configuration under which its policy is judged on recordings.
-    pub(super) fn judged_under(self) -> TrainConfig {
+    /// How its policy is judged on recordings.
+    pub(super) fn judged(self) -> Judged {
+        let predicts = Predicts::of_played(&self.offline);
         let OfflineConfig { seed, window, network, .. } = self.offline;
-        TrainConfig { seed, window, network, reward: self.reward, ..TrainConfig::default() }
+        Judged {
+            config: TrainConfig { seed, window, network, reward: self.reward, ..TrainConfig::default() },
+            predicts,
+        }
     }
 }
 
@@ -75,7 +80,7 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
         return Err(crate::network::NetworkError::Categorical.into());
     }
     check_name("name of a run", request.name)?;
-    observer.phase("reading episodes");
+    observer.event(RunEvent::Phase("reading episodes"));
     let data = LearnableSteps::read(request.data, config)?;
     let operating_points = operating_points(&data.files)?;
     let loaded = data.loaded();
@@ -84,8 +89,8 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     let memory_bytes = if matches!(steps, Steps::Streamed(_)) { config.memory_bytes } else { 0 };
     let learned = Learned { offline: OfflineConfig { memory_bytes, ..config.clone() }, reward };
     let training = serde_json::to_value(&learned).map_err(RunError::Foreign)?;
-    let judged = learned.judged_under();
-    let held_out = request.valid.map(|path| read(path, &judged)).transpose()?;
+    let judged = learned.judged();
+    let held_out = request.valid.map(|path| read(path, &judged.config)).transpose()?;
     if let (Some(path), Some(held_out)) = (request.valid, &held_out) {
         require_both_classes(path, held_out)?;
     }
@@ -94,16 +99,18 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     let mut trainer = OfflineTrainer::new(config.clone(), steps, request.learner)?;
     let mut directory = open(request, manifest, &mut trainer)?;
     let (run, folder) = (directory.id(), directory.paths().folder().to_path_buf());
+    let states = trainer.steps().transitions();
+    observer.event(RunEvent::Begun { run: &run, states, updates: trainer.updates() });
     let mut finish = |directory: &mut RunDirectory| {
-        observer.phase("learning");
+        observer.event(RunEvent::Phase("learning"));
         drive(&mut trainer, directory, config.checkpoint_interval, observer)?;
-        observer.phase("releasing");
+        observer.event(RunEvent::Phase("releasing"));
         let (shape, parameters) = trainer.release()?;
         let policy = Learnt { shape: &shape, parameters: &parameters, isa: request.isa };
         let evaluation = match &held_out {
             None => None,
             Some(held_out) => {
-                observer.phase("evaluating");
+                observer.event(RunEvent::Phase("evaluating"));
                 let episodes: Vec<u32> = held_out.episodes().collect();
                 let points: Vec<evaluate::OperatingPoint> = operating_points.iter().map(uncalibrated).collect();
                 let evaluation = evaluate(&Tested {
@@ -111,14 +118,16 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
                     episodes: &episodes,
                     policy: policy.into(),
                     operating_points: &points,
-                    config: &judged,
+                    config: &judged.config,
+                    predicts: judged.predicts,
                     background: None,
                 })?;
                 write_evaluation(directory, &evaluation)?;
+                observer.event(RunEvent::Evaluated(&evaluation));
                 Some(evaluation)
             }
         };
-        observer.phase("exporting");
+        observer.event(RunEvent::Phase("exporting"));
         let mut data = Vec::new();
         for file in &files {
             data.push(fingerprint("episodes", &file.path, file.loaded.episodes, file.events)?);

@@ -2,7 +2,7 @@
 
 mod drive;
 mod learn;
-mod page;
+pub(crate) mod page;
 mod publish;
 mod train;
 
@@ -16,7 +16,7 @@ use bellwether_registry::RegistryError;
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::dqn::DqnError;
-use crate::evaluate::{FoldItem, Groups, grouped_folds};
+use crate::evaluate::{Evaluation, FoldItem, Groups, grouped_folds};
 use crate::export::ExportError;
 use crate::learner::LearnerChoice;
 use crate::learner::fused::Isa;
@@ -28,7 +28,7 @@ use crate::recorded::recordings::{Recordings, RecordingsError};
 
 pub use learn::{LearnReport, LearnRequest, learn};
 pub use page::RunPage;
-pub use publish::judged_under;
+pub use publish::{Judged, judged};
 pub use train::{TrainReport, TrainRequest, train};
 
 /// What a run is to do, by a configuration `C` on data `D`.
@@ -59,10 +59,37 @@ pub struct RunRequest<'a, C, D> {
 pub trait RunObserver {
     /// Seconds since a moment of the observer's choice; kept apart from everything that is hashed.
     fn seconds(&mut self) -> f64;
+    /// Something happened.
+    fn event(&mut self, event: RunEvent<'_>);
+}
+
+/// What happens in a run.
+#[derive(Clone, Copy, Debug)]
+pub enum RunEvent<'a> {
+    /// The run has its folder.
+    Begun {
+        /// Its id.
+        run: &'a str,
+        /// States, or played steps, that batches are drawn from.
+        states: u64,
+        /// Gradient steps that were done before; above 0 where a run is gone on with.
+        updates: u64,
+    },
     /// A phase begins.
-    fn phase(&mut self, what: &str);
-    /// Gradient steps done of all, with the last records of every network.
-    fn progress(&mut self, done: u64, of: u64, latest: &[UpdateMetrics]);
+    Phase(&'a str),
+    /// Gradient steps were done.
+    Updated {
+        /// So many until now.
+        done: u64,
+        /// Of so many.
+        of: u64,
+        /// What every network recorded since the last time, by update; often nothing.
+        lines: &'a [UpdateMetrics],
+    },
+    /// A checkpoint was written.
+    Saved,
+    /// The policy was played on held-out telemetry.
+    Evaluated(&'a Evaluation),
 }
 
 /// Why a run failed.

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use bellwether_registry::{RunManifest, RunReport};
 
-use crate::evaluate::{Evaluation, Interval, OperatingPointReport};
+use crate::evaluate::values::Reliability;
+use crate::evaluate::{Evaluation, Interval, OperatingPointReport, ValueReport};
 use crate::metrics::UpdateMetrics;
 use crate::plots::{self, Plot, PlotError};
 
@@ -44,13 +45,8 @@ impl RunPage<'_> {
     /// The page, with these pictures in it.
     pub fn html(&self, plots: &[Plot]) -> String {
         let RunReport { id, status, manifest, terminal, .. } = self.report;
-        let id = escaped(id);
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-             <meta name=\"viewport\" content=\"width=device-width\">\n<title>{id}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-             <h1>{id}</h1>\n<p>{status}"
-        );
+        let mut page = head(id);
+        let _ = write!(page, "<p>{status}");
         if let Some(reason) = terminal.as_ref().and_then(|terminal| terminal.reason.as_deref()) {
             let _ = write!(page, ": {}", escaped(reason));
         }
@@ -59,14 +55,7 @@ impl RunPage<'_> {
         if let Some(evaluation) = self.evaluation {
             page.push_str(&evaluated(evaluation));
         }
-        for plot in plots {
-            let _ = write!(
-                page,
-                "<figure>\n{}\n<figcaption>{}</figcaption>\n</figure>\n",
-                plot.svg.trim_end(),
-                escaped(plot.caption)
-            );
-        }
+        page.push_str(&figures(plots));
         if let Some(last) = self.metrics.last() {
             let _ = writeln!(
                 page,
@@ -85,6 +74,26 @@ impl RunPage<'_> {
         );
         page
     }
+}
+
+/// The beginning of a page, up to its heading.
+pub(crate) fn head(title: &str) -> String {
+    let title = escaped(title);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
+         <h1>{title}</h1>\n"
+    )
+}
+
+/// Pictures with their captions.
+pub(crate) fn figures(plots: &[Plot]) -> String {
+    let figure = |plot: &Plot| {
+        let (svg, caption) = (plot.svg.trim_end(), escaped(&plot.caption));
+        format!("<figure>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>\n")
+    };
+    plots.iter().map(figure).collect()
 }
 
 /// On which terms the run was made.
@@ -113,6 +122,7 @@ fn evaluated(evaluation: &Evaluation) -> String {
         let _ = write!(out, "<h2>Beside it: {}</h2>\n<p>{}</p>\n", escaped(name), escaped(&baseline.description));
         out.push_str(&table("at", baseline.operating_points.iter().map(|point| (rate(point.target_fpr), point))));
     }
+    out.push_str(&values(&evaluation.values));
     let Some(largest) = evaluation.operating_points.iter().map(|point| point.target_fpr).reduce(f64::max) else {
         return out;
     };
@@ -131,6 +141,40 @@ fn evaluated(evaluation: &Evaluation) -> String {
     out.push_str(&table("family", families.iter().take(FAMILIES).map(|(name, point)| (escaped(name), *point))));
     if count > FAMILIES {
         let _ = writeln!(out, "<p>and {} more; <code>evaluation.json</code> has all</p>", count - FAMILIES);
+    }
+    out
+}
+
+/// What the q-values promise beside what they bring.
+fn values(reports: &[ValueReport]) -> String {
+    if reports.is_empty() {
+        return String::new();
+    }
+    let heads = ["mean q-value", "mean return", "over-estimation", "decisions"];
+    let heads: String = heads.iter().map(|head| format!("<th class=\"n\">{head}</th>")).collect();
+    let mut out = format!(
+        "<h2>Q-values beside returns</h2>\n<p>Decisions weigh what their states weighed in training; intervals are over families.</p>\n\
+         <table>\n<tr><th>decisions at</th>{heads}</tr>\n"
+    );
+    for report in reports {
+        for (which, told) in [("first", &report.first), ("every", &report.all)] {
+            let cells = [
+                cell(Some(told.mean_q), None, 3),
+                cell(Some(told.mean_return), None, 3),
+                cell(Some(told.overestimation), told.ci95, 3),
+                cell(Some(told.decisions as f64), None, 0),
+            ];
+            let _ = writeln!(out, "<tr><th>{which}, {}</th>{}</tr>", rate(report.target_fpr), cells.concat());
+        }
+    }
+    out.push_str("</table>\n");
+    for (report, told) in reports.iter().filter_map(|report| Some((report, report.malicious.as_ref()?))) {
+        let Reliability { brier_score, expected_calibration_error, .. } = told;
+        let _ = writeln!(
+            out,
+            "<p>Probability of malice at {}: Brier score {brier_score:.3}, expected calibration error {expected_calibration_error:.3}.</p>",
+            rate(report.target_fpr)
+        );
     }
     out
 }
@@ -165,7 +209,7 @@ fn rate(target: f64) -> String {
 }
 
 /// Text that stays text in HTML.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -13,20 +13,31 @@ use super::learn::Learned;
 use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
 use crate::export::Export;
+use crate::recorded::predictions::Predicts;
 use crate::recorded::recordings::Recordings;
 
 /// Golden vectors of a model: states spread over what it learned from.
 const GOLDEN_VECTORS: usize = 32;
 
-/// The configuration under which a model is judged on recordings, by what its manifest says of its training.
+/// How a model is judged on recordings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The configuration under which it is played.
+    pub config: TrainConfig,
+    /// What its outputs say of returns.
+    pub predicts: Option<Predicts>,
+}
+
+/// How a model is judged on recordings, by what its manifest says of its training.
 ///
 /// # Errors
 /// [`RunError::Foreign`] where this version does not know what it says.
-pub fn judged_under(training: &serde_json::Value) -> Result<TrainConfig, RunError> {
+pub fn judged(training: &serde_json::Value) -> Result<Judged, RunError> {
     if let Ok(learned) = serde_json::from_value::<Learned>(training.clone()) {
-        return Ok(learned.judged_under());
+        return Ok(learned.judged());
     }
-    serde_json::from_value(training.clone()).map_err(RunError::Foreign)
+    let config: TrainConfig = serde_json::from_value(training.clone()).map_err(RunError::Foreign)?;
+    Ok(Judged { predicts: Some(Predicts::of_recordings(&config)), config })
 }
 
 /// Writes an evaluation into a run.

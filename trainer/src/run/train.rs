@@ -7,10 +7,11 @@ use bellwether_artifact::{ModelVersion, OperatingPoint};
 use bellwether_env_adapter::ACTION_COUNT;
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_registry::{InputFile, RunDirectory, check_name};
+use bellwether_replay::StateRows;
 
 use super::drive::{Learning, Mark, drive, end, manifest, open};
 use super::publish::{golden, metrics, publish, telemetry_fingerprint, write_evaluation};
-use super::{RunError, RunObserver, RunRequest, read, require_both_classes};
+use super::{RunError, RunEvent, RunObserver, RunRequest, read, require_both_classes};
 use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
 use crate::export::Export;
@@ -20,6 +21,7 @@ use crate::recorded::calibration::{Calibrated, calibrate};
 use crate::recorded::checkpoint::Checkpoint;
 use crate::recorded::evaluation::{Background, Tested, evaluate};
 use crate::recorded::playback::Learnt;
+use crate::recorded::predictions::Predicts;
 use crate::recorded::recordings::Recordings;
 use crate::recorded::training::Training;
 
@@ -53,7 +55,7 @@ pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     let config = request.config;
     config.validate()?;
     check_name("name of a run", request.name)?;
-    observer.phase("reading recordings");
+    observer.event(RunEvent::Phase("reading recordings"));
     let recordings = read(request.data, config)?;
     require_both_classes(request.data, &recordings)?;
     let held_out = request.valid.map(|path| read(path, config)).transpose()?;
@@ -63,6 +65,8 @@ pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     let mut training = Training::new(&recordings, &episodes, config, request.isa, request.learner)?;
     let mut directory = open(request, manifest, &mut training)?;
     let (run, folder) = (directory.id(), directory.paths().folder().to_path_buf());
+    let states = recordings.store().states().len() as u64;
+    observer.event(RunEvent::Begun { run: &run, states, updates: training.updates() });
     let finished = finish(request, &recordings, held_out.as_ref(), training, &mut directory, observer);
     let (version, evaluation) = end(directory, finished)?;
     Ok(TrainReport {
@@ -93,7 +97,16 @@ impl Learning for Training<'_> {
     }
 
     fn round(&mut self) -> Result<Vec<UpdateMetrics>, RunError> {
-        Ok(Training::round(self)?)
+        let before = Training::updates(self);
+        let mut lines = Training::round(self)?;
+        let done = Training::updates(self);
+        if self.config().trainer.validates(before, done) {
+            for (network, validation) in self.validate()? {
+                let own = lines.iter_mut().find(|line| line.network == network && line.update == done);
+                own.into_iter().for_each(|line| line.validation = Some(validation));
+            }
+        }
+        Ok(lines)
     }
 
     fn save(&self, mark: Mark, to: &mut dyn Write) -> std::io::Result<()> {
@@ -119,16 +132,16 @@ fn finish(
     observer: &mut dyn RunObserver,
 ) -> Result<(ModelVersion, Option<Evaluation>), RunError> {
     let config = request.config;
-    observer.phase("training");
+    observer.event(RunEvent::Phase("training"));
     drive(&mut training, directory, config.trainer.checkpoint_interval, observer)?;
-    observer.phase("calibrating");
+    observer.event(RunEvent::Phase("calibrating"));
     let shape = config.network.shape(recordings.width(), ACTION_COUNT)?;
     let calibrated = calibrate(&training, &shape, config, request.isa)?;
     let policy = Learnt { shape: &shape, parameters: training.released(), isa: request.isa };
     let evaluation = match held_out {
         None => None,
         Some(held_out) => {
-            observer.phase("evaluating");
+            observer.event(RunEvent::Phase("evaluating"));
             let (episodes, known): (Vec<u32>, Vec<u32>) =
                 (held_out.episodes().collect(), recordings.episodes().collect());
             let tested = Tested {
@@ -137,14 +150,16 @@ fn finish(
                 policy: policy.into(),
                 operating_points: &calibrated.operating_points,
                 config,
+                predicts: Some(Predicts::of_recordings(config)),
                 background: Some(Background { recordings, episodes: &known }),
             };
             let evaluation = training.pool().install(|| evaluate(&tested))?;
             write_evaluation(directory, &evaluation)?;
+            observer.event(RunEvent::Evaluated(&evaluation));
             Some(evaluation)
         }
     };
-    observer.phase("exporting");
+    observer.event(RunEvent::Phase("exporting"));
     let mut data = vec![telemetry_fingerprint("train", request.data, recordings)?];
     if let (Some(path), Some(held_out)) = (request.valid, held_out) {
         data.push(telemetry_fingerprint("test", path, held_out)?);

@@ -1,5 +1,6 @@
 //! Which configuration is best: trials over a space of settings, each judged by grouped cross-validation inside the training data.
 
+mod page;
 mod space;
 mod trials;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ConfigError, TrainConfig};
 use crate::streams::stream;
 
+pub use page::SweepPage;
 pub use space::{Dimension, Settings};
 pub use trials::{Job, Outcome, Standing, SweepError, Watch, sweep};
 

@@ -14,11 +14,10 @@ use super::{Measure, Settings, SweepConfig};
 use crate::config::{ConfigError, TrainConfig};
 use crate::evaluate::Evaluation;
 use crate::learner::fused::Isa;
-use crate::metrics::UpdateMetrics;
 use crate::recorded::TrainingError;
 use crate::recorded::recordings::Recordings;
 use crate::recorded::validation::{Beside, cross_validate};
-use crate::run::{self, RunError, RunObserver};
+use crate::run::{self, RunError, RunEvent, RunObserver};
 
 /// One training of one setting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -310,6 +309,5 @@ impl RunObserver for Silent {
     fn seconds(&mut self) -> f64 {
         0.0
     }
-    fn phase(&mut self, _: &str) {}
-    fn progress(&mut self, _: u64, _: u64, _: &[UpdateMetrics]) {}
+    fn event(&mut self, _: RunEvent<'_>) {}
 }

@@ -1,24 +1,32 @@
-//! Pictures of a run as SVG: how it learned, what it reaches, and when its verdicts fall.
+//! Pictures as SVG: how a run learned, what it reaches, when its verdicts fall and how right its q-values are; and how the trials of a
+//! sweep compare.
 
+mod sweep;
+mod values;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::{
-    Cartesian2d, ChartBuilder, IntoDrawingArea, IntoLogRange, LineSeries, PathElement, Ranged, SVGBackend, ShapeStyle,
+    Cartesian2d, ChartBuilder, Circle, IntoDrawingArea, IntoLogRange, LineSeries, PathElement, Ranged, SVGBackend,
+    ShapeStyle,
 };
 use plotters::style::{BLACK, Color, RGBColor, WHITE};
 
 use crate::evaluate::{Evaluation, TimelinePoint};
 use crate::metrics::UpdateMetrics;
 
+pub use sweep::sweep;
+
 /// A picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plot {
     /// Name of the file, without an ending.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What it shows, in a sentence.
-    pub caption: &'static str,
+    pub caption: Cow<'static, str>,
     /// The SVG document.
     pub svg: String,
 }
@@ -28,28 +36,47 @@ pub struct Plot {
 #[error("the plot `{name}` cannot be drawn: {reason}")]
 pub struct PlotError {
     /// Name of the picture.
-    pub name: &'static str,
+    pub name: String,
     /// What the drawing library says.
     pub reason: String,
 }
 
 /// One line of a picture.
+#[derive(Default)]
 struct Line {
     label: String,
     points: Vec<(f64, f64)>,
+    /// Upright strokes: where, from, to.
+    spans: Vec<(f64, f64, f64)>,
+    style: LineStyle,
     /// Which colour; lines of what belongs together share one.
     colour: usize,
     /// Drawn thin, behind the others.
     is_minor: bool,
 }
 
+/// How the points of a line are shown.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum LineStyle {
+    /// As a line.
+    #[default]
+    Line,
+    /// As dots.
+    Dots,
+    /// As dots on a line.
+    DottedLine,
+}
+
 /// What a picture shows beside its lines.
+#[derive(Default)]
 struct Frame {
-    name: &'static str,
-    caption: &'static str,
-    x: &'static str,
-    y: &'static str,
+    name: Cow<'static, str>,
+    caption: Cow<'static, str>,
+    x: Cow<'static, str>,
+    y: Cow<'static, str>,
     has_logarithmic_x: bool,
+    /// What stands at 0, 1, 2 and so on of the horizontal axis; numbers where there is nothing.
+    categories: Vec<String>,
     /// Limits of the vertical axis; the lines' own where there are none.
     y_limits: Option<Range<f64>>,
 }
@@ -95,10 +122,12 @@ pub fn learning(lines: &[UpdateMetrics]) -> Result<Vec<Plot>, PlotError> {
             .map(|(network, points)| {
                 let is_minor = network.starts_with("fold-");
                 let label = if is_minor { "folds".to_owned() } else { network.to_owned() };
-                Line { label, points, colour: if is_minor { 6 } else { usize::from(network == "imitator") }, is_minor }
+                let colour = if is_minor { 6 } else { usize::from(network == "imitator") };
+                Line { label, points, colour, is_minor, ..Line::default() }
             })
             .collect();
-        let frame = Frame { name, caption, x: "updates", y, has_logarithmic_x: false, y_limits: None };
+        let frame =
+            Frame { name: name.into(), caption: caption.into(), x: "updates".into(), y: y.into(), ..Frame::default() };
         plots.extend(draw(&frame, &lines)?);
     }
     Ok(plots)
@@ -117,23 +146,23 @@ pub fn evaluation(evaluation: &Evaluation) -> Result<Vec<Plot>, PlotError> {
         points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         points
     };
-    let line = |label: &str, points, colour| Line { label: label.to_owned(), points, colour, is_minor: false };
+    let line = |label: &str, points, colour| Line { label: label.to_owned(), points, colour, ..Line::default() };
     let frame = Frame {
-        name: "roc",
-        caption: "True and false positives at every cost of a false positive, in hindsight.",
-        x: "false-positive rate",
-        y: "true-positive rate",
-        has_logarithmic_x: false,
+        name: "roc".into(),
+        caption: "True and false positives at every cost of a false positive, in hindsight.".into(),
+        x: "false-positive rate".into(),
+        y: "true-positive rate".into(),
         y_limits: Some(0.0..1.0),
+        ..Frame::default()
     };
     plots.extend(draw(&frame, &[line("policy", curve(|point| point.tpr), 0)])?);
     let frame = Frame {
-        name: "harm",
-        caption: "Share of the harm that is prevented by stopping, at every false-positive rate, in hindsight.",
-        x: "false-positive rate",
-        y: "harm prevented",
-        has_logarithmic_x: false,
+        name: "harm".into(),
+        caption: "Share of the harm that is prevented by stopping, at every false-positive rate, in hindsight.".into(),
+        x: "false-positive rate".into(),
+        y: "harm prevented".into(),
         y_limits: Some(0.0..1.0),
+        ..Frame::default()
     };
     plots.extend(draw(&frame, &[line("policy", curve(|point| point.harm_prevented), 0)])?);
     if let Some(timeline) = evaluation.timelines.iter().max_by(|a, b| a.target_fpr.total_cmp(&b.target_fpr)) {
@@ -146,27 +175,32 @@ pub fn evaluation(evaluation: &Evaluation) -> Result<Vec<Plot>, PlotError> {
             ("benign, convicted", |point| point.benign_convicted, 3),
         ];
         let frame = Frame {
-            name: "earliness",
-            caption: "Share of the episodes of each class whose verdict has fallen, by windows seen, at the largest target rate.",
-            x: "windows",
-            y: "share of the class",
+            name: "earliness".into(),
+            caption: "Share of the episodes of each class whose verdict has fallen, by windows seen, at the largest target rate.".into(),
+            x: "windows".into(),
+            y: "share of the class".into(),
             has_logarithmic_x: true,
             y_limits: Some(0.0..1.0),
+            ..Frame::default()
         };
         let lines: Vec<Line> =
             shares.into_iter().map(|(label, share, colour)| line(label, of(share), colour)).collect();
         plots.extend(draw(&frame, &lines)?);
     }
+    plots.extend(values::values(&evaluation.values)?);
     Ok(plots)
 }
 
 /// A picture of these lines, or none where there is nothing to see.
 fn draw(frame: &Frame, lines: &[Line]) -> Result<Option<Plot>, PlotError> {
-    let all = || lines.iter().flat_map(|line| &line.points).filter(|(x, y)| x.is_finite() && y.is_finite());
-    if all().nth(1).is_none() {
+    let finite = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite();
+    let points = || lines.iter().flat_map(|line| line.points.iter().copied()).filter(finite);
+    if points().nth(1).is_none() {
         return Ok(None);
     }
-    let bounds = |of: fn(&(f64, f64)) -> f64| {
+    let ends = |&(x, low, high): &(f64, f64, f64)| [(x, low), (x, high)];
+    let all = || points().chain(lines.iter().flat_map(|line| line.spans.iter().flat_map(ends)).filter(finite));
+    let bounds = |of: fn((f64, f64)) -> f64| {
         let (low, high) = all().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         // A line along one value still has a height.
         if low < high { low..high } else { low - 0.5..high + 0.5 }
@@ -174,12 +208,16 @@ fn draw(frame: &Frame, lines: &[Line]) -> Result<Option<Plot>, PlotError> {
     let (x, y) = (bounds(|point| point.0), frame.y_limits.clone().unwrap_or_else(|| bounds(|point| point.1)));
     let mut svg = String::new();
     let drawn = if frame.has_logarithmic_x {
-        on(frame, lines, x.start.max(1.0)..x.end.max(2.0), y, &mut svg, |range| range.log_scale())
+        let start = if x.start > 0.0 { x.start } else { 1.0 };
+        on(frame, lines, start..x.end.max(2.0 * start), y, &mut svg, |range| range.log_scale())
+    } else if !frame.categories.is_empty() {
+        // Half a category beside the first and the last.
+        on(frame, lines, -0.5..frame.categories.len() as f64 - 0.5, y, &mut svg, |range| range)
     } else {
         on(frame, lines, x, y, &mut svg, |range| range)
     };
-    drawn.map_err(|reason| PlotError { name: frame.name, reason })?;
-    Ok(Some(Plot { name: frame.name, caption: frame.caption, svg }))
+    drawn.map_err(|reason| PlotError { name: frame.name.to_string(), reason })?;
+    Ok(Some(Plot { name: frame.name.clone(), caption: frame.caption.clone(), svg }))
 }
 
 /// Draws on a horizontal axis of a kind.
@@ -207,9 +245,9 @@ where
         .map_err(|error| told(&error))?;
     chart
         .configure_mesh()
-        .x_desc(frame.x)
-        .y_desc(frame.y)
-        .x_label_formatter(&number)
+        .x_desc(frame.x.as_ref())
+        .y_desc(frame.y.as_ref())
+        .x_label_formatter(&|value| frame.tick(*value))
         .y_label_formatter(&number)
         .light_line_style(WHITE)
         .bold_line_style(RGBColor(225, 225, 225))
@@ -229,7 +267,16 @@ where
             stroke_width: if line.is_minor { 1 } else { 2 },
         };
         let points = line.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
-        let series = chart.draw_series(LineSeries::new(points, style)).map_err(|error| told(&error))?;
+        let dot = ShapeStyle { filled: true, ..style };
+        let spans = line.spans.iter().filter(|(x, low, high)| x.is_finite() && low.is_finite() && high.is_finite());
+        let stroke = |&(x, low, high): &(f64, f64, f64)| PathElement::new(vec![(x, low), (x, high)], style);
+        chart.draw_series(spans.map(stroke)).map_err(|error| told(&error))?;
+        if line.style != LineStyle::Line {
+            let dots = points.clone().map(|at| Circle::new(at, 3, dot));
+            chart.draw_series(dots).map_err(|error| told(&error))?;
+        }
+        let joined = points.filter(|_| line.style != LineStyle::Dots);
+        let series = chart.draw_series(LineSeries::new(joined, style)).map_err(|error| told(&error))?;
         if lines.len() > 1 && !named.contains(&line.label.as_str()) {
             named.push(&line.label);
             series.label(&line.label).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
@@ -247,10 +294,27 @@ where
     area.present().map_err(|error| told(&error))
 }
 
+impl Frame {
+    /// What stands at a place of the horizontal axis.
+    fn tick(&self, at: f64) -> String {
+        if self.categories.is_empty() {
+            return number(&at);
+        }
+        let nearest = at.round();
+        let category = (nearest >= 0.0).then(|| self.categories.get(nearest as usize)).flatten();
+        category.filter(|_| (at - nearest).abs() < 1e-6).cloned().unwrap_or_default()
+    }
+}
+
 /// A number at a tick, without a fraction that is none.
 fn number(value: &f64) -> String {
     let rounded = (value * 1e6).round() / 1e6;
-    if rounded.abs() >= 1e6 { format!("{rounded:e}") } else { rounded.to_string() }
+    let small = *value != 0.0 && value.abs() < 1e-3;
+    match small {
+        true => format!("{value:.0e}"),
+        false if rounded.abs() >= 1e6 => format!("{rounded:e}"),
+        false => rounded.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -267,6 +331,7 @@ mod tests {
             max_error: 1.0,
             gradient_norm: loss * 2.0,
             learning_rate: 1e-3,
+            validation: None,
         }
     }
 
@@ -278,7 +343,7 @@ mod tests {
             })
             .collect();
         let plots = learning(&lines).unwrap();
-        assert_eq!(plots.iter().map(|plot| plot.name).collect::<Vec<_>>(), ["loss", "q-values", "gradients"]);
+        assert_eq!(plots.iter().map(|plot| plot.name.as_ref()).collect::<Vec<_>>(), ["loss", "q-values", "gradients"]);
         for plot in &plots {
             assert!(plot.svg.starts_with("<svg") && plot.svg.trim_end().ends_with("</svg>"), "{}", plot.svg);
             // Three lines and two labels, the folds sharing one, each with a mark in its colour.
@@ -298,7 +363,8 @@ mod tests {
         assert!(learning(&[]).unwrap().is_empty());
         assert!(learning(&[metrics("released", 1, 0.5)]).unwrap().is_empty(), "one point is no curve");
         let infinite: Vec<UpdateMetrics> = (1..9).map(|update| metrics("released", update, f32::INFINITY)).collect();
-        let names: Vec<&str> = learning(&infinite).unwrap().iter().map(|plot| plot.name).collect();
+        let plots = learning(&infinite).unwrap();
+        let names: Vec<&str> = plots.iter().map(|plot| plot.name.as_ref()).collect();
         assert_eq!(names, ["q-values"]);
     }
 }

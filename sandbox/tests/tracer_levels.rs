@@ -1,18 +1,19 @@
-//! Actions on running samples through the tracer, in cages; holding tasks, and a sample that waits for who takes its events.
+//! Actions on running samples through the tracer, in cages, and a sample that waits for who takes its events.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
 mod launch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bellwether_env_adapter::event::flags;
 use bellwether_env_adapter::sensor::Decoys;
@@ -20,7 +21,7 @@ use bellwether_env_adapter::{Event, EventBuf};
 use bellwether_sandbox::cage::{Cage, CageError, Plan};
 use bellwether_sandbox::filter;
 use bellwether_sandbox::isolation::{WriteDenial, deny_writes};
-use bellwether_sandbox::tracer::{Act, End, Flow, Options, Proof, Summary, Tracer};
+use bellwether_sandbox::tracer::{Act, End, Flow, Options, Proof, Sink, Summary, Tracer};
 use launch::{Kept, command, compile, start, trace};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -201,81 +202,50 @@ fn what_is_wanted_at_the_end_of_a_process_is_done_when_it_has_gone() {
     assert_eq!(kept.named("exit_group").len(), kept.acted.len());
 }
 
-#[test]
-fn a_held_task_goes_on_when_it_is_released() {
-    let folder = tempfile::tempdir().unwrap();
-    let held = start(shell(folder.path(), "mkdir a; mkdir b"));
-    let (sender, receiver) = mpsc::channel();
-    let tracer = thread::spawn(move || {
-        let tracer = held.attach(Options { hold: Duration::from_secs(60), ..Options::default() });
-        sender.send((None, Some(tracer.remote()))).unwrap();
-        let mut kept = Kept::new(|event: &Event<'_>| {
-            if event.name != "mkdir" {
-                return Flow::Go;
-            }
-            sender.send((event.tid, None)).unwrap();
-            Flow::Hold
-        });
-        let summary = tracer.run(&mut kept).unwrap();
-        (summary, kept.overdue, kept.ticks)
-    });
-    let (_, remote) = receiver.recv().unwrap();
-    let remote = remote.unwrap();
-    for folder_name in ["a", "b"] {
-        let (tid, _) = receiver.recv().unwrap();
-        assert!(folder.path().join(folder_name).is_dir());
-        thread::sleep(Duration::from_millis(30));
-        assert!(folder_name == "b" || !folder.path().join("b").exists());
-        remote.release(tid.unwrap());
-        // Once more is as good as once.
-        remote.release(tid.unwrap());
+/// Has things done to a sample at ticks, once a folder is there.
+struct AtTicks {
+    folder: PathBuf,
+    acts: VecDeque<Act>,
+    acted: Vec<(Act, Proof)>,
+}
+
+impl Sink for AtTicks {
+    fn event(&mut self, _: &Event<'_>) -> Flow {
+        Flow::Go
     }
-    let (summary, overdue, ticks) = tracer.join().unwrap();
-    assert_eq!(summary.first, Some(End::Exited(0)));
-    assert!(overdue.is_empty() && ticks > 0);
+
+    fn tick(&mut self, _: u64) -> Flow {
+        if self.folder.exists() { self.acts.pop_front().map_or(Flow::Go, Flow::Act) } else { Flow::Go }
+    }
+
+    fn acted(&mut self, act: Act, proof: Proof) {
+        self.acted.push((act, proof));
+    }
 }
 
 #[test]
-fn a_task_that_nobody_releases_is_overdue_and_goes_on() {
+fn a_sleeping_sample_is_reached_at_a_tick() {
     let folder = tempfile::tempdir().unwrap();
-    let mut kept = Kept::new(|event: &Event<'_>| if event.name == "mkdir" { Flow::Hold } else { Flow::Go });
-    let summary = trace(shell(folder.path(), "mkdir a; mkdir b"), Options::default(), &mut kept);
-    assert_eq!(summary.first, Some(End::Exited(0)));
-    let tids: Vec<_> = kept.named("mkdir").iter().filter_map(|event| event.tid).collect();
-    assert_eq!((tids.len(), &kept.overdue), (2, &tids));
-}
-
-#[test]
-fn a_sleeping_sample_is_reached_from_another_thread() {
-    let folder = tempfile::tempdir().unwrap();
-    let held = start(shell(folder.path(), "mkdir a; sleep 1000"));
-    let (sender, receiver) = mpsc::channel();
-    let tracer = thread::spawn(move || {
-        let tracer = held.attach(Options::default());
-        sender.send(tracer.remote()).unwrap();
-        tracer.run(&mut Kept::new(|_: &Event<'_>| Flow::Go)).unwrap()
-    });
-    let remote = receiver.recv().unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
-    while !folder.path().join("a").exists() && Instant::now() < until {
-        thread::sleep(Duration::from_millis(2));
-    }
-    assert_eq!(remote.act(Act::Level(1)).recv(), Ok(Proof::Done));
-    // Nothing was given that closes what the sample may write to, so nothing proves that it is closed.
-    assert_eq!(remote.act(Act::Level(2)).recv(), Ok(Proof::Busy));
-    assert_eq!(remote.act(Act::Kill).recv(), Ok(Proof::Done));
-    let summary = tracer.join().unwrap();
+    let acts = [Act::Level(1), Act::Level(2), Act::Kill];
+    let mut sink = AtTicks { folder: folder.path().join("a"), acts: acts.into(), acted: Vec::new() };
+    let summary = trace(shell(folder.path(), "mkdir a; sleep 1000"), Options::default(), &mut sink);
     assert_eq!(summary.first, Some(End::Killed(libc::SIGKILL)));
-    // Who asks too late hears that nobody is there any more.
-    drop(remote);
+    // Nothing was given that closes what the sample may write to, so nothing proves that it is closed.
+    assert_eq!(sink.acted, acts.into_iter().zip([Proof::Done, Proof::Busy, Proof::Done]).collect::<Vec<_>>());
 }
 
 #[test]
-fn the_sample_waits_while_the_queue_is_full_and_no_event_is_lost() {
+fn the_sample_waits_while_its_events_are_taken_and_none_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let held = start(shell(folder.path(), "for i in 1 2 3 4 5 6 7 8; do mkdir d$i; done"));
-    let (mut sender, receiver) = mpsc::sync_channel::<EventBuf>(1);
-    let tracer = thread::spawn(move || held.attach(Options::default()).run(&mut sender).unwrap());
+    let (sender, receiver) = mpsc::sync_channel::<EventBuf>(1);
+    let tracer = thread::spawn(move || {
+        let mut kept = Kept::new(|event: &Event<'_>| match sender.send(EventBuf::from(event)) {
+            Ok(()) => Flow::Go,
+            Err(_) => Flow::Act(Act::Kill),
+        });
+        held.attach(Options::default()).run(&mut kept).unwrap()
+    });
     let first = receiver.recv().unwrap();
     assert_eq!((first.seq, first.name.as_str()), (0, "execve"));
     thread::sleep(Duration::from_millis(100));
@@ -285,16 +255,6 @@ fn the_sample_waits_while_the_queue_is_full_and_no_event_is_lost() {
     assert_eq!(summary.events, rest.len() as u64 + 1);
     assert!(rest.iter().zip(1..).all(|(event, seq)| event.seq == seq));
     assert_eq!(rest.iter().filter(|event| event.name == "mkdir").count(), 8);
-}
-
-#[test]
-fn a_sample_whose_events_nobody_takes_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
-    let held = start(shell(folder.path(), "sleep 1000"));
-    let (mut sender, receiver) = mpsc::sync_channel::<EventBuf>(1);
-    drop(receiver);
-    let tracer = thread::spawn(move || held.attach(Options::default()).run(&mut sender).unwrap());
-    assert_eq!(tracer.join().unwrap().first, Some(End::Killed(libc::SIGKILL)));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Wakes a thread that waits for traced tasks.
 //!
-//! `waitpid` heeds no descriptor. A signal of its own, sent to the one thread, makes it return. A ring that comes just before
-//! the wait is lost; the clock rings again and again, so nothing waits longer than its period.
+//! `waitpid` heeds no descriptor. A signal of its own, sent to the one thread by a clock, makes it return. A ring that comes just
+//! before the wait is lost; the clock rings again and again, so nothing waits longer than its period.
 
 use std::io;
 use std::sync::OnceLock;
@@ -12,7 +12,6 @@ use libc::pid_t;
 /// Rings for one thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bell {
-    process: pid_t,
     thread: pid_t,
 }
 
@@ -43,15 +42,9 @@ impl Bell {
         });
         match failed {
             Some(errno) => Err(io::Error::from_raw_os_error(*errno)),
-            // SAFETY: these calls take nothing and cannot fail.
-            None => Ok(unsafe { Bell { process: libc::getpid(), thread: libc::gettid() } }),
+            // SAFETY: the call takes nothing and cannot fail.
+            None => Ok(unsafe { Bell { thread: libc::gettid() } }),
         }
-    }
-
-    /// Makes the thread return from its wait. That the thread is gone is no error.
-    pub(crate) fn ring(self) {
-        // SAFETY: the call takes numbers only; a thread of another process is not reached by ours.
-        unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, number()) };
     }
 
     /// Rings by itself from now on.

@@ -1,43 +1,21 @@
-//! What is done besides following calls: holding tasks, acting on them, keeping the time.
+//! What is done besides following calls: acting on tasks, keeping the time.
 
 use std::fs;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use super::{Act, Errand, Flow, Proof, Sink, Tracer};
+use super::{Act, Flow, Proof, Sink, Tracer};
 use crate::edge::ptrace::{self, Go};
 
-/// How often the clock rings while tasks are held.
-const HOLDING_TICK: Duration = Duration::from_millis(1);
 /// How long a task may wait for its maker's event before the kernel is asked about it.
 const ORPHAN_NS: u64 = 500_000_000;
 
 impl Tracer {
-    /// Does what other threads want and what the time has come for.
+    /// Does what had to wait and what the time has come for.
     pub(super) fn errands(&mut self, sink: &mut impl Sink) {
-        if self.errands.waiting.swap(false, Ordering::Acquire) {
-            let queue = std::mem::take(&mut *self.errands.queue.lock().unwrap_or_else(PoisonError::into_inner));
-            for errand in queue {
-                match errand {
-                    // Who asked may have gone away since.
-                    Errand::Act(act, done) => _ = done.send(self.act(act, sink)),
-                    Errand::Release(tid) => self.release(tid),
-                }
-            }
-        }
         while let Some(act) = self.later.pop_front() {
             let proof = self.act(act, sink);
             sink.acted(act, proof);
         }
         let now = self.now_ns();
-        while let Some((tid, until)) = self.held.front().copied()
-            && until <= now
-        {
-            self.release(tid);
-            let flow = sink.overdue(tid);
-            self.follow(flow, sink);
-        }
         if u128::from(now - self.ticked_ns) >= self.options.tick.as_nanos() {
             self.ticked_ns = now;
             self.company.tick(now);
@@ -87,31 +65,6 @@ impl Tracer {
         }
     }
 
-    // Holding.
-
-    /// The task stays stopped until it is released, or for as long as tasks may be held.
-    pub(super) fn hold(&mut self, tid: u32, how: Go) {
-        if let Some(task) = self.tree.get(tid) {
-            task.parked = Some(how);
-        }
-        let longest = u64::try_from(self.options.hold.as_nanos()).unwrap_or(u64::MAX);
-        self.held.push_back((tid, self.now_ns().saturating_add(longest)));
-        if self.holding.is_none() {
-            self.holding = self.bell.every(HOLDING_TICK).ok();
-        }
-    }
-
-    fn release(&mut self, tid: u32) {
-        let before = self.held.len();
-        self.held.retain(|(held, _)| *held != tid);
-        if self.held.len() < before {
-            self.unpark(tid);
-        }
-        if self.held.is_empty() {
-            self.holding = None;
-        }
-    }
-
     /// Lets a task go on that was kept where it stopped.
     pub(super) fn unpark(&mut self, tid: u32) {
         if let Some(how) = self.tree.get(tid).and_then(|task| task.parked.take()) {
@@ -119,14 +72,12 @@ impl Tracer {
         }
     }
 
-    /// Lets all tasks go on but those that are held.
+    /// Lets all tasks go on.
     pub(super) fn unpark_all(&mut self) {
         let parked: Vec<u32> =
             self.tree.tasks().filter(|(_, task)| task.parked.is_some()).map(|(tid, _)| tid).collect();
         for tid in parked {
-            if !self.held.iter().any(|(held, _)| *held == tid) {
-                self.unpark(tid);
-            }
+            self.unpark(tid);
         }
     }
 

@@ -1,12 +1,12 @@
-//! The tracer: one thread that sees every recorded call of a sample's tasks, and can hold any of them.
+//! The tracer: one thread that sees every recorded call of a sample's tasks.
 //!
 //! A task stops when its filter asks about a call, and again when the call has returned. Whatever the call's arguments point to
 //! is read while the task is stopped and before the kernel reads it; fields that another task could change in between carry
 //! the mark `raced`. Events leave through a [`Sink`] on the tracer's thread: while the sink takes its time the sample waits,
 //! and no event is lost. Tasks are killed by the kernel when the thread that traces them ends, however it ends.
 //!
-//! ptrace ties a tree of tasks to the thread that seized it, so a [`Tracer`] stays on one thread; a [`Remote`] reaches it from
-//! any other.
+//! ptrace ties a tree of tasks to the thread that seized it, so a [`Tracer`] stays on one thread. What is to be done to a sample its
+//! sink says, after an event or at a tick.
 
 mod company;
 mod errands;
@@ -25,15 +25,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use bellwether_env_adapter::Event;
 use bellwether_env_adapter::redact::Redactor;
 use bellwether_env_adapter::sensor::Decoys;
-use bellwether_env_adapter::{Event, EventBuf};
 
-use crate::edge::bell::{Bell, Clock};
+use crate::edge::bell::Bell;
 use crate::edge::ptrace;
 use company::Company;
 use sight::Peers;
@@ -49,24 +47,8 @@ pub trait Sink {
         Flow::Go
     }
 
-    /// A task that this sink held was held for as long as tasks may be, and goes on.
-    fn overdue(&mut self, _tid: u32) -> Flow {
-        Flow::Go
-    }
-
     /// What this sink asked for has been done, or cannot be.
     fn acted(&mut self, _act: Act, _proof: Proof) {}
-}
-
-/// Sends the events to another thread through a bounded queue: the sample waits while it is full. When nobody listens any
-/// more, the sample is killed.
-impl Sink for mpsc::SyncSender<EventBuf> {
-    fn event(&mut self, event: &Event<'_>) -> Flow {
-        match self.send(EventBuf::from(event)) {
-            Ok(()) => Flow::Go,
-            Err(_) => Flow::Act(Act::Kill),
-        }
-    }
 }
 
 /// What happens after an event.
@@ -74,8 +56,6 @@ impl Sink for mpsc::SyncSender<EventBuf> {
 pub enum Flow {
     /// The task goes on.
     Go,
-    /// The task stays stopped until [`Remote::release`], or as long as [`Options::hold`] says.
-    Hold,
     /// This is done, then the task goes on.
     Act(Act),
 }
@@ -115,8 +95,6 @@ pub struct Options {
     pub decoys: Option<Decoys>,
     /// Replaces personal values in every text.
     pub redactor: Option<Redactor>,
-    /// How long a task is held at most.
-    pub hold: Duration,
     /// How often [`Sink::tick`] is called at least.
     pub tick: Duration,
     /// Folders, as the sample sees them, below which files stay writable.
@@ -135,7 +113,6 @@ impl Default for Options {
             program: None,
             decoys: None,
             redactor: Some(Redactor::default()),
-            hold: Duration::from_millis(5),
             tick: Duration::from_millis(10),
             scratch: Vec::new(),
             seal: None,
@@ -149,7 +126,6 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("stage", &self.stage)
             .field("program", &self.program)
-            .field("hold", &self.hold)
             .field("tick", &self.tick)
             .field("scratch", &self.scratch)
             .field("skip_waits", &self.skip_waits)
@@ -241,15 +217,10 @@ pub struct Tracer {
     parking: bool,
     /// Some process wrote another's memory.
     foreign_writes: bool,
-    /// Tasks that the sink holds, and until when at most.
-    held: VecDeque<(u32, u64)>,
-    /// Rings often while tasks are held.
-    holding: Option<Clock>,
     /// Ends of tasks that were found while they were to make calls for us.
     missed: VecDeque<(u32, ptrace::Change)>,
     /// What the sink asked for while something was being done to all tasks.
     later: VecDeque<Act>,
-    errands: Arc<Errands>,
     bell: Bell,
     first: u32,
     program_seen: bool,
@@ -261,46 +232,6 @@ pub struct Tracer {
 impl fmt::Debug for Tracer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tracer").field("first", &self.first).field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// What other threads want of a tracer.
-#[derive(Debug, Default)]
-struct Errands {
-    waiting: AtomicBool,
-    queue: Mutex<VecDeque<Errand>>,
-}
-
-#[derive(Debug)]
-enum Errand {
-    Act(Act, mpsc::Sender<Proof>),
-    Release(u32),
-}
-
-/// Reaches a tracer from another thread.
-#[derive(Clone, Debug)]
-pub struct Remote {
-    errands: Arc<Errands>,
-    bell: Bell,
-}
-
-impl Remote {
-    /// Asks for something to be done; the receiver gets what shows that it was, or hangs up when the sample has ended first.
-    pub fn act(&self, act: Act) -> mpsc::Receiver<Proof> {
-        let (sender, receiver) = mpsc::channel();
-        self.send(Errand::Act(act, sender));
-        receiver
-    }
-
-    /// Lets a held task go on. A task that is not held is left alone.
-    pub fn release(&self, tid: u32) {
-        self.send(Errand::Release(tid));
-    }
-
-    fn send(&self, errand: Errand) {
-        self.errands.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(errand);
-        self.errands.waiting.store(true, Ordering::Release);
-        self.bell.ring();
     }
 }
 
@@ -327,11 +258,8 @@ impl Tracer {
             killing: false,
             parking: false,
             foreign_writes: false,
-            held: VecDeque::new(),
-            holding: None,
             missed: VecDeque::new(),
             later: VecDeque::new(),
-            errands: Arc::default(),
             bell,
             first: pid,
             program_seen: false,
@@ -341,11 +269,6 @@ impl Tracer {
         };
         open().map_err(TracerError::Gate)?;
         Ok(tracer)
-    }
-
-    /// What reaches this tracer from other threads.
-    pub fn remote(&self) -> Remote {
-        Remote { errands: Arc::clone(&self.errands), bell: self.bell }
     }
 
     fn now_ns(&self) -> u64 {

@@ -95,7 +95,6 @@ impl Tracer {
     fn go_after(&mut self, tid: u32, how: Go, flow: Flow, sink: &mut impl Sink) {
         match flow {
             Flow::Go => self.go(tid, how),
-            Flow::Hold => self.hold(tid, how),
             // What is being done to all tasks comes first.
             Flow::Act(act) if self.parking => {
                 self.go(tid, how);
@@ -183,14 +182,9 @@ impl Tracer {
                 if let Some(task) = self.tree.get(tid) {
                     task.stop = Stop::Leaving;
                 }
-                match flow {
-                    Flow::Hold => self.hold(tid, Go::Freely(0)),
-                    flow => {
-                        _ = ptrace::go(tid, Go::Freely(0));
-                        if let Flow::Act(act) = flow {
-                            self.later.push_back(act);
-                        }
-                    }
+                _ = ptrace::go(tid, Go::Freely(0));
+                if let Flow::Act(act) = flow {
+                    self.later.push_back(act);
                 }
             }
             (None, _) => {
@@ -268,7 +262,6 @@ impl Tracer {
 
     /// A task has ended.
     fn ended(&mut self, tid: u32, end: End, sink: &mut impl Sink) {
-        self.held.retain(|(held, _)| *held != tid);
         let now = self.now_ns();
         let Some(task) = self.tree.end(tid, now) else { return };
         if let Some(pending) = task.call {
@@ -423,7 +416,7 @@ impl Tracer {
         self.summary.events += 1;
         self.summary.denied += u64::from(denied);
         let flow = sink.event(&event);
-        // Who is being killed is not held.
+        // Nothing more is done to who is being killed.
         if self.killing { Flow::Go } else { flow }
     }
 }

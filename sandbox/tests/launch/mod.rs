@@ -87,14 +87,13 @@ pub fn command(program: &Path, args: &[&str], folder: &Path, output: &Path) -> C
 pub struct Kept<F> {
     pub events: Vec<EventBuf>,
     pub acted: Vec<(Act, Proof)>,
-    pub overdue: Vec<u32>,
     pub ticks: u64,
     pub flow: F,
 }
 
 impl<F: FnMut(&Event<'_>) -> Flow> Kept<F> {
     pub fn new(flow: F) -> Self {
-        Kept { events: Vec::new(), acted: Vec::new(), overdue: Vec::new(), ticks: 0, flow }
+        Kept { events: Vec::new(), acted: Vec::new(), ticks: 0, flow }
     }
 
     pub fn named(&self, name: &str) -> Vec<&EventBuf> {
@@ -110,11 +109,6 @@ impl<F: FnMut(&Event<'_>) -> Flow> Sink for Kept<F> {
 
     fn tick(&mut self, _: u64) -> Flow {
         self.ticks += 1;
-        Flow::Go
-    }
-
-    fn overdue(&mut self, tid: u32) -> Flow {
-        self.overdue.push(tid);
         Flow::Go
     }
 

@@ -4,10 +4,13 @@ use bellwether_sandbox::cage::{Bounds, Changes, Ending, Found, Home, Identity, K
 use bellwether_sandbox::isolation::terminate;
 use rustix::thread::CapabilitySet;
 
-use crate::runs::{PATIENCE, Running, run, shell, start};
+use crate::runs::{PATIENCE, Running, can_cage, run, shell, start};
 
 #[test]
 fn every_file_of_the_home_lies_there_as_it_was_drawn_and_is_the_users() {
+    if !can_cage() {
+        return;
+    }
     let home = Home::draw(11, &Identity::default()).marked(&Identity::default());
     let mut plan = shell(
         "find /home/user /var/log /var/spool/cron/crontabs -type f -printf '%p %s %m %u %T@\\n' | LC_ALL=C sort; \
@@ -33,6 +36,9 @@ fn every_file_of_the_home_lies_there_as_it_was_drawn_and_is_the_users() {
 
 #[test]
 fn a_project_in_the_home_can_be_built() {
+    if !can_cage() {
+        return;
+    }
     let mut plan = shell(
         "cd ~/Projects/* 2>/dev/null || cd $(ls -d ~/Projects/* | head -1); command -v make cc >/dev/null || exit 77; make -s && ./program",
     );
@@ -48,6 +54,9 @@ fn a_project_in_the_home_can_be_built() {
 
 #[test]
 fn what_a_sample_left_behind_is_listed_and_links_lead_nowhere() {
+    if !can_cage() {
+        return;
+    }
     let secret = tempfile::NamedTempFile::new().unwrap();
     let placed = |path: &str, text: &str| Placed {
         path: path.to_owned(),
@@ -129,6 +138,9 @@ fn as_a_user(running: &Running, files: &[Placed], may_own: bool) -> Changes {
 
 #[test]
 fn what_a_sample_closes_is_not_taken_for_deleted() {
+    if !can_cage() {
+        return;
+    }
     let placed = |name: &str| Placed {
         path: format!("/home/user/{name}"),
         bytes: name.as_bytes().to_vec(),
@@ -162,6 +174,9 @@ fn what_a_sample_closes_is_not_taken_for_deleted() {
 
 #[test]
 fn bounds_hold_where_a_sample_makes_too_much() {
+    if !can_cage() {
+        return;
+    }
     let running = start(shell(
         "cd ~; for i in $(seq 50); do echo $i > f$i; done; i=0; while mkdir d && cd d; do i=$((i+1)); [ $i -gt 200 ] && break; done",
     ));

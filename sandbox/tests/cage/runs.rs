@@ -6,8 +6,10 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use bellwether_sandbox::abilities::Abilities;
 use bellwether_sandbox::cage::{Cage, CgroupHandle, Enclosure, Ending, Held, Plan, Program};
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -27,8 +29,25 @@ pub(crate) fn plan(program: Program, arguments: &[&str]) -> Plan {
     Plan::new(program, arguments.iter().map(|text| CString::new(*text).unwrap()).collect())
 }
 
-/// A plan that runs a C program, whose source follows the prelude; none, and a word on it, where there is no compiler.
+/// Whether this host can cage a program; where it cannot, a line says which test is skipped and why.
+pub(crate) fn can_cage() -> bool {
+    static LACKING: OnceLock<Option<String>> = OnceLock::new();
+    let lacking = LACKING.get_or_init(|| {
+        let detonation = Abilities::of_this_host().abilities.into_iter().find(|ability| ability.name == "detonation");
+        detonation.filter(|detonation| !detonation.here).map(|detonation| detonation.found)
+    });
+    if let Some(why) = lacking {
+        // The thread of a test has its name.
+        eprintln!("skipped {}: {why}", std::thread::current().name().unwrap_or("a test"));
+    }
+    lacking.is_none()
+}
+
+/// A plan that runs a C program, whose source follows the prelude; none, and a word on it, where there is no compiler or no cage.
 pub(crate) fn compiled(test: &str, source: &str, arguments: &[&str]) -> Option<Plan> {
+    if !can_cage() {
+        return None;
+    }
     let folder = tempfile::tempdir().unwrap();
     let (text, program) = (folder.path().join("sample.c"), folder.path().join("sample"));
     let mut file = File::options().write(true).create_new(true).open(&text).unwrap();

@@ -67,6 +67,7 @@ fn states_come_from_an_episode_file_of_the_same_specification() {
             sources: Vec::new(),
             policy: None,
             q_values: false,
+            safe_rule: false,
         };
         let mut writer = EpisodeWriter::new(Vec::new(), header).unwrap();
         for (step, (state, mask)) in (0..).zip(rows) {
@@ -78,7 +79,7 @@ fn states_come_from_an_episode_file_of_the_same_specification() {
                 stage: 1,
                 state,
                 action_mask: ActionMask::from_bits(*mask),
-                played: Some(PlayedParts { action, r0: 0.0, r1: 0.0, behaviour_probability: 1.0 }),
+                played: Some(PlayedParts { action, r0: 0.0, r1: 0.0, behaviour_probability: 1.0, safe_rule: false }),
                 end: last.then_some(End::Terminated),
                 partial: false,
                 label: None,

@@ -27,6 +27,7 @@ fn header(encoding: Encoding) -> EpisodeFileHeader {
         sources: vec!["sha256:aa".into(), "sha256:bb".into()],
         policy: None,
         q_values: false,
+        safe_rule: false,
     }
 }
 
@@ -34,14 +35,16 @@ fn header(encoding: Encoding) -> EpisodeFileHeader {
 fn header_of(encoding: Encoding, rows: &[StepRow]) -> EpisodeFileHeader {
     let q_values = rows.iter().any(|row| row.q_values.is_some());
     let policy = q_values.then(|| r#"{"version":"b"}"#.to_owned());
-    EpisodeFileHeader { policy, q_values, ..header(encoding) }
+    let safe_rule = rows.iter().any(|row| row.played.is_some_and(|played| played.safe_rule));
+    EpisodeFileHeader { policy, q_values, safe_rule, ..header(encoding) }
 }
 
 fn encoding() -> impl Strategy<Value = Encoding> {
     prop_oneof![Just(Encoding::Dense), Just(Encoding::Sparse)]
 }
 
-/// Whole episodes with names of their own, ending in every way there is; all rows have q-values, or none.
+/// Whole episodes with names of their own, ending in every way there is; all rows have q-values, or none, and some say who
+/// decided.
 fn episodes(most: usize) -> impl Strategy<Value = Vec<Vec<StepRow>>> {
     let value = || prop_oneof![3 => Just(0.0_f32), 1 => Just(-0.0_f32), 2 => -1e6_f32..1e6];
     let state = vec(value(), WIDTH);
@@ -50,7 +53,7 @@ fn episodes(most: usize) -> impl Strategy<Value = Vec<Vec<StepRow>>> {
         (values, 0..ACTIONS, 0_u32..32, -1.0_f32..1.0, -1.0_f32..1.0, 0.001_f32..=1.0, 0_u64..100, any::<bool>());
     let label = prop_oneof![Just(None), Just(Some("benign".to_owned())), Just(Some("schädlich".to_owned()))];
     let episode = (vec(step, 1..20), 0..4_u32, any::<bool>(), label, "[a-z0-9]{1,8}");
-    (vec(episode, 0..most), any::<bool>()).prop_map(|(episodes, valued)| {
+    (vec(episode, 0..most), any::<bool>(), any::<bool>()).prop_map(|(episodes, valued, told)| {
         let mut all = Vec::new();
         for (number, (steps, end, partial, label, name)) in episodes.into_iter().enumerate() {
             let last = steps.len() - 1;
@@ -62,7 +65,9 @@ fn episodes(most: usize) -> impl Strategy<Value = Vec<Vec<StepRow>>> {
                 stage = if second && i > last / 2 { 2 } else { stage };
                 events_seen += events;
                 // The final state of an episode that was cut off comes without an action.
-                let played = (i < last || end != 0).then_some(PlayedParts { action, r0, r1, behaviour_probability });
+                let safe_rule = told && mask % 3 == 0;
+                let played = PlayedParts { action, r0, r1, behaviour_probability, safe_rule };
+                let played = (i < last || end != 0).then_some(played);
                 rows.push(StepRow {
                     episode_id: format!("{number}-{name}"),
                     step: i as u32,
@@ -210,6 +215,35 @@ proptest! {
     }
 
     #[test]
+    fn what_the_safe_rule_decided_is_no_transition_where_the_policy_alone_is_learned_from(
+        episodes in episodes(8),
+        encoding in encoding(),
+    ) {
+        let rows = episodes.concat();
+        let bytes = write(&episodes, encoding, 500);
+        let capacity = rows.len().max(2);
+        let config = BufferConfig { width: WIDTH, actions: ACTIONS, capacity };
+        let load = |reader: EpisodeReader| {
+            let mut buffer = ReplayBuffer::new(config).unwrap();
+            let (mut reader, stream) = (reader, buffer.add_stream());
+            let loaded = reader.load(&mut buffer, stream, |_| 0.0).unwrap();
+            (buffer, loaded, reader)
+        };
+        let open = || EpisodeReader::from_bytes(bytes.clone(), Some(EXPECT)).unwrap();
+        let ((all, loaded, _), (alone, counted, mut reader)) = (load(open()), load(open().policy_alone()));
+        prop_assert_eq!(counted, loaded, "counts are of what stands in the file");
+        let spec = SampleSpec { gamma: 0.5, ..SampleSpec::default() };
+        let mut transitions = 0;
+        for (at, row) in rows.iter().enumerate() {
+            let (before, after) = (all.transition(at as u32, &spec).unwrap(), alone.transition(at as u32, &spec).unwrap());
+            let safe_rule = row.played.is_some_and(|played| played.safe_rule);
+            prop_assert_eq!(after.is_some(), before.is_some() && !safe_rule);
+            transitions += u64::from(after.is_some());
+        }
+        prop_assert_eq!(reader.survey(|_| {}).unwrap().transitions, transitions);
+    }
+
+    #[test]
     fn a_file_loads_into_a_buffer(episodes in episodes(8), encoding in encoding()) {
         let rows = episodes.concat();
         let bytes = write(&episodes, encoding, 500);
@@ -221,6 +255,7 @@ proptest! {
         prop_assert_eq!(loaded, Loaded {
             episodes: episodes.len() as u64,
             steps: rows.iter().filter(|row| row.played.is_some()).count() as u64,
+            safe_rule: rows.iter().filter(|row| row.played.is_some_and(|played| played.safe_rule)).count() as u64,
             partial: rows.iter().filter(|row| row.partial).count() as u64,
         });
         prop_assert_eq!(buffer.states_held(), rows.len());
@@ -271,7 +306,7 @@ fn step(episode_id: &str, step: u32, end: Option<End>) -> Step<'_> {
         stage: 1,
         state: &[0.0, 0.5, 0.0, 0.0, 1.0, 0.0],
         action_mask: ActionMask::from_bits(0b00111),
-        played: Some(PlayedParts { action: 1, r0: 0.5, r1: -1.0, behaviour_probability: 0.5 }),
+        played: Some(PlayedParts { action: 1, r0: 0.5, r1: -1.0, behaviour_probability: 0.5, safe_rule: false }),
         end,
         partial: false,
         label: Some("benign"),
@@ -284,7 +319,10 @@ fn step(episode_id: &str, step: u32, end: Option<End>) -> Step<'_> {
 fn a_step_that_breaks_a_rule_is_refused_with_its_place_and_the_next_may_come() {
     let end = Some(End::Terminated);
     let (zeros, nan) = ([0.0; WIDTH - 1], [f32::NAN; WIDTH]);
-    let played = |action, r0, behaviour_probability| Some(PlayedParts { action, r0, r1: 0.0, behaviour_probability });
+    let by = |action, r0, behaviour_probability, safe_rule| {
+        Some(PlayedParts { action, r0, r1: 0.0, behaviour_probability, safe_rule })
+    };
+    let played = |action, r0, behaviour_probability| by(action, r0, behaviour_probability, false);
     let first = [
         ("a name", Step { episode_id: "", ..step("a", 0, None) }),
         ("begins with step 0", step("a", 1, None)),
@@ -300,6 +338,7 @@ fn a_step_that_breaks_a_rule_is_refused_with_its_place_and_the_next_may_come() {
         ("no action", Step { played: None, ..step("a", 0, None) }),
         ("no action", Step { played: None, ..step("a", 0, end) }),
         ("partial", Step { partial: true, ..step("a", 0, None) }),
+        ("who decided", Step { played: by(0, 0.0, 0.5, true), ..step("a", 0, None) }),
         ("has q-values", Step { q_values: Some(&zeros), ..step("a", 0, None) }),
     ];
     let second = [

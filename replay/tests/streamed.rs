@@ -35,6 +35,7 @@ fn file(episodes: &[(usize, u8)], first: usize, group_bytes: usize) -> Vec<u8> {
         sources: Vec::new(),
         policy: None,
         q_values: false,
+        safe_rule: false,
     };
     let mut writer = EpisodeWriter::new(Vec::new(), header).unwrap().with_row_group_bytes(group_bytes);
     let mut number = first;
@@ -42,8 +43,13 @@ fn file(episodes: &[(usize, u8)], first: usize, group_bytes: usize) -> Vec<u8> {
         for step in 0..*length {
             let last = step + 1 == *length;
             let end = last.then_some(if *how == TERMINATED { End::Terminated } else { End::Truncated });
-            let parts =
-                PlayedParts { action: number as u32 % ACTIONS, r0: number as f32, r1: 0.0, behaviour_probability: 0.5 };
+            let parts = PlayedParts {
+                action: number as u32 % ACTIONS,
+                r0: number as f32,
+                r1: 0.0,
+                behaviour_probability: 0.5,
+                safe_rule: false,
+            };
             let row = Step {
                 episode_id: &format!("{episode}"),
                 step: step as u32,

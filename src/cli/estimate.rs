@@ -44,6 +44,8 @@ pub(crate) struct Report {
     epsilon: f32,
     /// Discount per step.
     gamma: f64,
+    /// Episodes that are not estimated with, because the safe rule decided a step of them.
+    left_out: u64,
     /// Mean discounted return of an episode.
     #[serde(flatten)]
     estimates: Estimates,
@@ -70,6 +72,7 @@ impl Arguments {
             model_version: release.manifest.version.to_string(),
             epsilon: self.epsilon,
             gamma: fitted.update.gamma,
+            left_out: logged.left_out,
             estimates,
             trust,
         };
@@ -83,9 +86,13 @@ impl Report {
     fn describe(&self) -> String {
         let table: Vec<String> = self.estimates.named().iter().map(|(name, estimate)| line(name, estimate)).collect();
         let Trust { episodes, possible, effective, largest_share, .. } = self.trust;
+        let left_out = match self.left_out {
+            0 => String::new(),
+            count => format!("\n{count} episodes were left out: the safe rule decided a step of them"),
+        };
         format!(
             "mean return of an episode, with a 95 % interval\n{}\n\nthe model could have played {possible} of {episodes} episodes; \
-             their weights tell as much as {effective:.0} of equal weight, and the largest is {:.0} % of all",
+             their weights tell as much as {effective:.0} of equal weight, and the largest is {:.0} % of all{left_out}",
             table.join("\n"),
             100.0 * largest_share
         )

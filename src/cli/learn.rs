@@ -65,6 +65,8 @@ pub(crate) struct Report {
     episodes: u64,
     /// Steps of them in which something was played.
     steps: u64,
+    /// Those of them that the safe rule decided, which `bcq` and `cloning` leave out.
+    safe_rule: u64,
     /// Episodes that something is missing of.
     partial: u64,
     /// States that memory had room for at a time.
@@ -117,6 +119,7 @@ impl Arguments {
             updates: report.updates,
             episodes: report.loaded.episodes,
             steps: report.loaded.steps,
+            safe_rule: report.loaded.safe_rule,
             partial: report.loaded.partial,
             resident: report.resident,
             passes: report.passes,
@@ -133,9 +136,14 @@ impl Arguments {
             } else {
                 String::new()
             };
+            let safe_rule = match (report.safe_rule, config.algorithm.clones()) {
+                (0, _) => String::new(),
+                (count, true) => format!("\nleft out {count} steps that the safe rule decided"),
+                (count, false) => format!("\nof them  {count} steps that the safe rule decided"),
+            };
             format!(
                 "{table}\nrun      {run}\nmodel    {model} (version {version})\n\
-                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s by {} on {}{streamed}",
+                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s by {} on {}{streamed}{safe_rule}",
                 report.learner, report.device
             )
         })?;

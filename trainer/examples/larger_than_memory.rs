@@ -114,6 +114,7 @@ fn random_header() -> EpisodeFileHeader {
         sources: Vec::new(),
         policy: None,
         q_values: false,
+        safe_rule: false,
     }
 }
 
@@ -130,7 +131,13 @@ fn random(rng: &mut impl Rng, round: u64, to: &mut EpisodeWriter<Counted>) -> Re
             stage: 1,
             state: &state,
             action_mask: ActionMask::all(6),
-            played: Some(PlayedParts { action, r0: state[action as usize], r1: 0.0, behaviour_probability: 1.0 / 6.0 }),
+            played: Some(PlayedParts {
+                action,
+                r0: state[action as usize],
+                r1: 0.0,
+                behaviour_probability: 1.0 / 6.0,
+                safe_rule: false,
+            }),
             end: (step == 49).then_some(End::Terminated),
             partial: false,
             label: None,

@@ -21,12 +21,15 @@ pub struct Logged {
     pub buffer: ReplayBuffer,
     /// What stands beside each state.
     pub rows: Vec<LoggedRow>,
-    /// The episodes, by their rows.
+    /// The episodes that the policy alone decided, by their rows.
     pub episodes: Vec<LoggedEpisode>,
     /// What the steps were rewarded for.
     pub reward: RewardConfig,
     /// The files.
     pub files: Vec<LoggedFile>,
+    /// Episodes of the files that are not among these, because the safe rule decided a step of them: no policy's probability is known
+    /// of it, and what followed was its doing.
+    pub left_out: u64,
 }
 
 /// One file.
@@ -55,6 +58,8 @@ pub struct LoggedRow {
     pub reward: f32,
     /// The probability with which it was chosen; 1 where nothing was.
     pub behaviour_probability: f32,
+    /// The safe rule decided.
+    pub safe_rule: bool,
     /// How the episode ends with this row, if it does.
     pub end: Option<End>,
 }
@@ -140,12 +145,19 @@ impl Logged {
         }
         let buffer = config.buffer(WIDTH, ACTION_COUNT, (count as usize).max(1))?;
         let reward = opened.reward;
-        let mut logged = Logged { buffer, rows: Vec::new(), episodes: Vec::new(), reward, files: Vec::new() };
+        let mut logged =
+            Logged { buffer, rows: Vec::new(), episodes: Vec::new(), reward, files: Vec::new(), left_out: 0 };
         for (path, reader) in &mut opened.readers {
             let file = logged.take(path, reader);
             let file = file.map_err(|source| LoggedError::Read { path: path.clone(), source })?;
             logged.files.push(file);
         }
+        let Logged { episodes, rows, left_out, .. } = &mut logged;
+        episodes.retain(|episode| {
+            let safe_rule = rows[episode.rows.clone()].iter().any(|row| row.safe_rule);
+            *left_out += u64::from(safe_rule);
+            !safe_rule
+        });
         Ok(logged)
     }
 
@@ -196,6 +208,7 @@ impl Logged {
                 action: row.played.map(|played| played.action),
                 reward,
                 behaviour_probability: row.played.map_or(1.0, |played| played.behaviour_probability),
+                safe_rule: row.played.is_some_and(|played| played.safe_rule),
                 end: row.end,
             });
             reward
@@ -228,6 +241,7 @@ pub fn loaded(files: &[LoggedFile]) -> Loaded {
     files.iter().fold(Loaded::default(), |sum, file| Loaded {
         episodes: sum.episodes + file.loaded.episodes,
         steps: sum.steps + file.loaded.steps,
+        safe_rule: sum.safe_rule + file.loaded.safe_rule,
         partial: sum.partial + file.loaded.partial,
     })
 }

@@ -7,16 +7,16 @@ use bellwether_artifact::{ModelVersion, durable};
 use bellwether_env_adapter::spec::{FeatureSpec, WIDTH};
 use bellwether_env_adapter::{ACTION_COUNT, Action, Label};
 use bellwether_replay::Encoding;
-use bellwether_replay::episodes::{EpisodeFileHeader, EpisodeWriter};
+use bellwether_replay::episodes::{EpisodeFileHeader, EpisodeReader, EpisodeWriter, StepRow};
 use bellwether_trainer::dqn::{DqnError, DrawConfig, PrioritisedConfig};
 use bellwether_trainer::evaluate::Bootstrap;
 use bellwether_trainer::learner::fused::Isa;
-use bellwether_trainer::logged::{Logged, LoggedError, operating_points};
+use bellwether_trainer::logged::{LearnableSteps, Logged, LoggedError, operating_points};
 use bellwether_trainer::network::{NetworkConfig, NetworkShape};
 use bellwether_trainer::off_policy::{
     Estimate, FittedQ, OffPolicyError, TargetPolicy, Trajectories, TrajectoryStep, estimate,
 };
-use bellwether_trainer::offline::OfflineConfig;
+use bellwether_trainer::offline::{Algorithm, OfflineConfig};
 use bellwether_trainer::recorded::answers::AnswerModel;
 use bellwether_trainer::recorded::playback::{Course, Learnt, play};
 use bellwether_trainer::recorded::played::{Player, Playing, write_played};
@@ -24,6 +24,7 @@ use bellwether_trainer::streams::stream;
 use cases::{Recorded, config, record};
 use proptest::prelude::*;
 use rand::{Rng, RngExt};
+use std::fs::File;
 use std::path::PathBuf;
 
 const GAMMA: f64 = 0.9;
@@ -286,6 +287,41 @@ fn the_policy_that_played_is_worth_what_it_earned() {
     assert!((trust.effective - 200.0).abs() < 1e-3, "{trust:?}");
 }
 
+/// An episode in which the safe rule decided a step says nothing of the policy, and is counted.
+#[test]
+fn episodes_with_a_step_of_the_safe_rule_are_left_out() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let paths = world.log(folder.path(), 1, 0.3);
+    let mut reader = EpisodeReader::open(File::open(&paths[0]).unwrap(), None).unwrap();
+    let header = EpisodeFileHeader { safe_rule: true, ..reader.header().clone() };
+    let mut writer = EpisodeWriter::new(Vec::new(), header).unwrap();
+    let (mut row, mut episode, mut interrupted) = (StepRow::default(), 0, 0);
+    while reader.next(&mut row).unwrap() {
+        episode += u64::from(row.step == 0);
+        if let Some(played) = row.played.as_mut().filter(|_| row.end.is_some() && episode % 4 == 0) {
+            played.safe_rule = true;
+            interrupted += 1;
+        }
+        writer.write(&row.as_step()).unwrap();
+    }
+    let path = folder.path().join("interrupted.parquet");
+    durable::write_bytes(&path, &writer.finish().unwrap().0).unwrap();
+    let logged = Logged::read(&[path.clone()], &world.offline()).unwrap();
+    assert_eq!((logged.left_out, logged.loaded().safe_rule), (10, interrupted));
+    let fitted = FittedQ { updates: 10, ..FittedQ::default() };
+    let target = TargetPolicy { policy: world.learnt(&world.played).into(), epsilon: 0.3 };
+    let (_, trust) = estimate(&logged, target, &fitted, &QUICK, Isa::best()).unwrap();
+    assert_eq!(trust.episodes, 30);
+    // To clone, the steps alone are left out; values are learned from all.
+    for (algorithm, left_out) in [(Algorithm::Cloning, interrupted), (Algorithm::Bcq, interrupted), (Algorithm::Cql, 0)]
+    {
+        let config = OfflineConfig { algorithm, ..world.offline() };
+        let data = LearnableSteps::read(&[path.clone()], &config).unwrap();
+        assert_eq!(data.steps.transitions(), data.loaded().steps - left_out, "{algorithm:?}");
+    }
+}
+
 #[test]
 fn what_cannot_be_estimated_is_refused() {
     let world = world();
@@ -308,6 +344,7 @@ fn what_cannot_be_estimated_is_refused() {
             sources: Vec::new(),
             policy: None,
             q_values: false,
+            safe_rule: false,
         };
         let (bytes, _) = EpisodeWriter::new(Vec::new(), header).unwrap().finish().unwrap();
         let path = folder.path().join("misshapen.parquet");

@@ -30,6 +30,11 @@ fn room(number: usize) -> [f32; ROOMS] {
 
 /// A file of walks that go right in 7 of 10 steps.
 fn walk(steps: usize, untried_is_allowed: bool) -> EpisodeReader {
+    interrupted_walk(steps, untried_is_allowed, usize::MAX)
+}
+
+/// The same, where the safe rule decides one step in so many, to do what the policy never does; it leads to the left.
+fn interrupted_walk(steps: usize, untried_is_allowed: bool, one_in: usize) -> EpisodeReader {
     let mask = ActionMask::from_bools(&[true, true, untried_is_allowed]);
     let header = EpisodeFileHeader {
         width: ROOMS,
@@ -41,18 +46,21 @@ fn walk(steps: usize, untried_is_allowed: bool) -> EpisodeReader {
         sources: Vec::new(),
         policy: None,
         q_values: false,
+        safe_rule: true,
     };
     let mut writer = EpisodeWriter::new(Vec::new(), header).unwrap().with_row_group_bytes(500);
     let mut rng = stream(9, "walks");
     let (mut episode, mut step, mut at) = (0, 0, 0);
     for left in (0..steps).rev() {
-        let right = rng.next_u32() % 10 < 7;
+        let safe_rule = left % one_in == one_in - 1;
+        let right = rng.next_u32() % 10 < 7 && !safe_rule;
         let out = right && at == ROOMS - 1;
         let played = PlayedParts {
-            action: if right { RIGHT } else { LEFT },
+            action: if safe_rule { UNTRIED as u32 } else { u32::from(right) },
             r0: f32::from(u8::from(out)),
             r1: 0.0,
             behaviour_probability: if right { 0.7 } else { 0.3 },
+            safe_rule,
         };
         let end = if left == 0 { Some(End::Truncated) } else { out.then_some(End::Terminated) };
         let row = Step {
@@ -220,6 +228,38 @@ fn cloning_plays_as_often_as_was_played() {
         assert!((odds[RIGHT as usize] / sum - 0.7).abs() < 0.06, "{odds:?}");
         assert!(odds[UNTRIED] / sum < 0.02, "{odds:?}");
     }
+}
+
+/// One step in three of the safe rule is nothing to clone, in memory and streamed. Taken for the policy's own, it is a third of all.
+#[test]
+fn what_the_safe_rule_decided_is_not_cloned() {
+    let config = OfflineConfig { memory_bytes: 20_000, ..config(Algorithm::Cloning) };
+    let walk = || interrupted_walk(3000, true, 3);
+    let in_memory = |mut reader: EpisodeReader| {
+        let mut buffer = config.buffer(ROOMS, ACTIONS, 3000).unwrap();
+        let stream_id = buffer.add_stream();
+        reader.load(&mut buffer, stream_id, earned).unwrap();
+        Steps::from(buffer)
+    };
+    let streamed = |mut reader: EpisodeReader| {
+        let survey = reader.survey(|_| ()).unwrap();
+        let states = BufferConfig { width: ROOMS, actions: ACTIONS as u32, capacity: 2 };
+        let source = EpisodeSource { name: "walks".into(), reader, survey };
+        Steps::from(config.streamed(vec![source], states, Box::new(earned)).unwrap())
+    };
+    let odds = |steps: Steps| {
+        let mut run = train(&config, steps);
+        let logits = judged(&mut run).q_values;
+        let room = logits[..ACTIONS].iter().map(|logit| f64::from(*logit).exp()).collect::<Vec<_>>();
+        let sum: f64 = room.iter().sum();
+        room.iter().map(|odds| odds / sum).collect::<Vec<_>>()
+    };
+    for steps in [in_memory(walk().policy_alone()), streamed(walk().policy_alone())] {
+        let odds = odds(steps);
+        assert!((odds[RIGHT as usize] - 0.7).abs() < 0.08 && odds[UNTRIED] < 0.02, "{odds:?}");
+    }
+    let taken = odds(in_memory(walk()));
+    assert!((taken[UNTRIED] - 0.33).abs() < 0.08, "{taken:?}");
 }
 
 /// A share that rules nothing out leaves DQN, to the byte: the imitator takes nothing from its streams.

@@ -27,6 +27,7 @@ pub(super) struct Batch {
     label: StringArray,
     events_seen: UInt64Array,
     q_values: Option<FixedSizeListArray>,
+    safe_rule: Option<BooleanArray>,
 }
 
 enum States {
@@ -51,6 +52,7 @@ impl Batch {
             },
         };
         let q_values = header.q_values.then(|| Ok::<_, String>(column("q_values")?.as_fixed_size_list().clone()));
+        let safe_rule = header.safe_rule.then(|| flags("safe_rule"));
         Ok(Batch {
             rows: batch.num_rows(),
             episode_id: texts("episode_id")?,
@@ -68,6 +70,7 @@ impl Batch {
             label: texts("label")?,
             events_seen: column("events_seen")?.as_primitive::<UInt64Type>().clone(),
             q_values: q_values.transpose()?,
+            safe_rule: safe_rule.transpose()?,
         })
     }
 
@@ -99,12 +102,16 @@ impl Batch {
         }
         let floats = [&self.r0, &self.r1, &self.behaviour_probability];
         let nulls = floats.iter().filter(|part| part.is_null(at)).count() + usize::from(self.action.is_null(at));
+        if self.safe_rule.as_ref().is_some_and(|flags| flags.is_null(at) != self.action.is_null(at)) {
+            return Err("it says who decided where nothing was, or does not where something was".into());
+        }
         row.played = match nulls {
             0 => Some(PlayedParts {
                 action: u32::from(self.action.value(at)),
                 r0: self.r0.value(at),
                 r1: self.r1.value(at),
                 behaviour_probability: self.behaviour_probability.value(at),
+                safe_rule: self.safe_rule.as_ref().is_some_and(|flags| flags.value(at)),
             }),
             4 => None,
             _ => return Err("action, rewards and behaviour probability are present together or not at all".into()),

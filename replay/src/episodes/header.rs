@@ -27,6 +27,8 @@ pub struct EpisodeFileHeader {
     pub policy: Option<String>,
     /// Whether every row holds the q-values of its state.
     pub q_values: bool,
+    /// Whether every row says who decided; the policy did where none does.
+    pub safe_rule: bool,
 }
 
 /// What a reader needs a file to be; a file under another specification is refused by name.
@@ -50,7 +52,7 @@ pub(super) const FOOTER_TAIL_BYTES: usize = 8;
 
 const FORMAT: &str = "episodes";
 const VERSION: &str = "1";
-/// The only value of [`key::Q_VALUES`]; a file without the key has no such column.
+/// The only value of [`key::Q_VALUES`] and [`key::SAFE_RULE`]; a file without the key has no such column.
 const PRESENT: &str = "present";
 /// A CRC-32C in hexadecimal.
 const SUM_DIGITS: usize = 8;
@@ -67,6 +69,7 @@ mod key {
     pub(super) const SOURCES: &str = "bellwether.sources";
     pub(super) const POLICY: &str = "bellwether.policy";
     pub(super) const Q_VALUES: &str = "bellwether.q_values";
+    pub(super) const SAFE_RULE: &str = "bellwether.safe_rule";
     pub(super) const ROW_GROUPS: &str = "bellwether.row_groups";
     pub(super) const FOOTER: &str = "bellwether.footer_crc32c";
 }
@@ -104,10 +107,12 @@ impl EpisodeFileHeader {
         ];
         let policy = self.policy.iter().map(|policy| (key::POLICY, policy.clone()));
         let q_values = self.q_values.then(|| (key::Q_VALUES, PRESENT.to_owned()));
+        let safe_rule = self.safe_rule.then(|| (key::SAFE_RULE, PRESENT.to_owned()));
         pairs
             .into_iter()
             .chain(policy)
             .chain(q_values)
+            .chain(safe_rule)
             .map(|(key, value)| KeyValue::new(key.to_owned(), value))
             .collect()
     }
@@ -138,6 +143,11 @@ impl EpisodeFileHeader {
             )));
         }
         let number = |key| get(key)?.parse().map_err(|_| refuse(format!("`{key}` in its metadata is no number")));
+        let present = |key| match find(key) {
+            None => Ok(false),
+            Some(PRESENT) => Ok(true),
+            Some(other) => Err(refuse(format!("`{key}` in its metadata is `{other}`, which means nothing"))),
+        };
         let header = EpisodeFileHeader {
             width: number(key::WIDTH)? as usize,
             actions: number(key::ACTIONS)?,
@@ -151,11 +161,8 @@ impl EpisodeFileHeader {
             reward: get(key::REWARD)?.to_owned(),
             sources: get(key::SOURCES)?.lines().map(str::to_owned).collect(),
             policy: find(key::POLICY).map(str::to_owned),
-            q_values: match find(key::Q_VALUES) {
-                None => false,
-                Some(PRESENT) => true,
-                Some(other) => return Err(refuse(format!("its q-values are `{other}`, which means nothing"))),
-            },
+            q_values: present(key::Q_VALUES)?,
+            safe_rule: present(key::SAFE_RULE)?,
         };
         header.check().map_err(|error| refuse(error.to_string()))?;
         let sums = get(key::ROW_GROUPS)?.split_terminator(',').map(GroupSum::parse).collect::<Option<Vec<_>>>();
@@ -208,6 +215,9 @@ impl EpisodeFileHeader {
         if self.q_values {
             let list = DataType::FixedSizeList(value_field(), self.actions as i32);
             fields.push(Field::new("q_values", list, false));
+        }
+        if self.safe_rule {
+            fields.push(Field::new("safe_rule", DataType::Boolean, true));
         }
         Arc::new(Schema::new(fields))
     }

@@ -60,6 +60,9 @@ pub struct PlayedParts {
     pub r1: f32,
     /// Probability with which the behaviour policy chose the action, above 0 and at most 1.
     pub behaviour_probability: f32,
+    /// The safe rule decided, for want of an answer of the policy. Only in a file whose rows say so: see
+    /// [`EpisodeFileHeader::safe_rule`].
+    pub safe_rule: bool,
 }
 
 /// How an episode ends.

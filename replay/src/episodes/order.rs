@@ -103,7 +103,7 @@ impl Order {
         }
         crate::error::all_finite("the state", step.state).map_err(|error| error.to_string())?;
         step.action_mask.check(header.actions).map_err(|error| error.to_string())?;
-        if let Some(PlayedParts { action, r0, r1, behaviour_probability }) = step.played {
+        if let Some(PlayedParts { action, r0, r1, behaviour_probability, safe_rule }) = step.played {
             if !step.action_mask.allows(action) {
                 return Err(format!("the mask forbids action {action}"));
             }
@@ -112,6 +112,9 @@ impl Order {
             }
             if !(behaviour_probability > 0.0 && behaviour_probability <= 1.0) {
                 return Err(format!("a behaviour probability of {behaviour_probability} is not above 0 and at most 1"));
+            }
+            if safe_rule && !header.safe_rule {
+                return Err("the safe rule decided it, in a file whose rows do not say who decided".into());
             }
         } else if step.end != Some(End::Truncated) {
             return Err("only the final state of an episode that was cut off has no action".into());

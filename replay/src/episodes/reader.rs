@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::header::{FOOTER_TAIL_BYTES, GroupSum, is_sealed, refuse};
 use super::order::Order;
 use super::play::Player;
-use super::{End, EpisodeFileHeader, Expect, StepRow};
+use super::{End, EpisodeFileHeader, Expect, PlayedParts, StepRow};
 use crate::{ActionMask, Encoding, ReplayBuffer, ReplayError, StreamId};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
@@ -36,6 +36,7 @@ pub struct EpisodeReader {
     batch: Option<Batch>,
     /// Row of the batch to read next.
     row: usize,
+    policy_alone: bool,
 }
 
 /// Row groups of a file that no episode reaches into or out of, so that they can be read apart from the others.
@@ -69,6 +70,8 @@ pub struct Loaded {
     pub episodes: u64,
     /// Steps in which something was played.
     pub steps: u64,
+    /// Those of them that the safe rule decided.
+    pub safe_rule: u64,
     /// Episodes flagged partial.
     pub partial: u64,
 }
@@ -88,6 +91,7 @@ impl Loaded {
     fn count(&mut self, row: &StepRow) {
         self.episodes += u64::from(row.step == 0);
         self.steps += u64::from(row.played.is_some());
+        self.safe_rule += u64::from(row.played.is_some_and(|played| played.safe_rule));
         self.partial += u64::from(row.partial);
     }
 }
@@ -136,7 +140,24 @@ impl EpisodeReader {
             batches: None,
             batch: None,
             row: 0,
+            policy_alone: false,
         })
+    }
+
+    /// From here on, steps that the safe rule decided are nothing to learn from: [`load`](Self::load), [`survey`](Self::survey)
+    /// and [`streamed`](crate::streamed) take each for the final state of an episode that was cut off there, and what follows for
+    /// an episode of its own. [`next`](Self::next) gives them as they are, and they are counted as before.
+    #[must_use]
+    pub fn policy_alone(self) -> Self {
+        EpisodeReader { policy_alone: true, ..self }
+    }
+
+    /// What a row of this reader is learned from as: what was played, and how the episode ends.
+    pub(crate) fn learned(&self, row: &StepRow) -> (Option<PlayedParts>, Option<End>) {
+        match row.played {
+            Some(played) if self.policy_alone && played.safe_rule => (None, Some(End::Truncated)),
+            played => (played, row.end),
+        }
     }
 
     /// Under what the episodes were played.
@@ -210,8 +231,9 @@ impl EpisodeReader {
         while self.next(&mut row)? {
             loaded.count(&row);
             let reward = reward(&row);
-            let played = row.played.map(|parts| parts.with_reward(reward));
-            player.play(buffer, &row.state, row.action_mask, played, row.end)?;
+            let (played, end) = self.learned(&row);
+            let played = played.map(|parts| parts.with_reward(reward));
+            player.play(buffer, &row.state, row.action_mask, played, end)?;
         }
         Ok(loaded)
     }
@@ -227,7 +249,7 @@ impl EpisodeReader {
         while self.next(&mut row)? {
             each(&row);
             survey.loaded.count(&row);
-            if let Some(parts) = row.played.filter(|_| row.end != Some(End::Truncated)) {
+            if let (Some(parts), None | Some(End::Terminated)) = self.learned(&row) {
                 survey.transitions += 1;
                 allowed |= row.action_mask.bits();
                 played |= 1 << parts.action;

@@ -37,6 +37,7 @@ use std::sync::Arc;
 ///     sources: vec![],
 ///     policy: None,
 ///     q_values: false,
+///     safe_rule: false,
 /// };
 /// let mut writer = EpisodeWriter::new(Vec::new(), header)?;
 /// writer.write(&Step {
@@ -45,7 +46,7 @@ use std::sync::Arc;
 ///     stage: 1,
 ///     state: &[0.25, 0.5],
 ///     action_mask: ActionMask::all(3),
-///     played: Some(PlayedParts { action: 2, r0: 1.0, r1: 0.0, behaviour_probability: 0.9 }),
+///     played: Some(PlayedParts { action: 2, r0: 1.0, r1: 0.0, behaviour_probability: 0.9, safe_rule: false }),
 ///     end: Some(End::Terminated),
 ///     partial: false,
 ///     label: Some("benign"),
@@ -113,6 +114,7 @@ struct Rows {
     label: StringBuilder,
     events_seen: Vec<u64>,
     q_values: Vec<f32>,
+    safe_rule: Vec<Option<bool>>,
 }
 
 impl<W: Write + Send> EpisodeWriter<W> {
@@ -268,6 +270,7 @@ impl Rows {
         self.r0.push(step.played.map(|played| played.r0));
         self.r1.push(step.played.map(|played| played.r1));
         self.behaviour_probability.push(step.played.map(|played| played.behaviour_probability));
+        self.safe_rule.push(step.played.map(|played| played.safe_rule));
         self.terminated.push(step.end == Some(End::Terminated));
         self.truncated.push(step.end == Some(End::Truncated));
         self.partial.push(step.partial);
@@ -314,6 +317,9 @@ impl Rows {
         if header.q_values {
             let (actions, values) = (header.actions as i32, Arc::new(Float32Array::from(self.q_values)));
             columns.push(Arc::new(FixedSizeListArray::try_new(value_field(), actions, values, None)?));
+        }
+        if header.safe_rule {
+            columns.push(Arc::new(BooleanArray::from(self.safe_rule)));
         }
         Ok(columns)
     }

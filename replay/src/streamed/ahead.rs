@@ -109,8 +109,9 @@ impl Reading {
                         return Err(failed(ReplayError::EpisodeFile { reason }));
                     }
                     let reward = (plan.reward)(&row);
-                    let played = row.played.map(|parts| parts.with_reward(reward));
-                    block.rows.push(Row { mask: row.action_mask, played, end: row.end });
+                    let (played, end) = reader.learned(&row);
+                    let played = played.map(|parts| parts.with_reward(reward));
+                    block.rows.push(Row { mask: row.action_mask, played, end });
                     block.states.extend_from_slice(&row.state);
                     if block.rows.len() == self.block_rows {
                         self.give.send(Ok(block)).map_err(|_| None)?;

@@ -238,7 +238,7 @@ pub(super) fn recover(folder: &Path) -> Result<Option<Report>, RecordError> {
                 let DecidedLine { command, decision, harm, breakage, state } = *line;
                 let question = question(&command, &decision, Toll { harm, breakage });
                 if let Some(trajectory) = &mut trajectory {
-                    trajectory.decided(&question, &command, dense(&state)?)?;
+                    trajectory.decided(&question, &command, dense(&state)?, decision.safe_rule.is_some())?;
                 }
                 decisions.push(decision);
             }

@@ -249,7 +249,8 @@ impl Writing {
                     self.journal.decided(&decided);
                     let Decided { question, command, state, decision } = *decided;
                     self.listeners.iter_mut().for_each(|listener| listener.decision(&decision));
-                    self.steps.decided(&question, &command, state).map_err(RecordError::from)
+                    let safe_rule = decision.safe_rule.is_some();
+                    self.steps.decided(&question, &command, state, safe_rule).map_err(RecordError::from)
                 }
                 Entry::Transition(transition) => {
                     self.journal.transition(&transition);

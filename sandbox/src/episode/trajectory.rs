@@ -33,6 +33,7 @@ struct Held {
     level_after: u8,
     mask: ActionMask,
     action: Action,
+    safe_rule: bool,
     state: StateVector,
     events_seen: u64,
     harm_so_far: f32,
@@ -66,6 +67,7 @@ impl<W: Write + Send> Trajectory<W> {
             policy: terms.policy,
             // The safe rule has none.
             q_values: false,
+            safe_rule: true,
         };
         Ok(Trajectory {
             writer: EpisodeWriter::new(out, header)?,
@@ -80,12 +82,13 @@ impl<W: Write + Send> Trajectory<W> {
         })
     }
 
-    /// Takes a decision, in the state as it was decided on.
+    /// Takes a decision of the policy or of the safe rule, in the state as it was decided on.
     pub(super) fn decided(
         &mut self,
         question: &Question,
         command: &Command,
         state: StateVector,
+        safe_rule: bool,
     ) -> Result<(), ReplayError> {
         if question.stage != self.stage {
             (self.stage, self.harm) = (question.stage, 0.0);
@@ -108,6 +111,7 @@ impl<W: Write + Send> Trajectory<W> {
             level_after: command.context.level_after,
             mask: ActionMask::from_bools(&question.mask),
             action: command.action,
+            safe_rule,
             state,
             events_seen: self.earlier + question.events_seen,
             harm_so_far: self.harm,
@@ -182,6 +186,7 @@ impl<W: Write + Send> Trajectory<W> {
                 r1: parts.r1,
                 // Neither the policy nor the safe rule leaves anything to chance.
                 behaviour_probability: 1.0,
+                safe_rule: held.safe_rule,
             }),
             end,
             partial: partial && end.is_some(),

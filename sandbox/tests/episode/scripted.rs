@@ -269,6 +269,21 @@ fn without_a_policy_isolation_is_raised_until_the_end_and_the_episode_says_so() 
 }
 
 #[test]
+fn played_steps_say_which_of_them_the_safe_rule_decided() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = setup(folder.path(), nothing(), 1);
+    let stage = Scripted::new(Script { windows: vec![4; 4], ..Script::default() });
+    let mut judge = Rule(|question: &Question| match question.window {
+        1 | 3 => Err(Away::Gone),
+        _ => Ok(Action::Continue),
+    });
+    let (report, _, _) = play(&setup, [&stage, &stage], &mut judge);
+    let told: Vec<_> = read_steps(&report).iter().map(|row| row.played.unwrap().safe_rule).collect();
+    assert_eq!(told, [false, true, false, true]);
+    assert_eq!(report.safe_rule, 2);
+}
+
+#[test]
 fn a_stage_that_stays_away_is_tried_four_times() {
     let folder = tempfile::tempdir().unwrap();
     let setup = setup(folder.path(), nothing(), 1);

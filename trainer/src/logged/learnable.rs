@@ -22,13 +22,16 @@ pub struct LearnableSteps {
 
 impl LearnableSteps {
     /// Reads episode files for a run of this configuration: into memory if `memory_bytes` allows, and otherwise once, to see that
-    /// they are whole and what is in them.
+    /// they are whole and what is in them. Where a policy is cloned, steps of the safe rule are left out.
     ///
     /// # Errors
     /// On a file that is damaged, whose states are of other windows, or of another reward than the first; and if the memory holds
     /// not even two batches.
     pub fn read(paths: &[PathBuf], config: &OfflineConfig) -> Result<LearnableSteps, LoggedError> {
-        let opened = Opened::new(paths, config)?;
+        let mut opened = Opened::new(paths, config)?;
+        if config.algorithm.clones() {
+            opened.readers = opened.readers.into_iter().map(|(path, reader)| (path, reader.policy_alone())).collect();
+        }
         let capacity = usize::try_from(opened.rows()).unwrap_or(usize::MAX).max(2);
         let whole = BufferConfig { width: WIDTH, actions: ACTION_COUNT as u32, capacity };
         if whole.bytes(config.update.priorities().is_some()) <= config.memory_bytes {

@@ -61,6 +61,13 @@ pub enum Algorithm {
     Cloning,
 }
 
+impl Algorithm {
+    /// Whether a network of it clones whoever played; steps of the safe rule are then not learned from.
+    pub fn clones(self) -> bool {
+        matches!(self, Algorithm::Bcq | Algorithm::Cloning)
+    }
+}
+
 impl Default for OfflineConfig {
     fn default() -> Self {
         OfflineConfig {

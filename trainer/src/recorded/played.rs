@@ -118,6 +118,7 @@ pub fn write_played<W: Write + Send>(playing: &Playing<'_>, out: W) -> Result<(W
                         r0: step.parts.r0,
                         r1: step.parts.r1,
                         behaviour_probability: step.probability,
+                        safe_rule: false,
                     }),
                     end: step.ends.then_some(End::Terminated),
                     partial: step.ends && !facts.complete,
@@ -144,5 +145,6 @@ fn header(playing: &Playing<'_>) -> Result<EpisodeFileHeader, TrainingError> {
         sources: playing.sources.to_vec(),
         policy: Some(canonical_json(&playing.player)?),
         q_values: true,
+        safe_rule: false,
     })
 }

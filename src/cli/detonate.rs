@@ -58,9 +58,9 @@ pub(crate) struct Arguments {
     /// isolation, and the episode says so. The native engine is not waited for: it decides at once.
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     decide_within: u64,
-    /// Seed of the made-up home.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
+    /// Seed of the made-up home; drawn unless given, and told in the report.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     #[command(flatten)]
     stages: StageFlags,
     /// What the file is, where that is known: the rewards in the steps rest on it.

@@ -22,6 +22,8 @@ pub(crate) struct Report {
     episode_id: String,
     /// Hash of the file; empty where an episode was cut off before that was written down.
     sha256: String,
+    /// Seed of the made-up home, which `--seed` makes once more; null where an episode was cut off before that was written down.
+    seed: Option<u64>,
     /// `release`, `terminate` or `quarantine`; null where none fell.
     verdict: Option<&'static str>,
     /// Stage in which it fell, or which failed: 1 or 2.
@@ -233,6 +235,7 @@ impl Report {
         Report {
             episode_id: report.episode_id.0.clone(),
             sha256: report.sample.sha256.to_string(),
+            seed: Some(report.seed),
             verdict: report.verdict.map(|verdict| verdict.name()),
             stage: report.stage,
             decisions: report.decisions.iter().map(Decision::from).collect(),
@@ -258,6 +261,7 @@ impl Report {
         Report {
             episode_id: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             sha256: sha256.map(|hash| hash.to_string()).unwrap_or_default(),
+            seed: None,
             verdict: None,
             stage: 1,
             decisions: Vec::new(),

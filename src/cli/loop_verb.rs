@@ -61,9 +61,9 @@ pub(crate) struct Arguments {
     /// isolation, and the episode says so. The native engine is not waited for: it decides at once.
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     decide_within: u64,
-    /// Seed of the made-up homes.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
+    /// Seed of the made-up homes, which are then all alike; drawn for each file unless given, and told in its report.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     #[command(flatten)]
     stages: StageFlags,
     /// What all files are, where that is known: the rewards in the steps rest on it.
@@ -106,7 +106,7 @@ struct Site {
     stages: [AnyStage; 2],
     one_stage: bool,
     limits: [Limits; 2],
-    seed: u64,
+    seed: Option<u64>,
     label: Option<Label>,
     marked_home: bool,
     decide_within: Duration,

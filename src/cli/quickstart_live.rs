@@ -173,7 +173,7 @@ fn detonate(
         target_fpr: played::TARGET_FPR,
         stages: 2,
         limits: terms::limits(&SECONDS)?,
-        seed: SEED,
+        seed: Some(SEED),
         label: Some(family.label),
         marked_home: true,
     };

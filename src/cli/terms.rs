@@ -27,7 +27,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) target_fpr: f64,
     pub(crate) stages: u8,
     pub(crate) limits: [Limits; 2],
-    pub(crate) seed: u64,
+    /// Seed of the made-up home; drawn where there is none, for a home that is always alike is known.
+    pub(crate) seed: Option<u64>,
     pub(crate) label: Option<Label>,
     pub(crate) marked_home: bool,
 }
@@ -63,7 +64,7 @@ impl Terms<'_> {
             window: self.ground.window(),
             reward: RewardConfig::default(),
             limits: self.limits.clone(),
-            seed: self.seed,
+            seed: self.seed.map_or_else(drawn_seed, Ok)?,
             policy: Some(player.to_string()),
             schedule: Schedule::default(),
             now_ms: unix_ms,
@@ -102,6 +103,13 @@ pub(crate) fn digits() -> Result<String, Failure> {
     let mut random = [0; 12];
     bellwether_artifact::secret::random(&mut random)?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A seed that nobody can guess, of 53 bits: every reader of JSON keeps them all.
+fn drawn_seed() -> Result<u64, Failure> {
+    let mut random = [0; 8];
+    bellwether_artifact::secret::random(&mut random)?;
+    Ok(u64::from_le_bytes(random) >> 11)
 }
 
 /// Moves a file into the vault, on this decision.

@@ -51,6 +51,7 @@ pub(super) struct Subject {
     pub(super) reward: RewardConfig,
     pub(super) window: WindowConfig,
     pub(super) policy: Option<String>,
+    pub(super) seed: u64,
 }
 
 /// A line of the steps.
@@ -279,6 +280,7 @@ pub(super) fn recover(folder: &Path) -> Result<Option<Report>, RecordError> {
     Ok(Some(Report {
         episode_id: subject.attributes.episode_id,
         sample: subject.sample,
+        seed: subject.seed,
         began_ms,
         verdict: machine.verdict(),
         stage: machine.stage(),

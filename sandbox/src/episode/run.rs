@@ -116,6 +116,8 @@ pub struct Report {
     pub episode_id: EpisodeId,
     /// The sample.
     pub sample: SampleIdentity,
+    /// Seed of the made-up home.
+    pub seed: u64,
     /// When each stage began, in milliseconds since 1970 in UTC; absent for one that did not.
     pub began_ms: [Option<u64>; 2],
     /// `release`, `terminate` or `quarantine`; null where none fell.
@@ -210,6 +212,7 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
     Ok(Report {
         episode_id: setup.episode.clone(),
         sample: setup.identity.clone(),
+        seed: setup.seed,
         began_ms,
         verdict: machine.verdict(),
         stage: machine.stage(),
@@ -241,6 +244,7 @@ impl Setup {
             reward: self.reward.clone(),
             window: self.window.clone(),
             policy: self.policy.clone(),
+            seed: self.seed,
         }
     }
 

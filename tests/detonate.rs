@@ -74,14 +74,14 @@ fn sample(folder: &Path, job: &str) -> Option<()> {
     Some(())
 }
 
-/// Detonates a job; nothing, and why on standard error, where this machine lacks something.
-fn detonate(test: &str, job: &str, arguments: &[&str]) -> Option<(Ran, tempfile::TempDir)> {
+/// Detonates a job under a made model; nothing, and why on standard error, where this machine lacks something.
+fn detonate(test: &str, job: &str, model: fn(&Path) -> String, arguments: &[&str]) -> Option<(Ran, tempfile::TempDir)> {
     let folder = tempfile::tempdir().unwrap();
     if sample(folder.path(), job).is_none() {
         eprintln!("skipped {test}: there is no C compiler (cc)");
         return None;
     }
-    let model = model();
+    let model = model(folder.path());
     let all = ["detonate", "sample", "--model", &model, "--out", "episodes", "--marked-home", "--time", "20", "20"];
     let ran = bellwether(folder.path(), &[&all[..], arguments].concat());
     if ran.code == Some(1) && ran.stderr.contains("could not run the file") {
@@ -124,21 +124,25 @@ fn check(folder: &Path, report: &Value) {
 }
 
 #[test]
-fn an_encrypting_emulation_is_stopped() {
-    let test = "an_encrypting_emulation_is_stopped";
-    let Some((ran, folder)) = detonate(test, "encrypt_in_place", &["--json", "--label", "malicious"]) else { return };
+fn a_program_that_the_model_convicts_is_stopped_at_its_first_window() {
+    let test = "a_program_that_the_model_convicts_is_stopped_at_its_first_window";
+    let arguments = ["--json", "--label", "malicious"];
+    let Some((ran, folder)) = detonate(test, "encrypt_in_place", stern, &arguments) else { return };
     let report = ran.expect(2).json();
     check(folder.path(), &report);
-    assert!(["terminate", "quarantine"].contains(&report["verdict"].as_str().unwrap()), "{}", report["verdict"]);
+    assert_eq!((&report["verdict"], &report["stage"]), (&"quarantine".into(), &1.into()));
+    assert_eq!(report["decisions"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn a_harmless_program_is_released_by_both_stages() {
-    let test = "a_harmless_program_is_released_by_both_stages";
-    let Some((ran, folder)) = detonate(test, "index_files", &["--json", "--label", "benign"]) else { return };
+fn a_program_that_the_model_lets_go_on_is_released_by_both_stages() {
+    let test = "a_program_that_the_model_lets_go_on_is_released_by_both_stages";
+    let arguments = ["--json", "--label", "benign", "--seed", "7"];
+    let Some((ran, folder)) = detonate(test, "index_files", patient, &arguments) else { return };
     let report = ran.expect(0).json();
     check(folder.path(), &report);
     assert_eq!((report["verdict"].as_str(), report["stage"].as_u64()), (Some("release"), Some(2)));
+    assert_eq!(report["seed"], 7);
 }
 
 #[test]
@@ -173,7 +177,9 @@ fn a_file_that_is_to_be_quarantined_goes_into_the_vault_and_the_reports_say_so()
     bellwether(at, &["vault", "restore", "vault", id, "--key", "key", "--to", "back"]).expect(0);
     assert_eq!(std::fs::read_to_string(at.join("back")).unwrap(), TEXT);
     // Without a vault the file stays, and nobody says that it is away.
+    let seed = report["seed"].as_u64().unwrap();
     let (report, files) = detonate(&[]);
+    assert_ne!(report["seed"].as_u64().unwrap(), seed, "each episode has a home of its own");
     assert!(report["partial"][0].as_str().unwrap().contains("see --vault"), "{report:#}");
     assert_eq!((&report["quarantine"], files.len()), (&Value::Null, 0));
     assert_eq!(std::fs::read_to_string(at.join("sample")).unwrap(), TEXT);
@@ -216,7 +222,7 @@ fn decisions_are_printed_as_they_fall_and_entered_in_the_audit_log() {
     AuditLog::create(&log, Secrets::generate(&key, Purpose::Audit).unwrap()).unwrap();
     let (log, key) = (log.to_str().unwrap(), key.to_str().unwrap());
     let arguments = ["--one-stage", "--audit", log, "--audit-key", key];
-    let Some((ran, _folder)) = detonate(test, "index_files", &arguments) else { return };
+    let Some((ran, _folder)) = detonate(test, "index_files", patient, &arguments) else { return };
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(lines[0], "stage 1");
     assert!(lines[2].contains(" s ") && lines.iter().any(|line| line.starts_with("verdict ")), "{}", ran.stdout);

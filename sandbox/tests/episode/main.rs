@@ -11,8 +11,11 @@ mod manifests;
 mod nets;
 
 mod closure;
+mod escapes;
 mod faults;
 mod journal;
+#[path = "../launch/mod.rs"]
+mod launch;
 mod machine;
 mod real;
 #[cfg(feature = "serve")]

@@ -31,9 +31,17 @@ fn detonate(
     change: impl FnOnce(Setup) -> Setup,
     rule: impl FnMut(&Question) -> Result<Action, Away> + Send,
 ) -> Option<Report> {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
-    let setup = change(setup(folder.path(), script(text), 1));
+    detonate_file(name, change(setup(folder.path(), script(text), 1)), rule)
+}
+
+/// The same of any file.
+pub(super) fn detonate_file(
+    name: &str,
+    setup: Setup,
+    rule: impl FnMut(&Question) -> Result<Action, Away> + Send,
+) -> Option<Report> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (report, _, _) = play(&setup, [&LocalStage, &LocalStage], &mut Rule(rule));
     if let [Partial::Unstarted { why, .. }] = &report.partial[..] {
         assert!(why.contains("doctor") || why.contains("namespaces") || why.contains("traced"), "{why}");
@@ -46,7 +54,7 @@ fn detonate(
     Some(report)
 }
 
-fn wait_then_release(question: &Question) -> Result<Action, Away> {
+pub(super) fn wait_then_release(question: &Question) -> Result<Action, Away> {
     Ok(if question.close.is_last() { Action::Release } else { Action::Continue })
 }
 

@@ -1,5 +1,6 @@
 /* Many processes of many threads make calls as fast as they can and count those that returned.
- * Arguments: processes, threads of each, rounds of each thread. A round is three recorded calls. Prints the counters. */
+ * Arguments: processes, threads of each, rounds of each thread. A round is three recorded calls. Prints the counters, and fails if calls
+ * failed. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -49,5 +50,6 @@ int main(int count, char **arguments) {
     int status, ended = 0;
     while (wait(&status) > 0) ended += status == 0;
     printf("%lu %lu %lu %lu %d\n", counters[0], counters[1], counters[2], counters[3], ended);
-    return 0;
+    unsigned long each = (unsigned long)processes * threads * rounds;
+    return ended != processes || counters[0] != each || counters[1] != each || counters[2] != each;
 }

@@ -307,7 +307,7 @@ fn episodes_with_a_step_of_the_safe_rule_are_left_out() {
     }
     let path = folder.path().join("interrupted.parquet");
     durable::write_bytes(&path, &writer.finish().unwrap().0).unwrap();
-    let logged = Logged::read(&[path.clone()], &world.offline()).unwrap();
+    let logged = Logged::read(std::slice::from_ref(&path), &world.offline()).unwrap();
     assert_eq!((logged.left_out, logged.loaded().safe_rule), (10, interrupted));
     let fitted = FittedQ { updates: 10, ..FittedQ::default() };
     let target = TargetPolicy { policy: world.learnt(&world.played).into(), epsilon: 0.3 };
@@ -317,7 +317,7 @@ fn episodes_with_a_step_of_the_safe_rule_are_left_out() {
     for (algorithm, left_out) in [(Algorithm::Cloning, interrupted), (Algorithm::Bcq, interrupted), (Algorithm::Cql, 0)]
     {
         let config = OfflineConfig { algorithm, ..world.offline() };
-        let data = LearnableSteps::read(&[path.clone()], &config).unwrap();
+        let data = LearnableSteps::read(std::slice::from_ref(&path), &config).unwrap();
         assert_eq!(data.steps.transitions(), data.loaded().steps - left_out, "{algorithm:?}");
     }
 }

@@ -26,6 +26,17 @@ fn forward(
     state: &[f64],
     keep: &dyn Fn(usize, usize) -> f64,
 ) -> Vec<Vec<f64>> {
+    forward_to(shape, parameters, state, keep, &mut |_| {})
+}
+
+/// The same; each hidden unit is told before it is rectified.
+fn forward_to(
+    shape: &NetworkShape,
+    parameters: &[f64],
+    state: &[f64],
+    keep: &dyn Fn(usize, usize) -> f64,
+    unit: &mut dyn FnMut(f64),
+) -> Vec<Vec<f64>> {
     let mut values = vec![state.to_vec()];
     for (l, layer) in shape.layers().enumerate() {
         let input: Vec<f64> = values[l].iter().enumerate().map(|(i, x)| x * keep(l, i)).collect();
@@ -34,7 +45,11 @@ fn forward(
                 let weights = &parameters[layer.weights.clone()];
                 let sum: f64 = (0..layer.inputs).map(|i| input[i] * weights[i * layer.outputs + j]).sum();
                 let sum = sum + parameters[layer.bias.start + j];
-                if l + 1 < shape.layer_count() { sum.max(0.0) } else { sum }
+                if l + 1 == shape.layer_count() {
+                    return sum;
+                }
+                unit(sum);
+                sum.max(0.0)
             })
             .collect();
         values[l] = input;
@@ -133,6 +148,31 @@ fn kept(case: &Case, row: usize, layer: usize, element: usize) -> f64 {
         return 1.0;
     }
     f64::from(case.keep[layer][row * case.shape.widths()[layer] + element]) / (1.0 - rate)
+}
+
+/// Whether no sum in single precision can tell another gradient than one in double: no hidden unit lies where its slope jumps, and
+/// no two actions of a successor are so alike that rounding chooses between them.
+pub(crate) fn is_smooth(case: &Case) -> bool {
+    const NEAR: f64 = 1e-5;
+    let (shape, inputs, actions) = (&case.shape, case.shape.inputs(), case.shape.actions());
+    let [online, target] = [(&case.parameters, &case.factors[0]), (&case.target, &case.factors[1])]
+        .map(|(parameters, factors)| with_noise(shape, &wide(parameters), factors));
+    let mut nearest = f64::INFINITY;
+    for (row, state) in case.states.chunks_exact(inputs).enumerate() {
+        let keep = |l: usize, i: usize| kept(case, row, l, i);
+        forward_to(shape, &online, &wide(state), &keep, &mut |sum| {
+            // A unit without inputs is 0 in either precision.
+            nearest = if sum == 0.0 { nearest } else { nearest.min(sum.abs()) };
+        });
+    }
+    let judge = if case.spec.double { &online } else { &target };
+    for (state, mask) in case.next_states.chunks_exact(inputs).zip(case.next_masks.chunks_exact(actions)) {
+        let q = q_values_of(shape, judge, &wide(state));
+        let chosen = best(&q, mask);
+        let others = (0..actions).filter(|action| mask[*action] && *action != chosen);
+        nearest = others.fold(nearest, |nearest, other| nearest.min(q[chosen] - q[other]));
+    }
+    nearest > NEAR
 }
 
 /// The target of an answer: a value, quantiles, or the probabilities of categories.

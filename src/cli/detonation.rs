@@ -235,7 +235,7 @@ impl Report {
         Report {
             episode_id: report.episode_id.0.clone(),
             sha256: report.sample.sha256.to_string(),
-            seed: Some(report.seed),
+            seed: report.seed,
             verdict: report.verdict.map(|verdict| verdict.name()),
             stage: report.stage,
             decisions: report.decisions.iter().map(Decision::from).collect(),

@@ -211,6 +211,20 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
+    fn line(network: &str, validation: Option<Validation>) -> UpdateMetrics {
+        UpdateMetrics {
+            network: network.to_owned(),
+            update: 100,
+            loss: 0.25,
+            mean_q: 0.5,
+            mean_target: -0.125,
+            max_error: 1.0,
+            gradient_norm: 2.0,
+            learning_rate: 1e-3,
+            validation,
+        }
+    }
+
     #[test]
     fn a_run_that_goes_on_is_not_taken_for_a_fast_one() {
         let mut pace = Pace::default();
@@ -248,17 +262,7 @@ mod tests {
         let output = Output::new(true);
         let mut progress = Progress::new(&output);
         assert_eq!(progress.text(100), "");
-        progress.latest = Some(UpdateMetrics {
-            network: RELEASED.to_owned(),
-            update: 100,
-            loss: 0.25,
-            mean_q: 0.5,
-            mean_target: -0.125,
-            max_error: 1.0,
-            gradient_norm: 2.0,
-            learning_rate: 1e-3,
-            validation: None,
-        });
+        progress.latest = Some(line(RELEASED, None));
         assert_eq!(progress.text(100), "loss 0.2500, q +0.500 for -0.125, step size 1.0e-3");
         progress.mean_return = Some(0.75);
         progress.pace.at(seconds(1.0), 50);
@@ -268,17 +272,7 @@ mod tests {
 
     #[test]
     fn a_mean_return_is_one_over_episodes() {
-        let line = |validation| UpdateMetrics {
-            network: "fold-1".to_owned(),
-            update: 100,
-            loss: 0.25,
-            mean_q: 0.5,
-            mean_target: -0.125,
-            max_error: 1.0,
-            gradient_norm: 2.0,
-            learning_rate: 1e-3,
-            validation,
-        };
+        let line = |validation| line("fold-1", validation);
         let played = |episodes, mean_return| line(Some(Validation { episodes, mean_return, overestimation: 0.0 }));
         assert_eq!(mean_return(&[line(None)]), None);
         assert_eq!(mean_return(&[played(30, 1.0), line(None), played(10, -1.0)]), Some(0.5));

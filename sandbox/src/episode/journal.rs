@@ -51,7 +51,8 @@ pub(super) struct Subject {
     pub(super) reward: RewardConfig,
     pub(super) window: WindowConfig,
     pub(super) policy: Option<String>,
-    pub(super) seed: u64,
+    /// Absent in journals of before there was one.
+    pub(super) seed: Option<u64>,
 }
 
 /// A line of the steps.

@@ -116,8 +116,8 @@ pub struct Report {
     pub episode_id: EpisodeId,
     /// The sample.
     pub sample: SampleIdentity,
-    /// Seed of the made-up home.
-    pub seed: u64,
+    /// Seed of the made-up home; absent where a journal of before it was written down was recovered.
+    pub seed: Option<u64>,
     /// When each stage began, in milliseconds since 1970 in UTC; absent for one that did not.
     pub began_ms: [Option<u64>; 2],
     /// `release`, `terminate` or `quarantine`; null where none fell.
@@ -212,7 +212,7 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
     Ok(Report {
         episode_id: setup.episode.clone(),
         sample: setup.identity.clone(),
-        seed: setup.seed,
+        seed: Some(setup.seed),
         began_ms,
         verdict: machine.verdict(),
         stage: machine.stage(),
@@ -244,7 +244,7 @@ impl Setup {
             reward: self.reward.clone(),
             window: self.window.clone(),
             policy: self.policy.clone(),
-            seed: self.seed,
+            seed: Some(self.seed),
         }
     }
 

@@ -50,6 +50,7 @@ proptest! {
         actions in prop::collection::vec(0usize..2, 8),
         at in 0u64..24,
         torn in any::<bool>(),
+        seedless in any::<bool>(),
     ) {
         let root = tempfile::tempdir().unwrap();
         let (folder, copy) = (root.path().join("e1"), root.path().join("copy"));
@@ -80,6 +81,13 @@ proptest! {
         prop_assert!(left(&folder).iter().all(|name| !name.starts_with('.')), "{:?}", left(&folder));
         prop_assert_eq!(setup.folder.recover().unwrap(), None, "what is settled is not recovered");
         let copied = EpisodeFolder::take(&copy).unwrap();
+        if seedless {
+            // As journals were before they told the seed.
+            for name in left(&copy) {
+                let text = std::fs::read_to_string(copy.join(&name)).unwrap();
+                std::fs::write(copy.join(name), text.replace(&format!(",\"seed\":{}", setup.seed), "")).unwrap();
+            }
+        }
         if torn {
             for name in left(&copy) {
                 use std::io::Write;
@@ -92,6 +100,7 @@ proptest! {
             prop_assert!(left(&copy).is_empty());
             return Ok(());
         };
+        prop_assert_eq!(report.seed, (!seedless).then_some(setup.seed));
         let decided = report.decisions.len();
         prop_assert_eq!(&report.decisions[..], &whole.decisions[..decided]);
         prop_assert_eq!(&report.feedback[..], &whole.feedback[..report.feedback.len()]);

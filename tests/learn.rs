@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use program::{bellwether, bellwether_in, command, files, keeps_schema, start, until_checkpoint};
-use reduced::{SMALL, reduced};
+use reduced::{SMALL, reduced, reduced_parts};
 use serde_json::Value;
 
 /// A run that takes a second.
@@ -68,6 +68,24 @@ fn every_algorithm_makes_a_model_that_is_evaluated_and_served_like_any_other() {
     versions.sort();
     versions.dedup();
     assert_eq!(versions.len(), 4);
+
+    // It has a cost that was played at, and no word on the rate that the new policy keeps to there.
+    let run = bellwether(at, &[&learn[..], &QUICK].concat()).expect(0).json();
+    let promote = ["release", "promote", run["model"].as_str().unwrap(), "--max-fpr", "1", "--min-tpr", "0"];
+    let refused = bellwether(at, &promote).expect(2).stdout;
+    assert!(refused.contains("FAILED  calibrated") && refused.contains("no cost was calibrated"), "{refused}");
+    assert_eq!(refused.matches("FAILED").count(), 1, "{refused}");
+}
+
+#[test]
+fn what_is_learnt_from_is_not_held_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced_parts(at);
+    let train = ["train", "--data", "reduced.parquet", "--valid", "parts/test.parquet"];
+    bellwether(at, &[&train[..], &SMALL].concat())
+        .complains(1, &["parts/test.parquet", "reduced.parquet", "never seen", "bellwether split"]);
+    assert!(!at.join("runs").exists(), "nothing was begun");
 }
 
 #[test]
@@ -164,8 +182,8 @@ fn what_cannot_be_learned_from_is_refused_and_leaves_nothing() {
 fn a_run_is_drawn_on_a_page_that_needs_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    reduced(at);
-    let train = ["train", "--json", "--data", "reduced.parquet", "--valid", "reduced.parquet"];
+    reduced_parts(at);
+    let train = ["train", "--json", "--data", "parts/train.parquet", "--valid", "parts/test.parquet"];
     let report = bellwether(at, &[&train[..], &SMALL].concat()).expect(0).json();
     let run = report["run"].as_str().unwrap();
     let before = files(&at.join("runs"));
@@ -213,8 +231,9 @@ fn a_run_tells_how_it_fares_and_makes_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     played(at);
-    let train = ["train", "--data", "reduced.parquet", "--set", "calibration.target_fpr=[0.05]"];
-    let train = [&train[..], &SMALL, &["--valid", "reduced.parquet"]].concat();
+    reduced_parts(at);
+    let train = ["train", "--data", "parts/train.parquet", "--set", "calibration.target_fpr=[0.05]"];
+    let train = [&train[..], &SMALL, &["--valid", "parts/test.parquet"]].concat();
     let quiet = bellwether(at, &[&train[..], &["--json"]].concat()).expect(0);
     assert_eq!(quiet.stderr, "");
     let quiet = made(at, quiet.json()["run"].as_str().unwrap());

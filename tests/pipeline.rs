@@ -17,19 +17,12 @@ use bellwether_env_adapter::{EpisodeAttributes, EpisodeId, Event, EventKind, Eve
 use program::{
     bellwether, bellwether_in, bellwether_with, files, keeps_schema, schema, shell, start, unread, until_checkpoint,
 };
-use reduced::{SMALL, reduced};
+use reduced::{SMALL, reduced, reduced_parts};
 use serde_json::Value;
 
 /// What a run made that is a function of data, configuration and seed.
 const RESULTS: [&str; 5] =
     ["metrics.jsonl", "evaluation.json", "model/model.onnx", "model/model.json", "checkpoints/latest.checkpoint"];
-
-/// The reduced recordings, split by family, as `parts/train.parquet` and `parts/test.parquet` in `folder`.
-fn reduced_parts(folder: &Path) {
-    reduced(folder);
-    let split = ["split", "reduced.parquet", "--by", "family", "--out", "parts", "--shares", "0.7", "0", "0.3"];
-    bellwether(folder, &split).expect(0);
-}
 
 /// `train` on the parts of [`reduced_parts`] with these further arguments.
 fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {

@@ -46,11 +46,7 @@ pub(crate) fn check(folder: &Path, limits: &Limits, engines: Engines) -> Result<
     let manifest = bellwether_artifact::release::read_manifest(folder)?;
     let mut checks = Vec::from(whole(folder, &manifest, engines));
     checks.extend([
-        plain(
-            "calibrated",
-            manifest.operating_point(limits.target_fpr).is_some(),
-            format!("a cost was calibrated for a false-positive rate of {}", limits.target_fpr),
-        ),
+        calibrated(&manifest, limits),
         held_out(&manifest, "fpr", "realised_fpr", limits.target_fpr, limits.max_fpr, |value, limit| value <= limit),
         held_out(&manifest, "tpr", "tpr", limits.target_fpr, limits.min_tpr, |value, limit| value >= limit),
     ]);
@@ -78,6 +74,24 @@ fn whole(folder: &Path, manifest: &ModelManifest, engines: Engines) -> [Check; 2
         plain("loads", loaded.is_ok(), reason),
         plain("golden_vectors", loaded.is_ok(), format!("{vectors} states give the stated q-values {exactly}")),
     ]
+}
+
+/// The false-positive rate of the operating point where it was chosen, against that which is allowed on held-out data.
+fn calibrated(manifest: &ModelManifest, limits: &Limits) -> Check {
+    let target = limits.target_fpr;
+    let point = manifest.operating_point(target);
+    let value = point.and_then(|point| point.calibration_fpr);
+    Check {
+        name: "calibrated".to_owned(),
+        passed: value.is_some_and(|rate| rate <= limits.max_fpr),
+        value,
+        limit: Some(limits.max_fpr),
+        detail: match (point, value) {
+            (_, Some(_)) => format!("fpr in calibration, at the cost of the operating point for {target}"),
+            (Some(_), None) => format!("no cost was calibrated for a false-positive rate of {target}"),
+            (None, None) => format!("the model has no operating point for {target}"),
+        },
+    }
 }
 
 /// A held-out result against its limit; a model that was never evaluated does not pass.

@@ -61,3 +61,11 @@ pub(crate) fn reduced(folder: &Path) {
     file.into_inner().unwrap();
     assert!(summary.episodes > 2 * families as u64, "{summary:?}");
 }
+
+/// The reduced recordings, split by family, as `parts/train.parquet` and `parts/test.parquet` in `folder`.
+#[allow(dead_code, reason = "not every test file holds families out")]
+pub(crate) fn reduced_parts(folder: &Path) {
+    reduced(folder);
+    let split = ["split", "reduced.parquet", "--by", "family", "--out", "parts", "--shares", "0.7", "0", "0.3"];
+    crate::program::bellwether(folder, &split).expect(0);
+}

@@ -6,7 +6,7 @@ pub(crate) mod page;
 mod publish;
 mod train;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use bellwether_artifact::{ArtifactError, SourceRevision};
@@ -119,6 +119,21 @@ pub enum RunError {
         /// Malicious episodes with a window.
         malicious: usize,
     },
+    /// What is to be held out is learnt from.
+    #[error(
+        "{path} holds {count} of the recordings of {data}, `{first}` among them: what was learnt from says nothing about what was \
+         never seen; hold out others (`bellwether split` makes parts that share none)"
+    )]
+    NotHeldOut {
+        /// The telemetry to evaluate on.
+        path: PathBuf,
+        /// The telemetry to learn from.
+        data: PathBuf,
+        /// Episodes that both hold.
+        count: usize,
+        /// Identity of the first of them.
+        first: String,
+    },
     /// Training failed.
     #[error(transparent)]
     Training(#[from] TrainingError),
@@ -175,6 +190,23 @@ pub fn read(path: &Path, config: &TrainConfig) -> Result<Recordings, RunError> {
 pub fn require_both_classes(path: &Path, recordings: &Recordings) -> Result<(), RunError> {
     let of_class = |class: u32| recordings.store().episodes().filter(|e| e.class == class && e.len > 0).count();
     both(path, of_class(0), of_class(1))
+}
+
+/// Refuses to hold out recordings that are learnt from: the same identity and the same calls in both files. Duplicates under
+/// other identities are left to `validate`; published splits have them.
+fn require_held_out(
+    (data, known): (&Path, &Recordings),
+    (path, held_out): (&Path, &Recordings),
+) -> Result<(), RunError> {
+    let identity = |recordings: &'_ Recordings, episode| {
+        let facts = recordings.facts(episode);
+        (facts.id.clone(), facts.content)
+    };
+    let known: HashSet<_> = known.episodes().map(|episode| identity(known, episode)).collect();
+    let mut both = held_out.episodes().map(|episode| identity(held_out, episode)).filter(|both| known.contains(both));
+    let Some((first, _)) = both.next() else { return Ok(()) };
+    let (path, data) = (path.to_path_buf(), data.to_path_buf());
+    Err(RunError::NotHeldOut { path, data, count: 1 + both.count(), first })
 }
 
 /// Refuses what [`train`] would refuse of these episodes, by their digests alone, before anything is written.

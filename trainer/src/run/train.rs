@@ -11,7 +11,7 @@ use bellwether_replay::StateRows;
 
 use super::drive::{Learning, Mark, drive, end, manifest, open};
 use super::publish::{golden, metrics, publish, telemetry_fingerprint, write_evaluation};
-use super::{RunError, RunEvent, RunObserver, RunRequest, read, require_both_classes};
+use super::{RunError, RunEvent, RunObserver, RunRequest, read, require_both_classes, require_held_out};
 use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
 use crate::export::Export;
@@ -59,6 +59,9 @@ pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     let recordings = read(request.data, config)?;
     require_both_classes(request.data, &recordings)?;
     let held_out = request.valid.map(|path| read(path, config)).transpose()?;
+    if let (Some(path), Some(held_out)) = (request.valid, &held_out) {
+        require_held_out((request.data, &recordings), (path, held_out))?;
+    }
     let inputs = vec![InputFile::of("train", request.data)?];
     let manifest = manifest(request, "train", (as_json(config)?, config.seed, &config.window), inputs)?;
     let episodes: Vec<u32> = recordings.episodes().collect();

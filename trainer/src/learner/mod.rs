@@ -266,12 +266,14 @@ pub enum LearnerError {
     },
     /// Q-values are beyond what any return of the rewards could be.
     #[error(
-        "the update diverged: the mean q-value is {mean_q} where no return of rewards of at most {largest_reward} comes near; lower \
-         the learning rate, let the target network follow more slowly, or choose `double`"
+        "the update diverged: the mean q-value is {mean_q} and the largest error {max_error}, where no return of rewards of at most \
+         {largest_reward} comes near; lower the learning rate, let the target network follow more slowly, or choose `double`"
     )]
     Exploded {
         /// Mean of the fitted q-values.
         mean_q: f32,
+        /// Largest absolute error.
+        max_error: f32,
         /// Largest absolute reward that was seen.
         largest_reward: f32,
     },

@@ -131,7 +131,7 @@ impl Member {
     /// One gradient step, after which the target network follows.
     ///
     /// # Errors
-    /// On divergence; the parameters are then those before the step.
+    /// On divergence.
     pub fn update(
         &mut self,
         model: &AnswerModel<'_>,
@@ -166,7 +166,7 @@ impl Member {
         let batch = Batch { states: &states, masks: &[], answers, next_states: &none, next_masks: &[] };
         let largest_reward = *largest_reward;
         let report = self.learner.update(&update, batch, Noise { keep: kept, ..Noise::default() }, errors)?;
-        require_bounded(report.mean_q, largest_reward, f64::from(trainer.gamma))?;
+        require_bounded(&report, largest_reward, f64::from(trainer.gamma))?;
         match store.states().failure() {
             Some(failure) => Err(TrainingError::States(failure.to_string())),
             None => Ok(report),

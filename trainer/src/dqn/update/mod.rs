@@ -168,7 +168,7 @@ impl Updater {
         if self.spec.loss != Loss::Cloning {
             let rewards = self.drawn.sampled.rewards.iter().map(|reward| reward.abs());
             self.largest_reward = rewards.fold(self.largest_reward, f32::max);
-            require_bounded(report.mean_q, self.largest_reward, self.config.gamma)?;
+            require_bounded(&report, self.largest_reward, self.config.gamma)?;
         }
         Ok(report)
     }

@@ -32,10 +32,16 @@ where
     T: Default + Serialize + DeserializeOwned,
 {
     let mut origins: Vec<String> = file.iter().map(|path| format!("file {}", path.display())).collect();
-    let environment = std::env::vars().filter_map(|(name, value)| {
-        Some((name.strip_prefix(prefix)?.to_ascii_lowercase().replace("__", "."), format!("variable {name}"), value))
-    });
-    let mut layers: Vec<(String, String, String)> = environment.collect();
+    let mut layers: Vec<(String, String, String)> = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        // What is not ours may be any bytes.
+        let Some((name, key)) = name.to_str().and_then(|name| Some((name, name.strip_prefix(prefix)?))) else {
+            continue;
+        };
+        let origin = format!("variable {name}");
+        let value = value.into_string().map_err(|_| anyhow!("{origin}: its value is not UTF-8"))?;
+        layers.push((key.to_ascii_lowercase().replace("__", "."), origin, value));
+    }
     layers.sort();
     origins.extend(layers.iter().map(|(_, origin, _)| origin.clone()));
     for flag in flags {

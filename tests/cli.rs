@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use bellwether_env_adapter::ingest::TelemetryWriter;
-use program::{bellwether, bellwether_in, files, keeps_schema, shell, unread};
+use program::{bellwether, bellwether_in, command, files, keeps_schema, shell, unread};
 
 const VERBS: [&[&str]; 38] = [
     &[],
@@ -516,4 +516,17 @@ fn an_unwritable_folder_is_an_error_that_names_it() {
         let ran = on_mount(at, "ro", arguments).complains(1, &["target"]);
         assert!(ran.stdout.ends_with("--\n"), "{}", ran.stdout);
     }
+}
+
+#[test]
+fn a_variable_of_any_bytes_is_nobodys_business_unless_it_is_ours() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::ffi::OsStr::from_bytes(b"\xff");
+    let with = |name: &str| command(folder.path(), &["train", "--print-config"]).env(name, bytes).output().unwrap();
+    assert!(with("SOMETHING_ELSE").status.success());
+    let refused = with("BELLWETHER__SEED");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(64), "{said}");
+    assert!(said.contains("BELLWETHER__SEED") && said.contains("not UTF-8"), "{said}");
 }

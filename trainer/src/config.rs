@@ -1,7 +1,7 @@
 //! The configuration of a training run on recordings: what is validated is what runs.
 
 use bellwether_env_adapter::reward::{RewardConfig, RewardError};
-use bellwether_env_adapter::spec::z_of_cost;
+use bellwether_env_adapter::spec::{MAX_COST, MIN_COST, z_of_cost};
 use bellwether_env_adapter::window::{WindowConfig, WindowConfigError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -137,9 +137,9 @@ impl Default for TrainerConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CostConfig {
-    /// Smallest cost `c`.
+    /// Smallest cost `c`, 0.1 or more.
     pub minimum: f32,
-    /// Largest cost `c`.
+    /// Largest cost `c`, at most 1000.
     pub maximum: f32,
     /// Costs between them at which a policy is played for calibration and for the oracle curve.
     #[serde(rename = "grid")]
@@ -225,7 +225,8 @@ impl TrainConfig {
         }
         positive("trainer.learning_rate", t.learning_rate, 10.0)?;
         positive("trainer.max_gradient_norm", t.max_gradient_norm, f32::MAX)?;
-        not_negative("trainer.weight_decay", t.weight_decay, 1.0)?;
+        // More would turn weights round (AdamW: `weight *= 1 - learning_rate * weight_decay`).
+        not_negative("trainer.weight_decay", t.weight_decay, (1.0 / t.learning_rate).min(1.0))?;
         not_negative("trainer.l2", t.l2, 1.0)?;
         not_negative("trainer.huber", t.huber, f32::MAX)?;
         if !(t.gamma > 0.0 && t.gamma <= 1.0) {
@@ -256,11 +257,19 @@ impl TrainConfig {
         if t.target_update_interval == 0 {
             return Err(ConfigError::new("trainer.target_update_interval", 0, "the target must follow: 1 or more"));
         }
-        if t.metrics_interval == 0 {
-            return Err(ConfigError::new("trainer.metrics_interval", 0, "give 1 or more"));
+        for (key, interval) in
+            [("trainer.metrics_interval", t.metrics_interval), ("trainer.checkpoint_interval", t.checkpoint_interval)]
+        {
+            if interval == 0 {
+                return Err(ConfigError::new(key, interval, "give 1 or more"));
+            }
         }
-        positive("cost.minimum", c.minimum, 1e6)?;
-        positive("cost.maximum", c.maximum, 1e6)?;
+        for (key, cost) in [("cost.minimum", c.minimum), ("cost.maximum", c.maximum)] {
+            if !(MIN_COST..=MAX_COST).contains(&cost) {
+                let reason = format!("a state tells costs from {MIN_COST} to {MAX_COST} apart, and no others");
+                return Err(ConfigError::new(key, cost, reason));
+            }
+        }
         if c.minimum >= c.maximum {
             return Err(ConfigError::new(
                 "cost.minimum",
@@ -270,6 +279,10 @@ impl TrainConfig {
         }
         if !(2..=1025).contains(&c.grid_points) {
             return Err(ConfigError::new("cost.grid", c.grid_points, "give 2 to 1025 points"));
+        }
+        if !c.grid().is_sorted_by(|low, high| low < high) {
+            let reason = format!("{} to {} has no room for so many that differ: give fewer", c.minimum, c.maximum);
+            return Err(ConfigError::new("cost.grid", c.grid_points, reason));
         }
         if !(2..=50).contains(&k.folds) {
             return Err(ConfigError::new("calibration.folds", k.folds, "give 2 to 50 folds"));
@@ -336,7 +349,7 @@ mod tests {
     #[test]
     fn what_contradicts_itself_is_refused_by_key() {
         type Change = fn(&mut TrainConfig);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 20] = [
             ("network.returns", |c| c.network.returns = Returns::Quantiles(8)),
             ("network.noisy_layers", |c| c.network.noisy_layers = 1),
             ("trainer.call_dropout", |c| c.trainer.dropout = vec![]),
@@ -348,7 +361,13 @@ mod tests {
             ("trainer.tau", |c| c.trainer.tau = 0.0),
             ("trainer.tau", |c| c.trainer.tau = f32::NAN),
             ("trainer.target_update_interval", |c| c.trainer.target_update_interval = 0),
-            ("cost.minimum", |c| c.cost.minimum = 1e5),
+            ("trainer.weight_decay", |c| (c.trainer.learning_rate, c.trainer.weight_decay) = (2.0, 0.9)),
+            ("trainer.checkpoint_interval", |c| c.trainer.checkpoint_interval = 0),
+            ("cost.minimum", |c| c.cost.minimum = 0.09),
+            ("cost.minimum", |c| c.cost.minimum = 500.0),
+            ("cost.maximum", |c| c.cost.maximum = 1001.0),
+            ("cost.maximum", |c| c.cost.maximum = f32::NAN),
+            ("cost.grid", |c| (c.cost.minimum, c.cost.maximum, c.cost.grid_points) = (1.0, 1.0001, 1025)),
             ("calibration.folds", |c| c.calibration.folds = 1),
             ("calibration.target_fpr", |c| c.calibration.target_fpr = vec![0.0]),
         ];

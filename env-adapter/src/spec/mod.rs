@@ -76,6 +76,11 @@ pub mod element {
     pub(crate) const NOVELTY: usize = 15;
 }
 
+/// Smallest cost that a state tells from smaller ones.
+pub const MIN_COST: f32 = 0.1;
+/// Largest cost that a state tells from larger ones.
+pub const MAX_COST: f32 = 1000.0;
+
 /// The cost element of a state: `(log10(c) + 1) / 4` of the cost `c = z / (1 - z)`, in [0, 1], so that 0.1 is 0, 10 is a half
 /// and 1000 is 1; a `z` that is not finite becomes 0.
 ///

@@ -137,6 +137,7 @@ impl DqnConfig {
         let (initial, last) = (self.exploration_initial, self.exploration_final);
         require("exploration_initial", initial, (0.0..=1.0).contains(&initial), SHARE)?;
         require("exploration_final", last, (0.0..=1.0).contains(&last), SHARE)?;
+        require("exploration_final", last, last <= initial, "choose a value of at most exploration_initial")?;
         Ok(())
     }
 
@@ -253,7 +254,7 @@ mod tests {
     #[test]
     fn a_bad_value_is_refused_by_its_key() {
         type Change = fn(&mut DqnConfig);
-        let cases: [(&str, Change); 27] = [
+        let cases: [(&str, Change); 28] = [
             ("total_steps", |c| c.total_steps = 0),
             ("update.learning_rate", |c| c.update.learning_rate = f64::NAN),
             ("update.weight_decay", |c| c.update.weight_decay = -1.0),
@@ -266,6 +267,7 @@ mod tests {
             ("buffer_capacity", |c| c.buffer_capacity = 0),
             ("update.batch_size", |c| c.buffer_capacity = 31),
             ("train_interval", |c| c.train_interval = 0),
+            ("exploration_final", |c| (c.exploration_initial, c.exploration_final) = (0.1, 0.2)),
             ("gradient_steps", |c| c.gradient_steps = 0),
             ("update.gamma", |c| c.update.gamma = 1.01),
             ("update.n_step", |c| c.update.n_step = 0),

@@ -1,6 +1,6 @@
 //! The loop: an action in one environment, what it led to into the buffer, and updates at their interval.
 
-use super::update::Updater;
+use super::update::{Updater, require};
 use super::{DqnConfig, DqnError, DqnEvent, DqnObserver, DqnReport};
 use crate::greedy::{epsilon_greedy, greedy};
 use crate::learner::{Learner, LearnerChoice, TargetSync};
@@ -100,6 +100,9 @@ impl<E: Environment> DqnTrainer<E> {
             return Err(DqnError::Environment { environment: 0, reason: "there is none; give at least one".into() });
         }
         let (mut seats, capacity) = (Vec::new(), config.buffer_capacity);
+        // Between two steps of one environment every other adds two states at most: a last one and a first one.
+        let fits = capacity >= 2 * environments.len();
+        require("buffer_capacity", capacity, fits, "choose at least two states for each environment")?;
         let buffer = BufferConfig { width, actions: actions as u32, capacity };
         let mut buffer = match config.update.priorities() {
             None => ReplayBuffer::new(buffer)?,

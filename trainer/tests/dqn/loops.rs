@@ -299,6 +299,11 @@ fn a_broken_environment_is_an_error() {
     }
     let none = DqnTrainer::<Identity>::new(small(), vec![], FusedOptions::default()).err();
     assert!(matches!(none, Some(DqnError::Environment { .. })));
+    let mut crowded = small();
+    (crowded.buffer_capacity, crowded.update.batch_size) = (5, 4);
+    let seats = (0..3).map(|_| Identity::new(2, 3)).collect();
+    let error = DqnTrainer::new(crowded, seats, FusedOptions::default()).err().unwrap();
+    assert!(error.to_string().contains("buffer_capacity"), "{error}");
     let differ = DqnTrainer::new(small(), vec![Identity::new(2, 3), Identity::new(3, 3)], FusedOptions::default());
     assert!(matches!(differ.err(), Some(DqnError::Environment { environment: 1, .. })));
 }

@@ -64,15 +64,19 @@ pub struct LeftOut {
     pub too_deep: u64,
     /// Files and folders that could not be opened or read.
     pub unreadable: u64,
-    /// Files beyond the number that is listed.
+    /// Files beyond the number that is listed, or whose paths would be too long.
     pub beyond: u64,
 }
 
 /// How much is read and kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Files that are listed at most.
+    /// Files that are listed at most, those that were placed aside.
     pub files: u64,
+    /// Length of a path that is listed, at most, in bytes.
+    pub path_bytes: usize,
+    /// What all these paths take where JSON writes them, in bytes.
+    pub paths_in_all_bytes: usize,
     /// Longest file that is hashed, in bytes.
     pub hashed_bytes: u64,
     /// Bytes that are read in all.
@@ -90,6 +94,9 @@ impl Default for Bounds {
     fn default() -> Self {
         Bounds {
             files: 20_000,
+            // The kernel takes no longer one.
+            path_bytes: 4096,
+            paths_in_all_bytes: 4 << 20,
             hashed_bytes: 64 << 20,
             read_bytes: 1 << 30,
             kept_bytes: 1 << 20,
@@ -103,7 +110,7 @@ impl Enclosure {
     /// sample must be dead.
     pub fn changes(&self, placed: &[Placed], bounds: &Bounds) -> Changes {
         let placed: BTreeMap<&str, &Placed> = placed.iter().map(|file| (file.path.as_str(), file)).collect();
-        let mut walk = Walk { placed, bounds: *bounds, made: Changes::default(), seen: 0 };
+        let mut walk = Walk { placed, bounds: *bounds, made: Changes::default() };
         let mut there = BTreeSet::new();
         for (path, folder) in self.kept().iter().chain(self.scratch()) {
             walk.folder(path, folder, 0, &mut there);
@@ -120,7 +127,6 @@ struct Walk<'a> {
     placed: BTreeMap<&'a str, &'a Placed>,
     bounds: Bounds,
     made: Changes,
-    seen: u64,
 }
 
 impl Walk<'_> {
@@ -146,7 +152,7 @@ impl Walk<'_> {
             let Ok(facts) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else {
                 self.made.left_out.unreadable += 1;
                 self.unseen(&path, there);
-                there.insert(path);
+                self.seen_at(&path, there);
                 continue;
             };
             let kind = match FileType::from_raw_mode(facts.st_mode) {
@@ -168,25 +174,18 @@ impl Walk<'_> {
                 FileType::Symlink => Kind::Link,
                 _ => Kind::Special,
             };
-            if self.seen >= self.bounds.files {
+            if !self.takes(&path) {
                 self.made.left_out.beyond += 1;
-                there.insert(path);
                 continue;
             }
-            self.seen += 1;
+            self.seen_at(&path, there);
             let mode = facts.st_mode & 0o7777;
-            let mut found = Found {
-                path: path.clone(),
-                kind,
-                bytes: facts.st_size.max(0) as u64,
-                mode,
-                sha256: None,
-                content: None,
-            };
+            let bytes = facts.st_size.max(0) as u64;
+            let mut found = Found { path, kind, bytes, mode, sha256: None, content: None };
             if kind == Kind::File && self.read(folder, &name, &mut found).is_err() {
                 self.made.left_out.unreadable += 1;
             }
-            match self.placed.get(path.as_str()) {
+            match self.placed.get(found.path.as_str()) {
                 None => self.made.created.push(found),
                 Some(placed) => {
                     let same = found.sha256.is_some_and(|hash| hash == Sha256::of(&placed.bytes));
@@ -195,7 +194,35 @@ impl Walk<'_> {
                     }
                 }
             }
-            there.insert(path);
+        }
+    }
+
+    /// Whether a path is listed. What was placed always is, so that nothing hides what was done to it.
+    fn takes(&mut self, path: &str) -> bool {
+        if self.placed.contains_key(path) {
+            return true;
+        }
+        let written: usize = path
+            .bytes()
+            .map(|byte| match byte {
+                ..b' ' | 0x7f => r"\u0000".len(),
+                b'"' | b'\\' => 2,
+                _ => 1,
+            })
+            .sum();
+        let Bounds { files, path_bytes, paths_in_all_bytes, .. } = &mut self.bounds;
+        let takes = *files > 0 && path.len() <= *path_bytes && written <= *paths_in_all_bytes;
+        if takes {
+            *files -= 1;
+            *paths_in_all_bytes -= written;
+        }
+        takes
+    }
+
+    /// What was placed at a path is there.
+    fn seen_at(&self, path: &str, there: &mut BTreeSet<String>) {
+        if self.placed.contains_key(path) {
+            there.insert(path.to_owned());
         }
     }
 

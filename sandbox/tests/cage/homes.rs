@@ -191,3 +191,28 @@ fn bounds_hold_where_a_sample_makes_too_much() {
     assert!((1..=6).contains(&kept), "{kept}");
     assert!(changes.created.iter().all(|one| one.sha256.is_some()));
 }
+
+#[test]
+fn names_of_any_length_take_no_more_room_than_they_may() {
+    if !can_cage() {
+        return;
+    }
+    // Folders of 250 bytes that are no text, as deep as a shell goes, and many files at the bottom: each path has 9,000 bytes.
+    let running = start(shell(
+        "cd ~; rm -f .profile; n=$(printf '\\377%.0s' $(seq 250)); i=0; while [ $i -lt 12 ]; do mkdir $n; cd $n; i=$((i+1)); done; \
+         for i in $(seq 500); do : > $i; done; cd ~; i=0; while [ $i -lt 60 ]; do : > \"$i$(printf '\\1%.0s' $(seq 200))\"; i=$((i+1)); done; \
+         echo x > zzz",
+    ));
+    assert_eq!(running.enclosure.wait(PATIENCE).unwrap(), Some(Ending::Code(0)));
+    let placed =
+        |name: &str| Placed { path: format!("/home/user/{name}"), bytes: Vec::new(), mode: 0o644, modified_s: None };
+    let bounds = Bounds { paths_in_all_bytes: 40_000, ..Bounds::default() };
+    let changes = running.enclosure.changes(&[placed("zzz"), placed("gone")], &bounds);
+    let taken: usize = changes.created.iter().map(|one| serde_json::to_string(&one.path).unwrap().len() - 2).sum();
+    assert!((38_000..=40_000).contains(&taken), "{taken}");
+    assert_eq!(changes.created.len() as u64 + changes.left_out.beyond, 560);
+    assert!(changes.created.iter().all(|one| one.path.len() < 300), "the longest are left out one by one");
+    // What was placed is told of whatever lies beside it.
+    assert_eq!(changes.changed.iter().map(|one| one.path.as_str()).collect::<Vec<_>>(), ["/home/user/zzz"]);
+    assert_eq!(changes.deleted, ["/home/user/gone"]);
+}

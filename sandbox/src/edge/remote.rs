@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use libc::{c_void, iovec, pid_t};
 
@@ -49,6 +50,30 @@ pub(crate) fn link(path: &CStr) -> Option<Vec<u8>> {
     usize::try_from(length).ok().map(|length| text[..length].to_vec())
 }
 
+/// What the link of a descriptor of another process would say, by a copy of the descriptor; none where there is no such descriptor.
+/// Whoever traces the process may have one, whatever the permissions of its folder are.
+pub(crate) fn copied_link(tid: u32, descriptor: i32) -> Option<Vec<u8>> {
+    /// Since Linux 6.9 threads have such descriptors too; before, their processes alone.
+    const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
+    // SAFETY: three calls with numbers alone; what each gives is a new descriptor, which is owned from there on.
+    let open = |flags: libc::c_uint| unsafe { owned(libc::syscall(libc::SYS_pidfd_open, tid, flags)) };
+    let process = open(PIDFD_THREAD).or_else(|| open(0))?;
+    // SAFETY: as above.
+    let copy = unsafe { owned(libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0)) }?;
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{}", copy.as_raw_fd())).ok()?;
+    link(&path)
+}
+
+/// The descriptor that a call made.
+///
+/// # Safety
+/// `made` is what a call that makes a descriptor has just given.
+unsafe fn owned(made: libc::c_long) -> Option<OwnedFd> {
+    let made = i32::try_from(made).ok().filter(|made| *made >= 0)?;
+    // SAFETY: by the condition of this function it is open, and nobody else's.
+    Some(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +109,19 @@ mod tests {
         assert_eq!(read(me, page, &mut two), 64);
         assert_eq!(&two[..3], b"xyz");
         assert!(write(me, 8, b"x").is_err());
+    }
+
+    #[test]
+    fn a_copy_of_a_descriptor_says_what_its_link_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("a file");
+        bellwether_artifact::durable::write_bytes(&path, b"x").unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        let me = std::process::id();
+        let link = link(&std::ffi::CString::new(format!("/proc/{me}/fd/{}", file.as_raw_fd())).unwrap()).unwrap();
+        assert_eq!(link, path.as_os_str().as_encoded_bytes());
+        assert_eq!(copied_link(me, file.as_raw_fd()), Some(link));
+        assert_eq!(copied_link(me, 1 << 20), None);
+        assert_eq!(copied_link(0, 0), None);
     }
 }

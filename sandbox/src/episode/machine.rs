@@ -201,7 +201,8 @@ pub struct Machine {
     attempts: u32,
     /// Decisions of the stage that runs.
     last_step: Option<u32>,
-    decided: bool,
+    /// The verdict that this stage was told.
+    decided: Option<Action>,
     /// Commands whose feedback is awaited.
     open: BTreeMap<DecisionId, Action>,
     /// Commands of this episode that had feedback.
@@ -224,7 +225,7 @@ impl Machine {
             schedule,
             attempts: 0,
             last_step: None,
-            decided: false,
+            decided: None,
             open: BTreeMap::new(),
             settled: BTreeMap::new(),
             verdict: None,
@@ -267,6 +268,8 @@ impl Machine {
     /// Notes that not all could be recorded.
     pub fn unrecorded(&mut self, why: String) {
         self.partial.push(Partial::Record { why });
+        // As where a stage went wrong: nobody can show that enough was seen to call it benign.
+        self.verdict = self.verdict.filter(|verdict| *verdict != Action::Release);
     }
 
     /// Takes what happened, and says what is to be done and what the trail keeps.
@@ -316,7 +319,7 @@ impl Machine {
 
     fn start(&mut self, stage: u8) -> Next {
         self.phase = Phase::Starting { stage };
-        (self.stage, self.attempts, self.last_step, self.decided) = (stage, 1, None, false);
+        (self.stage, self.attempts, self.last_step, self.decided) = (stage, 1, None, None);
         Next::Run { stage }
     }
 
@@ -336,12 +339,12 @@ impl Machine {
     fn decided(&mut self, stage: u8, command: &Command, safe_rule: bool) -> Option<Next> {
         let context = &command.context;
         let in_place = context.episode == self.episode && context.stage == stage;
-        let in_turn = self.last_step.is_none_or(|last| context.step > last) && !self.decided;
+        let in_turn = self.last_step.is_none_or(|last| context.step > last) && self.decided.is_none();
         if !in_place || !in_turn {
             return None;
         }
         self.last_step = Some(context.step);
-        self.decided = command.action.is_verdict();
+        self.decided = Some(command.action).filter(|action| action.is_verdict());
         self.safe_rule += u64::from(safe_rule);
         if command.action != Action::Continue {
             self.open.insert(command.decision.clone(), command.action);
@@ -360,6 +363,8 @@ impl Machine {
     }
 
     fn ended(&mut self, stage: u8, verdict: Option<Action>, complete: bool) -> Next {
+        // A stage kills by itself where it has to; it lets nothing go and locks nothing up that nobody told it to.
+        let verdict = verdict.filter(|verdict| *verdict == Action::Terminate || self.decided == Some(*verdict));
         if !self.open.is_empty() {
             self.partial.push(Partial::Feedback { commands: self.open.len() });
             self.open.clear();

@@ -108,6 +108,12 @@ proptest! {
         if machine.verdict() == Some(Action::Release) {
             prop_assert!(machine.partial().is_empty() && machine.stage() == stages);
         }
+        if let Some(verdict @ (Action::Release | Action::Quarantine)) = machine.verdict() {
+            let told = |happening: &Happening| {
+                matches!(happening, Happening::Decided { command, .. } if command.action == verdict)
+            };
+            prop_assert!(trail.iter().any(|transition| !transition.stray && told(&transition.happening)));
+        }
         // The trail, as JSON and back.
         let text = serde_json::to_string(&trail).unwrap();
         let read: Vec<bellwether_sandbox::episode::Transition> = serde_json::from_str(&text).unwrap();
@@ -117,5 +123,40 @@ proptest! {
             prop_assert_eq!(&repeated, transition);
         }
         prop_assert_eq!((again.phase(), again.verdict(), again.partial()), (machine.phase(), machine.verdict(), machine.partial()));
+    }
+}
+
+#[test]
+fn a_stage_releases_nothing_that_it_was_not_told_to_and_a_release_is_on_record() {
+    let ended = |asked: Option<Action>, verdict| {
+        let mut machine = Machine::new(EpisodeId("e".to_owned()), 1, Schedule::default());
+        let decided = asked.map(|action| Happening::Decided { command: command(1, 0, action), safe_rule: None });
+        let fed = asked.map(|action| Happening::Fed { feedback: feedback(1, 0, action) });
+        let ended = Happening::Ended { stage: 1, verdict: Some(verdict), complete: true };
+        let before = [Happening::Begun, Happening::Started { stage: 1 }];
+        for happening in before.into_iter().chain(decided).chain(fed).chain([ended]) {
+            machine.take(happening);
+        }
+        machine
+    };
+    for (asked, verdict, found) in [
+        (None, Action::Release, None),
+        (Some(Action::Terminate), Action::Release, None),
+        (None, Action::Quarantine, None),
+        (None, Action::Terminate, Some(Action::Terminate)),
+        (Some(Action::Release), Action::Terminate, Some(Action::Terminate)),
+        (Some(Action::Release), Action::Release, Some(Action::Release)),
+    ] {
+        let machine = ended(asked, verdict);
+        assert_eq!(
+            (machine.verdict(), machine.partial().is_empty()),
+            (found, found.is_some()),
+            "{asked:?} {verdict:?}"
+        );
+    }
+    for (verdict, left) in [(Action::Release, None), (Action::Terminate, Some(Action::Terminate))] {
+        let mut machine = ended(Some(verdict), verdict);
+        machine.unrecorded("the disk is full".to_owned());
+        assert_eq!(machine.verdict(), left);
     }
 }

@@ -121,6 +121,8 @@ pub(super) enum Entry {
         ms: u64,
     },
     Outcome(Box<Outcome>),
+    /// To be told of when everything before it is written.
+    Mark(mpsc::Sender<()>),
     Close {
         attributes_complete: bool,
         decided: bool,
@@ -178,6 +180,13 @@ impl Recorder {
     /// Takes anything else. Whoever cannot take it any more says why at the end.
     pub(super) fn put(&self, entry: Entry) {
         _ = self.sender.send(entry);
+    }
+
+    /// Waits until everything so far is kept; false when some of it cannot be.
+    pub(super) fn has_kept_all(&self) -> bool {
+        let (tell, told) = mpsc::channel();
+        self.put(Entry::Mark(tell));
+        told.recv().is_ok() && !self.broken.load(Ordering::Relaxed)
     }
 
     /// Ends the files and gives them their names.
@@ -257,6 +266,13 @@ impl Writing {
                     let mut listeners = self.listeners.iter_mut();
                     let told = listeners.try_for_each(|listener| listener.transition(&transition));
                     told.map_err(RecordError::Listener)
+                }
+                Entry::Mark(tell) => {
+                    self.journal.flush();
+                    let stopped = self.journal.stopped();
+                    self.note(stopped);
+                    _ = tell.send(());
+                    Ok(())
                 }
                 Entry::Close { attributes_complete, decided } => return self.close(attributes_complete, decided),
             };

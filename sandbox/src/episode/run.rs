@@ -193,7 +193,12 @@ pub fn run(setup: &Setup, episode: Episode<'_>) -> Result<Report, RecordError> {
             }
             Next::Seal => {
                 let decision = conduct.decisions.last().map(|decision| decision.decision.clone());
-                let sealed = decision.map_or_else(|| Err("no decision asks for it".to_owned()), |id| seal(&id));
+                let sealed = match decision {
+                    // The original goes when it is sealed: not before it is on record why.
+                    Some(_) if !conduct.recorder.has_kept_all() => Err("the decision could not be recorded".to_owned()),
+                    Some(id) => seal(&id),
+                    None => Err("no decision asks for it".to_owned()),
+                };
                 let happening = match sealed {
                     Ok(quarantined) => Happening::Sealed { quarantined: quarantine.insert(quarantined).clone() },
                     Err(why) => Happening::Unsealed { why },

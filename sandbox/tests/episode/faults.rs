@@ -59,6 +59,33 @@ fn what_cannot_be_kept_in_the_trail_ends_the_sample_and_is_said() {
 }
 
 #[test]
+fn nothing_is_locked_away_before_it_is_on_record_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = setup(folder.path(), nothing(), 1);
+    let stage = Scripted::new(Script { windows: vec![4], ..Script::default() });
+    let mut judge = Rule(|_: &Question| Ok(Action::Quarantine));
+    let mut seals = 0;
+    let report = run(
+        &setup,
+        Episode {
+            stages: [&stage, &stage],
+            judge: &mut judge,
+            seal: &mut |decision| {
+                seals += 1;
+                Ok(sealed(decision))
+            },
+            listeners: vec![Box::new(Failing(0))],
+            clock: &Paused::default(),
+            stop: &AtomicBool::new(false),
+        },
+    )
+    .unwrap();
+    assert_eq!((report.verdict, seals, report.quarantine), (Some(Action::Quarantine), 0, None));
+    let said = |partial: &Partial| matches!(partial, Partial::Record { why } if why == "the trail is full");
+    assert!(report.partial.iter().any(said), "{:?}", report.partial);
+}
+
+#[test]
 fn an_episode_is_in_the_audit_log_but_for_decisions_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");

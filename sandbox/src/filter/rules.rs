@@ -61,8 +61,8 @@ static JUDGED: [(&str, u32); 5] =
 
 /// Calls that fail with ENOSYS without a word, as on a kernel that lacks them, and for which programs have another: `clone3`, for a C
 /// library falls back on `clone`, whose flags stand in a register, where no other thread can change them after they were looked
-/// at; `fchmodat2`; `pkey_mprotect` and `pkey_alloc`, without which nobody needs it.
-static ABSENT: [u32; 4] = [435, 452, 329, 330];
+/// at; `fchmodat2`; `setxattrat` and `removexattrat`; `pkey_mprotect` and `pkey_alloc`, without which nobody needs it.
+static ABSENT: [u32; 6] = [435, 452, 463, 466, 329, 330];
 
 /// Calls that are recorded as another one, which they are: those with the same arguments under another name. `rt_sigqueueinfo` as
 /// `kill`, `rt_tgsigqueueinfo` as `tgkill`, `pidfd_send_signal` as `kill`, `getdents` as `getdents64`.

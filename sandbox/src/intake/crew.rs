@@ -137,6 +137,15 @@ struct Site<'a> {
     unsettled: Mutex<Vec<(Taken, Place)>>,
 }
 
+/// Names in the inbox that were told of.
+#[derive(Default)]
+struct Known {
+    /// No files.
+    odd: BTreeSet<OsString>,
+    /// Files that cannot be taken.
+    stuck: BTreeSet<OsString>,
+}
+
 impl Crew {
     /// Works until it is told to drain, and then until nothing runs any more. `name` gives an episode its name, `play` plays the
     /// episode of a file to its end, `tell` hears of what happens.
@@ -172,13 +181,13 @@ impl Crew {
                 let path = folder.episodes();
                 return Err(IntakeError::System { what: "start the threads that play episodes in", path, cause });
             }
-            let mut odd = BTreeSet::new();
+            let mut known = Known::default();
             while !signals.drain.load(Ordering::Relaxed) {
                 let room = (self.episodes.max(1) + self.queue) as u64;
                 let free = |counts: &Counts| {
                     counts.queued.load(Ordering::Relaxed) + counts.running.load(Ordering::Relaxed) < room
                 };
-                let looked = site.look(&mut resumed, &mut odd, name, &|| free(counts), &|taken| {
+                let looked = site.look(&mut resumed, &mut known, name, &|| free(counts), &|taken| {
                     counts.queued.fetch_add(1, Ordering::Relaxed);
                     // The workers live as long as this end does.
                     _ = give.send(taken);
@@ -201,7 +210,7 @@ impl Site<'_> {
     fn look(
         &self,
         resumed: &mut Vec<Taken>,
-        odd: &mut BTreeSet<OsString>,
+        known: &mut Known,
         name: &dyn Fn() -> EpisodeId,
         free: &dyn Fn() -> bool,
         give: &dyn Fn(Taken),
@@ -211,30 +220,45 @@ impl Site<'_> {
         while free()
             && let Some(before) = resumed.last()
         {
-            if let Some(now) = folder.again(before, name())? {
-                counts.resumed.fetch_add(1, Ordering::Relaxed);
-                tell(Told::Resumed { before, now: &now });
-                give(now);
+            match folder.again(before, name()) {
+                Ok(Some(now)) => {
+                    counts.resumed.fetch_add(1, Ordering::Relaxed);
+                    tell(Told::Resumed { before, now: &now });
+                    give(now);
+                }
+                Ok(None) => {}
+                // It stays in work, where the next loop finds it.
+                Err(error) => tell(Told::Trouble(&error)),
             }
             resumed.pop();
         }
         let (files, strange) = folder.waiting()?;
         for name in &strange {
-            if odd.insert(name.clone()) {
+            if known.odd.insert(name.clone()) {
                 tell(Told::Odd(name));
             }
         }
-        odd.retain(|name| strange.contains(name));
+        known.odd.retain(|name| strange.contains(name));
+        known.stuck.retain(|name| files.contains(name));
         let mut waiting = files.len();
         for file in &files {
             if !free() {
                 break;
             }
             waiting -= 1;
-            if let Some(taken) = folder.take(file, name())? {
-                counts.taken.fetch_add(1, Ordering::Relaxed);
-                tell(Told::Taken(&taken));
-                give(taken);
+            match folder.take(file, name()) {
+                Ok(Some(taken)) => {
+                    counts.taken.fetch_add(1, Ordering::Relaxed);
+                    tell(Told::Taken(&taken));
+                    give(taken);
+                }
+                Ok(None) => {}
+                // Those behind it have done nothing wrong.
+                Err(error) => {
+                    if known.stuck.insert(file.clone()) {
+                        tell(Told::Trouble(&error));
+                    }
+                }
             }
         }
         let waiting_before = counts.waiting.swap(waiting as u64, Ordering::Relaxed);
@@ -436,5 +460,37 @@ mod tests {
         });
         assert_eq!((count(root.path(), "released"), count(root.path(), "work")), (2, 0));
         assert_eq!(troubles.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_taken_is_told_of_once_and_keeps_nobody_waiting() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        drop_in(root.path(), 2);
+        let (signals, counts, next) = (Signals::default(), Counts::default(), AtomicUsize::new(0));
+        let (troubles, mended) = (AtomicUsize::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let tell = |told: Told<'_>| {
+                    if let Told::Trouble(_) = told {
+                        troubles.fetch_add(1, Ordering::Relaxed);
+                    }
+                };
+                // The first file is asked for at each look until it is taken, the second once.
+                let name = || {
+                    let episode = named(&next);
+                    let fits = episode.0 == "e1" || mended.load(Ordering::Relaxed);
+                    if fits { episode } else { EpisodeId("x".repeat(300)) }
+                };
+                let play = |_: &Taken| Played::Ended(Place::Released);
+                CREW.work(&folder, &signals, &counts, &name, &play, &tell).unwrap();
+            });
+            until("the second file", || counts.released.load(Ordering::Relaxed) == 1);
+            until("some looks", || next.load(Ordering::Relaxed) > 6);
+            assert_eq!((count(root.path(), "inbox"), troubles.load(Ordering::Relaxed)), (1, 1));
+            mended.store(true, Ordering::Relaxed);
+            until("the first file", || counts.released.load(Ordering::Relaxed) == 2);
+            signals.drain.store(true, Ordering::Relaxed);
+        });
     }
 }

@@ -208,7 +208,11 @@ impl Folder {
                 fs::remove_dir(&folder).map_err(|cause| failed("remove", &folder, cause))?;
                 return Ok(None);
             }
-            Err(cause) => return Err(failed("move", from, cause)),
+            Err(cause) => {
+                // The first error is the one to tell.
+                _ = fs::remove_dir(&folder);
+                return Err(failed("move", from, cause));
+            }
         }
         // Nothing runs before it is certain that the file lies in work.
         [&folder, &work].into_iter().try_for_each(|folder| sync(folder))?;
@@ -337,5 +341,26 @@ mod tests {
             held.sort_by_key(|text| text.parse::<usize>().unwrap());
             prop_assert_eq!(held, (0..made).map(|number| number.to_string()).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn what_cannot_be_taken_leaves_no_folder() {
+        use std::os::unix::fs::MetadataExt as _;
+        let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let device = |path: &Path| fs::metadata(path).unwrap().dev();
+        if device(root.path()) == device(other.path()) {
+            eprintln!(
+                "skipped what_cannot_be_taken_leaves_no_folder: /dev/shm and the folder of temporary files are one file system"
+            );
+            return;
+        }
+        let folder = Folder::open(root.path()).unwrap();
+        fs::remove_dir(root.path().join("inbox")).unwrap();
+        std::os::unix::fs::symlink(other.path(), root.path().join("inbox")).unwrap();
+        durable::write_bytes(other.path().join("far"), b"x").unwrap();
+        for number in 0..3 {
+            assert!(folder.take(OsStr::new("far"), episode(number)).is_err());
+        }
+        assert_eq!(fs::read_dir(root.path().join("work")).unwrap().count(), 0);
     }
 }

@@ -22,6 +22,8 @@ use crate::tracer::{Options, Summary, Tracer};
 
 /// How long the end of everything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a sample outlives its time where whoever counts that waits for something else.
+const GRACE: Duration = Duration::from_secs(5);
 /// How long the kernel may take to set mounts read-only.
 const SEAL_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -55,6 +57,16 @@ struct User {
     activity: Activity,
     /// Nothing can be written any more.
     away: bool,
+}
+
+/// Kills a sample that runs on when its time is long over, because whoever counts it waits for a disk or for an answer. Ends with the
+/// channel before that.
+fn cap(outside: &Outside, ended: &mpsc::Receiver<()>, latest: Duration) {
+    if ended.recv_timeout(latest) == Err(mpsc::RecvTimeoutError::Timeout) {
+        // What comes of it is told where the sample is found dead.
+        _ = outside.cgroup.kill();
+        outside.enclosure.kill();
+    }
 }
 
 /// Lets the user work until the sample has ended, which ends the channel.
@@ -132,6 +144,12 @@ impl LocalStage {
                     .spawn_scoped(scope, move || work(user, &outside.enclosure, &ended))
                     .map_err(|cause| StageError::System { what: "start the thread of the user at work", cause })?;
             }
+            let (_tracing, traced) = mpsc::channel();
+            let latest = order.limits.time().saturating_add(GRACE);
+            thread::Builder::new()
+                .name("time cap".to_owned())
+                .spawn_scoped(scope, move || cap(outside, &traced, latest))
+                .map_err(|cause| StageError::System { what: "start the thread of the time cap", cause })?;
             let user = user.clone();
             let tracing = thread::Builder::new()
                 .name(format!("tracer-{}", order.stage))

@@ -110,6 +110,38 @@ fn time_runs_out_and_a_verdict_falls() {
     assert!(report.partial.is_empty() && outcome.dead.is_some(), "{:?}", report.partial);
 }
 
+/// Processes that have this word among their arguments.
+fn with_argument(word: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let of = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+    processes.map(of).filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())).count()
+}
+
+#[test]
+fn time_runs_out_for_a_sample_whose_watch_waits_for_something_else() {
+    let (mut before, mut died) = (0, false);
+    let Some(report) = detonate(
+        "time_runs_out_for_a_sample_whose_watch_waits_for_something_else",
+        "sh -c 'while :; do :; done' 48151623 &\nwhile :; do sleep 0.01; done\n",
+        |setup| Setup { limits: [Limits { time_ms: 400, ..Limits::default() }, Limits::default()], ..setup },
+        |question| {
+            before = before.max(with_argument("48151623"));
+            if before > 0 && !died {
+                let asked = std::time::Instant::now();
+                while !died && asked.elapsed().as_secs() < 60 {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    died = with_argument("48151623") == 0;
+                }
+            }
+            wait_then_release(question)
+        },
+    ) else {
+        return;
+    };
+    assert!(before > 0 && died, "it outlived its time: {before} {:?}", report.partial);
+    assert!(report.outcomes[0].dead.is_some());
+}
+
 #[test]
 fn a_verdict_kills_in_the_midst() {
     let Some(report) = detonate(

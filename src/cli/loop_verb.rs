@@ -270,7 +270,10 @@ impl Site {
                 stop: &self.signals.stop,
             },
         )?;
-        Report::leave(&setup.folder, &report)?;
+        // The verdict counts whether or not it can be told of; the journal stays for `recover`.
+        if let Err(failure) = Report::leave(&setup.folder, &report) {
+            tracing::error!(episode = taken.episode.0, why = %failure, "the report of an episode could not be written");
+        }
         let place = match report.verdict {
             Some(Action::Release) if report.partial.is_empty() => Place::Released,
             Some(Action::Quarantine) if report.quarantine.is_some() => Place::Vault,

@@ -1,5 +1,6 @@
 //! What a program that is killed leaves of an episode, and what is made of it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use bellwether_env_adapter::Action;
@@ -85,12 +86,13 @@ proptest! {
             // As journals were before they told the seed.
             for name in left(&copy) {
                 let text = std::fs::read_to_string(copy.join(&name)).unwrap();
-                std::fs::write(copy.join(name), text.replace(&format!(",\"seed\":{}", setup.seed), "")).unwrap();
+                let text = text.replace(&format!(",\"seed\":{}", setup.seed), "");
+                let file = std::fs::OpenOptions::new().write(true).truncate(true).open(copy.join(name));
+                file.unwrap().write_all(text.as_bytes()).unwrap();
             }
         }
         if torn {
             for name in left(&copy) {
-                use std::io::Write;
                 let file = std::fs::File::options().append(true).open(copy.join(name));
                 file.unwrap().write_all(b"{\"transition\":{\"episode\":").unwrap();
             }

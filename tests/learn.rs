@@ -218,6 +218,31 @@ fn a_run_is_drawn_on_a_page_that_needs_nothing_else() {
     assert!(again.stdout.contains("report.html"));
     assert_eq!(std::fs::read_to_string(at.join("drawn/report.html")).unwrap(), page);
     bellwether(at, &["runs", "report", "none"]).complains(64, &["none"]);
+
+    // A record that was cut off is no fault; any other line that is none is told of, with its place and the reason.
+    let metrics = at.join("runs").join(run).join("metrics.jsonl");
+    let whole = std::fs::read_to_string(&metrics).unwrap();
+    let report = ["runs", "report", run, "--out", "torn", "--json"];
+    std::fs::write(&metrics, format!("{whole}{{\"network\":")).unwrap();
+    let ran = bellwether(at, &report).expect(0);
+    assert_eq!((&ran.json()["unreadable"], ran.stderr.as_str()), (&serde_json::json!([]), ""));
+    assert_eq!(std::fs::read_to_string(at.join("torn/report.html")).unwrap(), page);
+    let (first, rest) = whole.split_once('\n').unwrap();
+    std::fs::write(&metrics, format!("{first}\n{{\"network\":\"<of another version>\"}}\n{rest}")).unwrap();
+    let ran = bellwether(at, &report).expect(0);
+    let told = ["metrics.jsonl, line 2", "missing field `update`"];
+    let unreadable = &ran.json()["unreadable"];
+    assert!(told.iter().all(|part| unreadable[0].as_str().unwrap().contains(part)), "{unreadable}");
+    let drawn = std::fs::read_to_string(at.join("torn/report.html")).unwrap();
+    assert!(drawn.contains("Left out: ") && drawn.contains("line 2: missing field `update`"), "{drawn}");
+    ran.complains(0, &told);
+    std::fs::write(&metrics, format!("{first}\n{}", "{}\n".repeat(40))).unwrap();
+    let ran = bellwether(at, &report).expect(0);
+    assert_eq!(ran.json()["unreadable"].as_array().unwrap().len(), 40);
+    ran.complains(0, &["line 11", "30 more"]);
+    // What is no JSON is refused, as by every verb that reads a run.
+    std::fs::write(&metrics, format!("{first}\n{{oops\n{rest}")).unwrap();
+    bellwether(at, &report).complains(1, &["metrics.jsonl, line 2"]);
 }
 
 /// The bytes of a run that are hashed, by the run's own list.

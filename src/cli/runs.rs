@@ -1,11 +1,9 @@
 //! `bellwether runs`: what training runs left behind.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use bellwether_artifact::durable;
+use bellwether_artifact::{ArtifactError, JsonLinesReader, durable};
 use bellwether_registry::{
     RunPaths, RunReport, RunStatus, RunSummary, Verification, find_run, list_runs, show_run, verify_run,
 };
@@ -77,6 +75,11 @@ impl Arguments {
             }
             Verb::Report { run, out } => {
                 let drawn = draw(&find(run)?, out)?;
+                let (told, more) = RunPage::told(&drawn.unreadable);
+                told.iter().for_each(|line| tracing::warn!("left out: {line}"));
+                if more > 0 {
+                    tracing::warn!("left out: {more} more; --json tells all");
+                }
                 output.report(&drawn, || drawn.page.display().to_string())?;
             }
             Verb::Verify { run } => {
@@ -105,6 +108,8 @@ pub(crate) struct Drawn {
     page: PathBuf,
     /// The pictures.
     plots: Vec<PathBuf>,
+    /// Lines of the metrics that hold no record of this version, with the reason; they are left out.
+    unreadable: Vec<String>,
 }
 
 /// Largest evaluation that is read.
@@ -113,11 +118,7 @@ const MOST_BYTES: u64 = 1 << 26;
 fn draw(folder: &Path, out: &Path) -> Result<Drawn, Failure> {
     let report = show_run(folder)?;
     let paths = RunPaths::new(folder);
-    let mut metrics = Vec::new();
-    for line in BufReader::new(File::open(paths.metrics())?).lines() {
-        // The last line of a run that was cut off may be half a one.
-        metrics.extend(serde_json::from_str::<UpdateMetrics>(&line?));
-    }
+    let (metrics, unreadable) = metrics(&paths.metrics())?;
     let evaluation = paths.evaluation();
     let evaluation: Option<Evaluation> = if evaluation.exists() {
         let bytes = durable::read(&evaluation, MOST_BYTES)?;
@@ -125,17 +126,33 @@ fn draw(folder: &Path, out: &Path) -> Result<Drawn, Failure> {
     } else {
         None
     };
-    let page = RunPage { report: &report, metrics: &metrics, evaluation: evaluation.as_ref() };
+    let page = RunPage { report: &report, metrics: &metrics, unreadable: &unreadable, evaluation: evaluation.as_ref() };
     let plots = page.plots()?;
     durable::create_folder(out)?;
-    let mut drawn = Drawn { page: out.join("report.html"), plots: Vec::new() };
+    let mut drawn = Drawn { page: out.join("report.html"), plots: Vec::new(), unreadable: Vec::new() };
     for plot in &plots {
         let path = out.join(format!("{}.svg", plot.name));
         durable::write_bytes(&path, plot.svg.as_bytes())?;
         drawn.plots.push(path);
     }
     durable::write_bytes(&drawn.page, page.html(&plots).as_bytes())?;
+    drawn.unreadable = unreadable;
     Ok(drawn)
+}
+
+/// The records of a file of metrics, and what is wrong with each line that holds none. A last line without its end is no fault: the
+/// run was cut off while it wrote it, or writes it now.
+fn metrics(path: &Path) -> Result<(Vec<UpdateMetrics>, Vec<String>), ArtifactError> {
+    let mut reader = JsonLinesReader::open(path)?;
+    let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next_record() {
+            Ok(Some(record)) => records.push(record),
+            Ok(None) => return Ok((records, unreadable)),
+            Err(error @ ArtifactError::Line { .. }) => unreadable.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn table(runs: &[RunSummary]) -> String {

@@ -16,6 +16,8 @@ pub struct RunPage<'a> {
     pub report: &'a RunReport,
     /// Every record of its metrics.
     pub metrics: &'a [UpdateMetrics],
+    /// What is wrong with lines of its metrics that hold no record.
+    pub unreadable: &'a [String],
     /// Its evaluation, where it has one.
     pub evaluation: Option<&'a Evaluation>,
 }
@@ -42,6 +44,13 @@ impl RunPage<'_> {
         Ok(all)
     }
 
+    /// Of lines without a record, those that are told of, and how many more there are.
+    pub fn told(unreadable: &[String]) -> (&[String], usize) {
+        const TOLD: usize = 10;
+        let told = &unreadable[..unreadable.len().min(TOLD)];
+        (told, unreadable.len() - told.len())
+    }
+
     /// The page, with these pictures in it.
     pub fn html(&self, plots: &[Plot]) -> String {
         let RunReport { id, status, manifest, terminal, .. } = self.report;
@@ -65,6 +74,13 @@ impl RunPage<'_> {
                 last.loss,
                 last.mean_q
             );
+        }
+        let (told, more) = RunPage::told(self.unreadable);
+        for line in told {
+            let _ = writeln!(page, "<p>Left out: {}</p>", escaped(line));
+        }
+        if more > 0 {
+            let _ = writeln!(page, "<p>Left out: {more} more</p>");
         }
         let config = serde_json::to_string_pretty(&manifest.config).unwrap_or_default();
         let _ = write!(

@@ -6,8 +6,12 @@ mod program;
 mod reduced;
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+use bellwether_trainer::learner::fused::Isa;
+use bellwether_trainer::sweep::{Outcome, SweepConfig, SweepError, Watch, sweep};
 use program::{bellwether, bellwether_in, files, keeps_schema};
 use reduced::reduced;
 use serde_json::Value;
@@ -142,4 +146,77 @@ fn a_sweep_that_cannot_be_is_refused_and_leaves_nothing() {
     bellwether(at, &["sweep", "--data", "reduced.parquet"]).complains(64, &["space"]);
     bellwether(at, &["sweep", "--config", "space.toml", "--data", "none.parquet"]).complains(1, &["none.parquet"]);
     assert_eq!(files(at), before);
+}
+
+/// Takes down the numbers of the settings whose trials end; before the first, may cut the file that states are spilled to.
+#[derive(Default)]
+struct Ended {
+    numbers: Mutex<Vec<usize>>,
+    cuts_states: bool,
+}
+
+impl Watch for Ended {
+    fn done(&self, _: u32, done: usize, _: usize, latest: Option<&Outcome>) {
+        if self.cuts_states && done == 0 {
+            cut_open_file_without_name();
+        }
+        self.numbers.lock().unwrap().extend(latest.map(|outcome| outcome.job.number));
+    }
+}
+
+/// Empties the largest file without a name that this process holds open.
+fn cut_open_file_without_name() {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let nameless = |path: &PathBuf| {
+        std::fs::read_link(path).is_ok_and(|target| target.as_os_str().to_string_lossy().ends_with(" (deleted)"))
+    };
+    let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let largest = open.filter(nameless).max_by_key(bytes).unwrap();
+    assert!(bytes(&largest) >= 1 << 20, "states are spilled by the megabyte");
+    std::fs::OpenOptions::new().write(true).open(largest).unwrap().set_len(0).unwrap();
+}
+
+fn sweep_config(space: &str) -> SweepConfig {
+    space.parse::<toml::Table>().unwrap().try_into().unwrap()
+}
+
+#[test]
+fn a_disk_that_fails_ends_the_sweep_and_is_no_outcome() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("recordings.parquet"), bellwether_corpus::recordings()).unwrap();
+    let space =
+        SPACE.replace("seeds = 2", "seeds = 1").replace("updates = 60", "updates = 5\ntrainer.memory_bytes = 0");
+    let config = sweep_config(&space);
+    let run = |ended: &Ended| sweep(&config, &at.join("recordings.parquet"), &at.join("sweep"), 2, Isa::best(), ended);
+    match run(&Ended { cuts_states: true, ..Ended::default() }) {
+        Err(SweepError::Trial { source, .. }) => {
+            let cause = source.source().map(ToString::to_string).unwrap_or_default();
+            assert!(cause.contains("spill"), "{source}: {cause}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(trials(at), BTreeMap::new());
+    let standings = run(&Ended::default()).unwrap();
+    assert!(standings.iter().all(|standing| standing.value.is_some()), "{standings:?}");
+    assert_eq!(trials(at).len(), 2);
+}
+
+#[test]
+fn a_setting_that_diverges_is_kept_as_one_that_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let choice = r#""network.hidden" = { choice = [[8], [32]] }"#;
+    let rates = r#""trainer.learning_rate" = { choice = [10.0, 0.001] }"#;
+    std::fs::write(at.join("space.toml"), SPACE.replace(choice, rates).replace("[16]", "[64, 64, 64]")).unwrap();
+    let sweep = ["sweep", "--json", "--config", "space.toml", "--data", "reduced.parquet"];
+    let report = bellwether(at, &sweep).expect(0).json();
+    let values: Vec<(&Value, bool)> =
+        report["standings"].as_array().unwrap().iter().map(|it| (&it["number"], it["value"].is_null())).collect();
+    assert_eq!(values, [(&1.into(), false), (&0.into(), true)], "{report}");
+    let outcomes = trials(at).into_values().map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap());
+    for outcome in outcomes.filter(|outcome| outcome["job"]["number"] == 0) {
+        assert!(outcome["failure"].as_str().unwrap().contains("the update diverged"), "{outcome}");
+    }
 }

@@ -285,6 +285,13 @@ pub enum LearnerError {
     },
 }
 
+impl LearnerError {
+    /// Whether the settings made the values run away; anything else that is refused says nothing about them.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, LearnerError::Diverged { .. } | LearnerError::Exploded { .. })
+    }
+}
+
 /// A learner of q-values. Its parameters, moments and target have one canonical layout (`NetworkShape`), so that any
 /// learner can go on from the state of another.
 pub trait Learner: Send {

@@ -131,8 +131,23 @@ impl Member {
     /// One gradient step, after which the target network follows.
     ///
     /// # Errors
-    /// On divergence.
+    /// On divergence; [`TrainingError::States`] where a state cannot be read.
     pub fn update(
+        &mut self,
+        model: &AnswerModel<'_>,
+        judges: &Judges<'_>,
+        config: &TrainConfig,
+        rates: Rates,
+    ) -> Result<UpdateReport, TrainingError> {
+        let updated = self.step(model, judges, config, rates);
+        // A state that cannot be read is not-a-number, which the learner refuses: the cause is what is to be told.
+        match model.recordings().store().states().failure() {
+            Some(failure) => Err(TrainingError::States(failure.to_string())),
+            None => updated,
+        }
+    }
+
+    fn step(
         &mut self,
         model: &AnswerModel<'_>,
         judges: &Judges<'_>,
@@ -167,10 +182,7 @@ impl Member {
         let largest_reward = *largest_reward;
         let report = self.learner.update(&update, batch, Noise { keep: kept, ..Noise::default() }, errors)?;
         require_bounded(&report, largest_reward, f64::from(trainer.gamma))?;
-        match store.states().failure() {
-            Some(failure) => Err(TrainingError::States(failure.to_string())),
-            None => Ok(report),
-        }
+        Ok(report)
     }
 
     /// Draws states, costs and levels, and what the recordings answer about them.

@@ -69,6 +69,17 @@ pub enum TrainingError {
     Checkpoint(String),
 }
 
+impl TrainingError {
+    /// Whether the settings made the values run away.
+    pub fn is_divergence(&self) -> bool {
+        match self {
+            TrainingError::Learner(error) => error.is_divergence(),
+            TrainingError::Update { source, .. } => source.is_divergence(),
+            _ => false,
+        }
+    }
+}
+
 /// Elements of a state that depend on play and are written when it is used: the cost and the isolation level.
 pub(crate) const OVERLAY: [u16; 2] = [spec::element::COST as u16, spec::element::LEVEL as u16];
 

@@ -163,7 +163,7 @@ pub(super) fn end<T>(directory: RunDirectory, result: Result<T, RunError>) -> Re
 }
 
 /// An error with all its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -26,6 +26,7 @@ use crate::network::NetworkError;
 use crate::recorded::TrainingError;
 use crate::recorded::recordings::{Recordings, RecordingsError};
 
+pub(crate) use drive::with_causes;
 pub use learn::{LearnReport, LearnRequest, learn};
 pub use page::RunPage;
 pub use publish::{Judged, judged};

@@ -51,7 +51,7 @@ pub struct Outcome {
     pub harm_prevented: Option<f64>,
     /// Mean events to the verdict at the operating point.
     pub mean_events: Option<f64>,
-    /// Why training failed, where it did: a setting that diverges is one that is not chosen.
+    /// Why training diverged, where it did: such a setting is not chosen.
     pub failure: Option<String>,
 }
 
@@ -101,8 +101,8 @@ pub enum SweepError {
     /// Threads cannot be started.
     #[error("threads cannot be started: {0}")]
     Threads(String),
-    /// A setting cannot be judged, and so no other.
-    #[error("trial {number} cannot be judged")]
+    /// A trial failed for a reason that is not its setting's.
+    #[error("trial {number} cannot be judged; the trials that are done are kept")]
     Trial {
         /// Number of the setting.
         number: usize,
@@ -199,6 +199,22 @@ fn standing(outcomes: &[Outcome]) -> Standing {
     }
 }
 
+/// What came of a job that failed. Only divergence is the setting's own; after anything else it is to be tried again.
+fn failed(job: &Job, error: TrainingError) -> Result<Outcome, SweepError> {
+    if !error.is_divergence() {
+        return Err(SweepError::Trial { number: job.number, source: error });
+    }
+    Ok(Outcome {
+        job: job.clone(),
+        value: None,
+        tpr: None,
+        fpr: None,
+        harm_prevented: None,
+        mean_events: None,
+        failure: Some(run::with_causes(&error)),
+    })
+}
+
 /// What all jobs share.
 struct Ground<'a> {
     config: &'a SweepConfig,
@@ -254,19 +270,8 @@ impl<'a> Ground<'a> {
         (config.seed, config.trainer.updates, config.trainer.threads) = (job.seed, job.updates, 1);
         let recordings = self.recordings(&config)?;
         let folds = self.config.folds;
-        match cross_validate(&recordings, &config, folds, Beside::Nothing, self.isa, &mut Silent) {
-            Ok(evaluation) => Ok(self.judged(job, &evaluation)),
-            Err(error @ TrainingError::Update { .. }) => Ok(Outcome {
-                job: job.clone(),
-                value: None,
-                tpr: None,
-                fpr: None,
-                harm_prevented: None,
-                mean_events: None,
-                failure: Some(error.to_string()),
-            }),
-            Err(source) => Err(SweepError::Trial { number: job.number, source }),
-        }
+        let judged = cross_validate(&recordings, &config, folds, Beside::Nothing, self.isa, &mut Silent);
+        judged.map(|evaluation| self.judged(job, &evaluation)).or_else(|error| failed(job, error))
     }
 
     fn judged(&self, job: &Job, evaluation: &Evaluation) -> Outcome {
@@ -310,4 +315,38 @@ impl RunObserver for Silent {
         0.0
     }
     fn event(&mut self, _: RunEvent<'_>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learner::LearnerError;
+
+    fn job() -> Job {
+        Job { round: 0, number: 3, settings: Settings::new(), seed: 0, updates: 10 }
+    }
+
+    #[test]
+    fn divergence_is_the_settings_and_nothing_else_is() {
+        let update = |source| TrainingError::Update { network: "fold-1".into(), update: 7, source: Box::new(source) };
+        let diverged = || LearnerError::Diverged { what: "loss" };
+        let exploded = || LearnerError::Exploded { mean_q: 1e9, max_error: 1e9, largest_reward: 1.0 };
+        for error in [update(diverged().into()), update(exploded().into()), diverged().into()] {
+            let outcome = failed(&job(), error).unwrap();
+            assert_eq!((&outcome.job, outcome.value), (&job(), None));
+            assert!(outcome.failure.unwrap().contains("the update diverged"), "the cause is told");
+        }
+        for source in [
+            TrainingError::States("the disk is gone".into()),
+            LearnerError::Setting { key: "gamma", value: 2.0, reason: "give 0 to 1" }.into(),
+            LearnerError::NotFinite { what: "the states", row: 1 }.into(),
+            LearnerError::Unavailable { learner: "burn".into(), reason: "it is not built in".into() }.into(),
+        ] {
+            let told = source.to_string();
+            match failed(&job(), update(source)) {
+                Err(SweepError::Trial { number: 3, source }) => assert!(run::with_causes(&source).contains(&told)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

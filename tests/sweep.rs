@@ -181,6 +181,18 @@ fn sweep_config(space: &str) -> SweepConfig {
 }
 
 #[test]
+fn one_job_at_a_time_ends_one_trial_before_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let config =
+        sweep_config(&SPACE.replace("[[8], [32]]", "[[4], [8], [12], [16]]").replace("seeds = 2", "seeds = 1"));
+    let ended = Ended::default();
+    sweep(&config, &at.join("reduced.parquet"), &at.join("sweep"), 1, Isa::best(), &ended).unwrap();
+    assert_eq!(ended.numbers.into_inner().unwrap(), [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_disk_that_fails_ends_the_sweep_and_is_no_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bellwether_artifact::{ArtifactError, Sha256, durable};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -136,8 +136,6 @@ pub fn sweep(
 ) -> Result<Vec<Standing>, SweepError> {
     config.validate()?;
     let ground = Ground::new(config, data, folder, isa)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|error| SweepError::Threads(error.to_string()))?;
     let all = config.settings();
     let mut going: Vec<usize> = (0..all.len()).collect();
     let mut standings: BTreeMap<usize, Standing> = BTreeMap::new();
@@ -150,15 +148,12 @@ pub fn sweep(
             .collect::<Result<_, _>>()?;
         let count = Mutex::new(0);
         watch.done(round, 0, jobs.len(), None);
-        let outcomes: Vec<Outcome> = pool.install(|| {
-            let run = |job: &Job| {
-                let outcome = ground.outcome(job)?;
-                let mut done = count.lock().unwrap_or_else(PoisonError::into_inner);
-                *done += 1;
-                watch.done(round, *done, jobs.len(), Some(&outcome));
-                Ok(outcome)
-            };
-            jobs.par_iter().map(run).collect::<Result<_, SweepError>>()
+        let outcomes = in_turn(&jobs, threads, |job| {
+            let outcome = ground.outcome(job)?;
+            let mut done = count.lock().unwrap_or_else(PoisonError::into_inner);
+            *done += 1;
+            watch.done(round, *done, jobs.len(), Some(&outcome));
+            Ok(outcome)
         })?;
         for of in outcomes.chunk_by(|a, b| a.job.number == b.job.number) {
             standings.insert(of[0].job.number, standing(of));
@@ -172,6 +167,41 @@ pub fn sweep(
     let mut all: Vec<Standing> = standings.into_values().collect();
     all.sort_by(|a, b| b.round.cmp(&a.round).then_with(|| better(a, b)));
     Ok(all)
+}
+
+/// Runs every job, by ascending place, at most `threads` at a time. After the first failure no other is begun.
+///
+/// Trials have thread pools of their own: a worker of a pool that waited for them would begin other trials in the meantime.
+fn in_turn<J: Sync, T: Send>(
+    jobs: &[J],
+    threads: usize,
+    run: impl Fn(&J) -> Result<T, SweepError> + Sync,
+) -> Result<Vec<T>, SweepError> {
+    let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || -> Result<Vec<(usize, T)>, SweepError> {
+        let mut done = Vec::new();
+        while !is_over.load(Ordering::Relaxed) {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(place) else { break };
+            done.push((place, run(job).inspect_err(|_| is_over.store(true, Ordering::Relaxed))?));
+        }
+        Ok(done)
+    };
+    let mut all = std::thread::scope(|scope| {
+        let begin = |number| std::thread::Builder::new().name(format!("trials-{number}")).spawn_scoped(scope, work);
+        let workers: Vec<_> = (0..threads.clamp(1, jobs.len().max(1))).map(begin).collect();
+        let mut all = Vec::new();
+        for worker in workers {
+            let worker = worker.map_err(|error| {
+                is_over.store(true, Ordering::Relaxed);
+                SweepError::Threads(error.to_string())
+            })?;
+            all.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok::<_, SweepError>(all)
+    })?;
+    all.sort_by_key(|(place, _)| *place);
+    Ok(all.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
 /// The better first; of equals, and of those that could not be judged, the lower number.
@@ -348,5 +378,31 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn jobs_run_in_turn_and_no_more_at_a_time_than_asked() {
+        let places: Vec<usize> = (0..40).collect();
+        for threads in [0, 1, 3, 100] {
+            let (begun, at_work) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+            let run = |place: &usize| {
+                begun.lock().unwrap().push(*place);
+                assert!(at_work.fetch_add(1, Ordering::SeqCst) < threads.max(1), "too many of {threads}");
+                // Whoever could begin another one in the meantime does it here.
+                std::thread::yield_now();
+                at_work.fetch_sub(1, Ordering::SeqCst);
+                Ok(place + 1)
+            };
+            assert!(in_turn(&places, threads, run).unwrap().into_iter().eq(1..=40));
+            let begun = begun.into_inner().unwrap();
+            assert!(threads > 1 || begun == places, "{begun:?}");
+        }
+        let begun = AtomicUsize::new(0);
+        let run = |place: &usize| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            if *place == 2 { Err(SweepError::Threads("none left".into())) } else { Ok(()) }
+        };
+        assert!(matches!(in_turn(&places, 1, run), Err(SweepError::Threads(_))));
+        assert_eq!(begun.into_inner(), 3, "nothing is begun after a failure");
     }
 }

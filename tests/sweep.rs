@@ -232,3 +232,43 @@ fn a_setting_that_diverges_is_kept_as_one_that_failed() {
         assert!(outcome["failure"].as_str().unwrap().contains("the update diverged"), "{outcome}");
     }
 }
+
+#[test]
+fn where_the_last_round_judges_nobody_the_best_of_the_one_before_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let space = SPACE.replace("\"grid\"", "\"halving\"\ntrials = 4\nkeep = 4\nrounds = 2").replace(
+        r#""network.hidden" = { choice = [[8], [32]] }"#,
+        r#""trainer.learning_rate" = { log = [1e-4, 1e-2] }"#,
+    );
+    std::fs::write(at.join("space.toml"), space.replace("seeds = 2", "seeds = 1")).unwrap();
+    let sweep = ["sweep", "--json", "--config", "space.toml", "--data", "reduced.parquet"];
+    let report = bellwether(at, &sweep).expect(0).json();
+    let survivor = report["standings"][0]["number"].clone();
+    let page = |report: &Value| std::fs::read_to_string(at.join(report["page"].as_str().unwrap())).unwrap();
+    assert!(report["standings"][0]["round"] == 1 && !page(&report).contains("No setting was judged"), "{report}");
+
+    // As if the one that came to the last round had diverged there.
+    let last = trials(at).into_iter().find(|(path, _)| path.file_name().unwrap().to_string_lossy().starts_with("1-"));
+    let (path, outcome) = last.unwrap();
+    let mut outcome: Value = serde_json::from_slice(&outcome).unwrap();
+    outcome["value"] = Value::Null;
+    outcome["failure"] = "the update diverged".into();
+    std::fs::write(path, outcome.to_string()).unwrap();
+    let report = bellwether(at, &sweep).expect(0).json();
+    let standings = report["standings"].as_array().unwrap();
+    let told: Vec<(u64, bool)> =
+        standings.iter().map(|it| (it["round"].as_u64().unwrap(), it["value"].is_null())).collect();
+    assert_eq!(told, [(0, false), (0, false), (0, false), (1, true)]);
+    assert_eq!(standings[3]["number"], survivor);
+    let value = |place: usize| standings[place]["value"].as_f64().unwrap();
+    assert!(value(0) >= value(1) && value(1) >= value(2), "{report}");
+    assert!(page(&report).contains("No setting was judged in round 2: the best of round 1 wins"));
+    let model = at.join(report["model"].as_str().unwrap());
+    let manifest: Value = serde_json::from_slice(&std::fs::read(model.join("model.json")).unwrap()).unwrap();
+    let rate = |value: &Value| value.as_f64().unwrap() as f32;
+    let chosen = &standings[0]["settings"]["trainer.learning_rate"];
+    assert_eq!(rate(&manifest["training"]["trainer"]["learning_rate"]), rate(chosen));
+    assert_eq!(manifest["training"]["trainer"]["updates"], 60, "the winner has all updates");
+}

@@ -47,7 +47,8 @@ pub(crate) struct Arguments {
 #[derive(Serialize, JsonSchema)]
 #[schemars(title = "SweepReport")]
 pub(crate) struct Report {
-    /// All settings, the best first.
+    /// All settings, the best first: those that came to the latest round in which any was judged, then the others, and last
+    /// those that could not be judged.
     standings: Vec<Standing>,
     /// A page with them and their pictures, which lie beside it as SVG.
     page: PathBuf,
@@ -88,6 +89,9 @@ impl Arguments {
         let best = standings.first().ok_or_else(|| anyhow::anyhow!("no setting was tried"))?;
         if best.value.is_none() {
             return Err(Failure::Failed(anyhow::anyhow!("no setting could be judged; {} has why", self.out.display())));
+        }
+        if let Some(told) = config.early(&standings) {
+            output.say(told);
         }
         let winner = config.configured(&best.settings)?;
         let runs = self.out.join("runs");

@@ -145,6 +145,18 @@ impl SweepConfig {
         }
     }
 
+    /// What is to be said of a winner that the last round did not judge; `None` where it did.
+    pub fn early(&self, standings: &[Standing]) -> Option<String> {
+        let (best, last) = (standings.first()?, self.shares().len());
+        let round = best.round as usize + 1;
+        (best.value.is_some() && round < last).then(|| {
+            let updates = best.updates;
+            format!(
+                "No setting was judged in round {last}: the best of round {round} wins, by {updates} updates a trial."
+            )
+        })
+    }
+
     /// Rounds, and the share of the gradient steps that trials have in each.
     fn shares(&self) -> Vec<f64> {
         match self.search {

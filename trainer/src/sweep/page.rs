@@ -33,6 +33,9 @@ impl SweepPage<'_> {
             "<p>{count} settings by {seeds} seeds, each judged by {} in {folds} folds of the training data.</p>",
             escaped(&self.measure())
         );
+        if let Some(told) = self.config.early(self.standings) {
+            let _ = writeln!(page, "<p>{}</p>", escaped(&told));
+        }
         page.push_str(&figures(plots));
         page.push_str(
             "<table>\n<tr><th class=\"n\">setting</th><th class=\"n\">value</th><th class=\"n\">lowest to highest</th>\

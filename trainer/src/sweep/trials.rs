@@ -122,7 +122,8 @@ struct Terms {
 /// Largest file of a sweep that is read back.
 const MOST_BYTES: u64 = 1 << 24;
 
-/// Runs every trial that the folder does not hold yet, and gives the standings, the best first.
+/// Runs every trial that the folder does not hold yet, and gives the standings: settings that were judged before those that were not,
+/// then whoever came to a later round, then the better.
 ///
 /// # Errors
 /// See [`SweepError`]. What was done until then is kept, and a later call goes on with it.
@@ -165,7 +166,8 @@ pub fn sweep(
         going.sort_unstable();
     }
     let mut all: Vec<Standing> = standings.into_values().collect();
-    all.sort_by(|a, b| b.round.cmp(&a.round).then_with(|| better(a, b)));
+    let is_judged = |standing: &Standing| standing.value.is_some();
+    all.sort_by(|a, b| is_judged(b).cmp(&is_judged(a)).then_with(|| b.round.cmp(&a.round)).then_with(|| better(a, b)));
     Ok(all)
 }
 

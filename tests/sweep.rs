@@ -12,7 +12,7 @@ use std::sync::Mutex;
 
 use bellwether_trainer::learner::fused::Isa;
 use bellwether_trainer::sweep::{Outcome, SweepConfig, SweepError, Watch, sweep};
-use program::{bellwether, bellwether_in, files, keeps_schema};
+use program::{bellwether, bellwether_in, files, keeps_schema, start, until_checkpoint};
 use reduced::reduced;
 use serde_json::Value;
 
@@ -271,4 +271,54 @@ fn where_the_last_round_judges_nobody_the_best_of_the_one_before_wins() {
     let chosen = &standings[0]["settings"]["trainer.learning_rate"];
     assert_eq!(rate(&manifest["training"]["trainer"]["learning_rate"]), rate(chosen));
     assert_eq!(manifest["training"]["trainer"]["updates"], 60, "the winner has all updates");
+}
+
+#[test]
+fn a_winner_that_was_cut_off_is_gone_on_with_and_one_that_is_trained_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    reduced(at);
+    let space = SPACE.replace("seeds = 2", "seeds = 1").replace("[[8], [32]]", "[[8]]").replace(
+        "trainer.updates = 60",
+        "trainer.updates = 1500\ntrainer.batch_size = 16\ntrainer.checkpoint_interval = 100",
+    );
+    std::fs::write(at.join("space.toml"), space).unwrap();
+    let sweep = ["sweep", "--json", "--config", "space.toml", "--data", "reduced.parquet"];
+    let runs = at.join("sweep/runs");
+    let list = || -> Vec<(String, String)> {
+        let listed = bellwether(at, &["runs", "--runs", "sweep/runs", "list", "--json"]).expect(0).json();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        listed.as_array().unwrap().iter().map(|run| (text(&run["id"]), text(&run["status"]))).collect()
+    };
+
+    // One that is complete is not trained again.
+    let whole = bellwether(at, &sweep).expect(0).json();
+    let run = runs.join(whole["run"].as_str().unwrap());
+    let content = || -> BTreeMap<String, Vec<u8>> {
+        files(&run).into_iter().map(|name| (name.clone(), std::fs::read(run.join(name)).unwrap())).collect()
+    };
+    let before = content();
+    let again = bellwether(at, &sweep).expect(0).json();
+    assert_eq!((&again["run"], &again["model_version"]), (&whole["run"], &whole["model_version"]));
+    assert!(content() == before && list().len() == 1, "{again}");
+
+    // One that was cut off is gone on with, to the same bytes.
+    std::fs::remove_dir_all(&runs).unwrap();
+    let mut child = start(at, &sweep);
+    until_checkpoint(&mut child, &runs);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let [(begun, status)] = &list()[..] else { panic!("{:?}", list()) };
+    assert_eq!(status, "aborted", "the kill came too late");
+    let resumed = bellwether(at, &sweep).expect(0).json();
+    assert_eq!(list(), [(begun.clone(), "complete".to_owned())]);
+    assert_eq!(resumed["run"], begun.as_str());
+    assert_eq!(resumed["model_version"], whole["model_version"]);
+    assert_eq!(std::fs::read_dir(run.join("tensorboard")).unwrap().count(), 2, "one file for each start");
+
+    // One that is no longer what its manifest says is not taken: the same is trained anew.
+    std::fs::write(run.join("model/model.onnx"), "damaged").unwrap();
+    let anew = bellwether(at, &sweep).expect(0).json();
+    assert_ne!(anew["run"], resumed["run"]);
+    assert_eq!(anew["model_version"], resumed["model_version"]);
 }

@@ -108,7 +108,7 @@ impl Arguments {
             isa,
             source: build::source(),
         };
-        let trained = run::train(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
+        let trained = run::train_once(&request, &mut Progress::new(output)).map_err(Failure::of_run)?;
         let folder = trained.folder.join("model");
         let candidate = match &self.registry {
             None => None,

@@ -30,7 +30,7 @@ pub(crate) use drive::with_causes;
 pub use learn::{LearnReport, LearnRequest, learn};
 pub use page::RunPage;
 pub use publish::{Judged, judged};
-pub use train::{TrainReport, TrainRequest, train};
+pub use train::{TrainReport, TrainRequest, Trained, train, train_once};
 
 /// What a run is to do, by a configuration `C` on data `D`.
 pub struct RunRequest<'a, C, D> {

@@ -3,10 +3,12 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use bellwether_artifact::{ModelVersion, OperatingPoint};
+use bellwether_artifact::{ModelVersion, OperatingPoint, release};
 use bellwether_env_adapter::ACTION_COUNT;
 use bellwether_env_adapter::spec::FeatureSpec;
-use bellwether_registry::{InputFile, RunDirectory, check_name};
+use bellwether_registry::{
+    InputFile, RunDirectory, RunManifest, RunPaths, RunStatus, check_name, list_runs, verify_run,
+};
 use bellwether_replay::StateRows;
 
 use super::drive::{Learning, Mark, drive, end, manifest, open};
@@ -62,8 +64,7 @@ pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     if let (Some(path), Some(held_out)) = (request.valid, &held_out) {
         require_held_out((request.data, &recordings), (path, held_out))?;
     }
-    let inputs = vec![InputFile::of("train", request.data)?];
-    let manifest = manifest(request, "train", (as_json(config)?, config.seed, &config.window), inputs)?;
+    let manifest = terms(request)?;
     let episodes: Vec<u32> = recordings.episodes().collect();
     let mut training = Training::new(&recordings, &episodes, config, request.isa, request.learner)?;
     let mut directory = open(request, manifest, &mut training)?;
@@ -81,6 +82,56 @@ pub fn train(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Resu
         unlabelled: recordings.unlabelled().len() as u64,
         evaluation,
     })
+}
+
+/// What [`train_once`] trained or found.
+#[derive(Debug)]
+pub struct Trained {
+    /// Id of the run.
+    pub run: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Version of the model that it made.
+    pub version: ModelVersion,
+}
+
+/// Sees to it that `request.runs` holds a complete run on these terms: one that is complete and intact is taken as it is, one that was
+/// cut off or failed is gone on with, and only where there is neither a new one is begun. `request.resume` is not looked at.
+///
+/// # Errors
+/// As [`train`]; [`NotResumable`](bellwether_registry::RegistryError::NotResumable) where another process is at work on the run.
+pub fn train_once(request: &TrainRequest<'_>, observer: &mut dyn RunObserver) -> Result<Trained, RunError> {
+    let fingerprint = terms(request)?.fingerprint()?;
+    let mut resume = None;
+    for summary in list_runs(request.runs)? {
+        let folder = request.runs.join(&summary.id);
+        let Some(status) = summary.status else { continue };
+        if RunManifest::read(&RunPaths::new(&folder).manifest())?.fingerprint()? != fingerprint {
+            continue;
+        }
+        if status != RunStatus::Complete {
+            resume.get_or_insert(folder);
+        } else if verify_run(&folder)?.passed() {
+            observer.event(RunEvent::Phase("taking the run that is complete"));
+            let version = release::read(&RunPaths::new(&folder).model())?.manifest.version;
+            return Ok(Trained { run: summary.id, folder, version });
+        }
+    }
+    let request = TrainRequest {
+        resume: resume.as_deref(),
+        flags: request.flags.clone(),
+        source: request.source.clone(),
+        ..*request
+    };
+    let TrainReport { run, folder, version, .. } = train(&request, observer)?;
+    Ok(Trained { run, folder, version })
+}
+
+/// Everything that decides the result of a run.
+fn terms(request: &TrainRequest<'_>) -> Result<RunManifest, RunError> {
+    let config = request.config;
+    let inputs = vec![InputFile::of("train", request.data)?];
+    manifest(request, "train", (as_json(config)?, config.seed, &config.window), inputs)
 }
 
 /// The configuration without what changes no byte of the result.

@@ -139,6 +139,20 @@ fn a_model_is_estimated_by_what_another_played() {
     assert_ne!(greedy["doubly_robust"], report["doubly_robust"]);
     let told = bellwether(at, &[&estimate[..1], &estimate[2..]].concat()).expect(0).stdout;
     assert!(told.contains("doubly robust") && told.contains("could have played"), "{told}");
+    assert!(!told.contains("drawn together"), "{told}");
+
+    // Another seed plays the same recordings once more.
+    let evaluate = ["evaluate", "--json", "--model", &model, "--data", "reduced.parquet", "--episodes"];
+    bellwether(at, &[&evaluate[..], &["again.parquet", "--epsilon", "0.33", "--epsilon-seed", "1"]].concat()).expect(0);
+    let both = ["--model", &model, "--set", "updates=60", "--episodes", "played.parquet", "again.parquet"];
+    let twice = bellwether(at, &[&["estimate", "--json"], &both[..]].concat()).expect(0).json();
+    keeps_schema("estimates.schema.json", &twice);
+    let count = |report: &Value, key: &str| report["trust"][key].as_u64().unwrap();
+    assert_eq!(count(&report, "clusters"), count(&report, "episodes"));
+    assert_eq!(count(&twice, "clusters"), count(&report, "clusters"));
+    assert_eq!(count(&twice, "episodes"), 2 * count(&report, "episodes"));
+    let told = bellwether(at, &[&["estimate"], &both[..]].concat()).expect(0).stdout;
+    assert!(told.contains("drawn together"), "{told}");
 }
 
 #[test]

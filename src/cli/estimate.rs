@@ -85,14 +85,20 @@ impl Report {
     /// For people.
     fn describe(&self) -> String {
         let table: Vec<String> = self.estimates.named().iter().map(|(name, estimate)| line(name, estimate)).collect();
-        let Trust { episodes, possible, effective, largest_share, .. } = self.trust;
+        let Trust { episodes, clusters, possible, effective, largest_share, .. } = self.trust;
+        let clustered = match clusters {
+            count if count == episodes => String::new(),
+            count => {
+                format!("\nthe episodes are of {count} recordings: those of one are drawn together and weighed as one")
+            }
+        };
         let left_out = match self.left_out {
             0 => String::new(),
             count => format!("\n{count} episodes were left out: the safe rule decided a step of them"),
         };
         format!(
             "mean return of an episode, with a 95 % interval\n{}\n\nthe model could have played {possible} of {episodes} episodes; \
-             their weights tell as much as {effective:.0} of equal weight, and the largest is {:.0} % of all{left_out}",
+             their weights tell as much as {effective:.0} of equal weight, and the largest is {:.0} % of all{clustered}{left_out}",
             table.join("\n"),
             100.0 * largest_share
         )

@@ -7,6 +7,7 @@ use bellwether_env_adapter::spec::{FeatureSpec, WIDTH, decode_cost, element};
 use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, Expect, Loaded, Player, StepRow};
 use bellwether_replay::{ActionMask, BufferConfig, Played, ReplayBuffer, ReplayError, StateRows};
+use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,7 @@ pub struct LoggedRow {
 /// One episode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedEpisode {
-    /// Its name.
+    /// Its name: that of the recording, where one was played.
     pub id: String,
     /// Its rows.
     pub rows: Range<usize>,
@@ -164,6 +165,18 @@ impl Logged {
     /// What all files hold.
     pub fn loaded(&self) -> Loaded {
         loaded(&self.files)
+    }
+
+    /// The cluster of each episode: those of one name are one, for files of several seeds hold the same recordings. Clusters are
+    /// numbered in the order of their first episodes.
+    pub fn clusters(&self) -> Vec<usize> {
+        let mut numbers = HashMap::new();
+        let ids = self.episodes.iter().map(|episode| episode.id.as_str());
+        ids.map(|id| {
+            let next = numbers.len();
+            *numbers.entry(id).or_insert(next)
+        })
+        .collect()
     }
 
     /// Some of the episodes in a buffer of their own, for uniform draws, and the row of each of its states here.

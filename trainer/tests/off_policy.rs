@@ -54,7 +54,18 @@ impl Stops {
 /// Plays by `behaviour` and judges `target`, with a model that is wrong by `error`.
 fn play_waiting(episodes: usize, behaviour: Stops, target: Stops, error: f64, rng: &mut impl Rng) -> Trajectories {
     let mut trajectories = Trajectories::default();
-    for _ in 0..episodes {
+    play_into(&mut trajectories, episodes, [behaviour, target], error, rng);
+    trajectories
+}
+
+fn play_into(
+    trajectories: &mut Trajectories,
+    episodes: usize,
+    [behaviour, target]: [Stops; 2],
+    error: f64,
+    rng: &mut impl Rng,
+) {
+    for episode in 0..episodes {
         let mut steps = Vec::new();
         for left in (1..=LONGEST).rev() {
             let stops = rng.random::<f64>() < behaviour.0;
@@ -70,9 +81,8 @@ fn play_waiting(episodes: usize, behaviour: Stops, target: Stops, error: f64, rn
                 break;
             }
         }
-        trajectories.push(steps, 0.0);
+        trajectories.push(episode, steps, 0.0);
     }
-    trajectories
 }
 
 const QUICK: Bootstrap = Bootstrap { replicates: 100, seed: 0 };
@@ -156,7 +166,7 @@ proptest! {
 fn a_cut_off_episode_counts_what_the_model_expects_of_its_end() {
     let step = TrajectoryStep { ratio: 1.0, reward: 1.0, q: 3.0, v: 3.0 };
     let mut trajectories = Trajectories::default();
-    trajectories.push([step, step], 10.0);
+    trajectories.push(0, [step, step], 10.0);
     let estimates = trajectories.estimates(0.5, &QUICK).unwrap();
     // 3 + (1 - 3) + 0.5 * (3 + (1 - 3)) + 0.25 * 10.
     assert_eq!(estimates.doubly_robust.value, Some(1.0 + 0.5 + 2.5));
@@ -164,11 +174,42 @@ fn a_cut_off_episode_counts_what_the_model_expects_of_its_end() {
     assert_eq!((estimates.behaviour.value, estimates.fitted_q.value), (Some(1.5), Some(3.0)));
 }
 
+/// The same episodes in several files narrow no interval.
+#[test]
+fn copies_of_the_same_episodes_leave_intervals_as_wide_as_they_are() {
+    let [behaviour, target] = [Stops(0.5), Stops(0.4)];
+    let once = play_waiting(60, behaviour, target, 0.3, &mut stream(7, "waiting"));
+    let mut copied = Trajectories::default();
+    for _ in 0..4 {
+        // The same stream plays the same steps.
+        play_into(&mut copied, 60, [behaviour, target], 0.3, &mut stream(7, "waiting"));
+    }
+    let [once, copied] = [once, copied].map(|it| (it.estimates(GAMMA, &QUICK).unwrap(), it.trust()));
+    for ((name, once), (_, copied)) in once.0.named().into_iter().zip(copied.0.named()) {
+        let ([low, high], [other_low, other_high]) = (once.ci95.unwrap(), copied.ci95.unwrap());
+        assert!((low - other_low).abs() < 1e-9 && (high - other_high).abs() < 1e-9, "{name}");
+        // The model expects the same of every first state.
+        assert_eq!(low < high, *name != *"fitted Q evaluation", "{name}");
+    }
+    assert_eq!((copied.1.episodes, copied.1.clusters), (240, 60));
+    assert!((once.1.effective - copied.1.effective).abs() < 1e-9);
+}
+
+#[test]
+fn four_recordings_support_no_interval_however_often_they_were_played() {
+    let mut trajectories = Trajectories::default();
+    for episode in 0..40 {
+        let step = TrajectoryStep { ratio: 1.0, reward: f64::from(episode), q: 0.0, v: 0.0 };
+        trajectories.push(episode as usize % 4, [step], 0.0);
+    }
+    assert_eq!(trajectories.estimates(GAMMA, &QUICK).unwrap().behaviour, Estimate { value: Some(19.5), ci95: None });
+}
+
 #[test]
 fn what_could_not_have_been_played_leaves_only_the_model() {
     let mut trajectories = Trajectories::default();
-    for _ in 0..9 {
-        trajectories.push([TrajectoryStep { ratio: 0.0, reward: 5.0, q: 2.0, v: 1.5 }], 0.0);
+    for episode in 0..9 {
+        trajectories.push(episode, [TrajectoryStep { ratio: 0.0, reward: 5.0, q: 2.0, v: 1.5 }], 0.0);
     }
     let estimates = trajectories.estimates(1.0, &QUICK).unwrap();
     for none in [estimates.weighted_importance, estimates.per_decision, estimates.weighted_per_decision] {
@@ -284,7 +325,9 @@ fn the_policy_that_played_is_worth_what_it_earned() {
     let (estimates, trust) = estimate(&logged, target, &fitted, &QUICK, Isa::best()).unwrap();
     let earned = estimates.behaviour.value.unwrap();
     assert!((estimates.weighted_importance.value.unwrap() - earned).abs() < 1e-5, "{estimates:?}");
-    assert!((trust.effective - 200.0).abs() < 1e-3, "{trust:?}");
+    // Five files of the same recordings tell no more of other recordings than one.
+    assert_eq!((trust.episodes, trust.clusters), (200, 40));
+    assert!((trust.effective - 40.0).abs() < 1e-3, "{trust:?}");
 }
 
 /// An episode in which the safe rule decided a step says nothing of the policy, and is counted.
@@ -383,7 +426,7 @@ fn what_cannot_be_estimated_is_refused() {
     let prioritised = |f: &mut FittedQ| f.update.draw = DrawConfig::Prioritised(PrioritisedConfig::default());
     assert_eq!(refused(changed(prioritised), 0.0), "update.draw");
     assert_eq!(refused(changed(|f| f.folds = 1), 0.0), "folds");
-    assert_eq!(refused(changed(|f| f.folds = 41), 0.0), "folds", "there are 40 episodes");
+    assert_eq!(refused(changed(|f| f.folds = 41), 0.0), "folds", "there are 40 recordings");
     assert_eq!(refused(changed(|f| f.tau = 0.0), 0.0), "tau");
     assert_eq!(refused(changed(|f| f.target_update_interval = 0), 0.0), "target_update_interval");
 }

@@ -26,6 +26,8 @@ pub struct Trajectories {
     steps: Vec<TrajectoryStep>,
     /// End of each episode in `steps`, and what the model expects of the state where it was cut off, or 0.
     ends: Vec<(usize, f64)>,
+    /// Cluster of each episode.
+    clusters: Vec<usize>,
 }
 
 /// An estimate of the discounted return of an episode.
@@ -33,7 +35,7 @@ pub struct Trajectories {
 pub struct Estimate {
     /// The mean; null where no episode could have been played by the policy that is judged.
     pub value: Option<f64>,
-    /// 95 % interval by bootstrap over episodes; null with fewer than 5 episodes.
+    /// 95 % interval by bootstrap over clusters; null with fewer than 5 of them.
     pub ci95: Option<Interval>,
 }
 
@@ -61,13 +63,15 @@ pub struct Estimates {
 pub struct Trust {
     /// Episodes.
     pub episodes: u64,
+    /// Recordings that they are of: episodes of one name, each played from the same recording, are one cluster.
+    pub clusters: u64,
     /// Steps in which something was played.
     pub steps: u64,
     /// Episodes that the policy that is judged could have played.
     pub possible: u64,
-    /// Episodes that would tell as much if all had the same weight (Kish): `(sum w)^2 / sum w^2`.
+    /// Clusters that would tell as much if all had the same weight (Kish): `(sum w)^2 / sum w^2`, where `w` is the sum of a cluster.
     pub effective: f64,
-    /// Largest share of one episode in the sum of all weights.
+    /// Largest share of one cluster in the sum of all weights.
     pub largest_share: f64,
 }
 
@@ -91,10 +95,12 @@ const COUNT: usize = 7;
 
 impl Trajectories {
     /// Adds an episode. `cut_off` is what the model expects of the state in which it was cut off, and 0 where it ended by its
-    /// rules.
-    pub fn push(&mut self, steps: impl IntoIterator<Item = TrajectoryStep>, cut_off: f64) {
+    /// rules. Episodes of one `cluster` are not independent of each other, and drawn together; clusters are numbered from 0
+    /// without a gap.
+    pub fn push(&mut self, cluster: usize, steps: impl IntoIterator<Item = TrajectoryStep>, cut_off: f64) {
         self.steps.extend(steps);
         self.ends.push((self.steps.len(), cut_off));
+        self.clusters.push(cluster);
     }
 
     /// Episodes.
@@ -107,13 +113,19 @@ impl Trajectories {
         self.ends.is_empty()
     }
 
+    /// Clusters of the episodes.
+    fn cluster_count(&self) -> usize {
+        self.clusters.iter().max().map_or(0, |last| last + 1)
+    }
+
     fn episode(&self, number: usize) -> (&[TrajectoryStep], f64) {
         let start = number.checked_sub(1).map_or(0, |before| self.ends[before].0);
         let (end, cut_off) = self.ends[number];
         (&self.steps[start..end], cut_off)
     }
 
-    /// All estimates at this discount per step, with intervals by bootstrap.
+    /// All estimates at this discount per step, with intervals by a bootstrap that draws whole clusters (Davison and Hinkley
+    /// 1997, section 3.8).
     ///
     /// # Errors
     /// [`EvaluationError::Parameter`] for a number of replicates without tails.
@@ -123,12 +135,16 @@ impl Trajectories {
         let observed = terms.estimates(&vec![1; self.len()]);
         let mut columns: [Vec<f64>; COUNT] = std::array::from_fn(|_| Vec::new());
         let mut rng = stream(bootstrap.seed, "off-policy");
-        let mut counts = vec![0u32; self.len()];
-        let enough = self.len() >= crate::evaluate::MIN_GROUPS;
+        let clusters = self.cluster_count();
+        let (mut drawn, mut counts) = (vec![0u32; clusters], vec![0u32; self.len()]);
+        let enough = clusters >= crate::evaluate::MIN_GROUPS;
         for _ in 0..if enough { bootstrap.replicates } else { 0 } {
-            counts.fill(0);
-            for _ in 0..self.len() {
-                counts[rng.random_range(0..self.len())] += 1;
+            drawn.fill(0);
+            for _ in 0..clusters {
+                drawn[rng.random_range(0..clusters)] += 1;
+            }
+            for (count, cluster) in counts.iter_mut().zip(&self.clusters) {
+                *count = drawn[*cluster];
             }
             for (column, value) in columns.iter_mut().zip(terms.estimates(&counts)) {
                 column.extend(value);
@@ -153,14 +169,20 @@ impl Trajectories {
 
     /// How far the estimates are to be trusted.
     pub fn trust(&self) -> Trust {
-        let weights: Vec<f64> =
-            (0..self.len()).map(|i| self.episode(i).0.iter().map(|step| step.ratio).product()).collect();
+        let mut weights = vec![0.0; self.cluster_count()];
+        let mut possible = 0;
+        for (number, cluster) in self.clusters.iter().enumerate() {
+            let weight: f64 = self.episode(number).0.iter().map(|step| step.ratio).product();
+            possible += u64::from(weight > 0.0);
+            weights[*cluster] += weight;
+        }
         let (sum, squares) = weights.iter().fold((0.0, 0.0), |(sum, squares), w| (sum + w, squares + w * w));
         let share = |value: f64, of: f64| if of > 0.0 { value / of } else { 0.0 };
         Trust {
             episodes: self.len() as u64,
+            clusters: weights.len() as u64,
             steps: self.steps.len() as u64,
-            possible: weights.iter().filter(|weight| **weight > 0.0).count() as u64,
+            possible,
             effective: share(sum * sum, squares),
             largest_share: share(weights.iter().copied().fold(0.0, f64::max), sum),
         }

@@ -37,7 +37,7 @@ pub struct FittedQ {
     /// Gradient steps of each fold.
     pub updates: u64,
     /// Folds of the episodes, at least 2: what is expected in one is learned from the others, for a model that has seen an episode
-    /// explains away what doubly robust estimates correct it by.
+    /// explains away what doubly robust estimates correct it by. Episodes of one recording lie in one fold.
     pub folds: usize,
     /// The network of the model.
     pub network: NetworkConfig,
@@ -111,14 +111,15 @@ pub fn estimate(
     require("epsilon", target.epsilon, (0.0..=1.0).contains(&target.epsilon), "choose a value from 0 to 1")
         .map_err(DqnError::from)?;
     let probabilities = probabilities(logged, target)?;
-    let q_values = fit(logged, &probabilities, fitted, isa)?;
+    let clusters = logged.clusters();
+    let q_values = fit(logged, &clusters, &probabilities, fitted, isa)?;
     let actions = logged.buffer.config().actions as usize;
     let of = |row: usize| {
         let (q, p) = (&q_values[row * actions..][..actions], &probabilities[row * actions..][..actions]);
         (q, p, q.iter().zip(p).map(|(q, p)| f64::from(*q) * f64::from(*p)).sum::<f64>())
     };
     let mut trajectories = Trajectories::default();
-    for episode in &logged.episodes {
+    for (episode, cluster) in logged.episodes.iter().zip(clusters) {
         let mut cut_off = 0.0;
         let mut steps = Vec::with_capacity(episode.rows.len());
         for at in episode.rows.clone() {
@@ -133,7 +134,7 @@ pub fn estimate(
                 None => cut_off = v,
             }
         }
-        trajectories.push(steps, cut_off);
+        trajectories.push(cluster, steps, cut_off);
     }
     Ok((trajectories.estimates(fitted.update.gamma, bootstrap)?, trajectories.trust()))
 }
@@ -179,19 +180,17 @@ fn probabilities(logged: &Logged, target: TargetPolicy<'_>) -> Result<Vec<f32>, 
     Ok(out)
 }
 
-/// The q-values of the policy with these probabilities in each state, row-major, each by the network that has not seen its episode.
-fn fit(logged: &Logged, probabilities: &[f32], fitted: &FittedQ, isa: Isa) -> Result<Vec<f32>, DqnError> {
+/// The q-values of the policy with these probabilities in each state, row-major, each by the network that has not seen its
+/// recording.
+fn fit(
+    logged: &Logged,
+    clusters: &[usize],
+    probabilities: &[f32],
+    fitted: &FittedQ,
+    isa: Isa,
+) -> Result<Vec<f32>, DqnError> {
     let actions = logged.buffer.config().actions as usize;
-    let episodes = logged.episodes.len();
-    if episodes < fitted.folds {
-        let reason = "there are fewer episodes: give more of them, or fewer folds";
-        return Err(crate::config::ConfigError::new("folds", fitted.folds, reason).into());
-    }
-    let mut folds: Vec<usize> = (0..episodes).map(|number| number % fitted.folds).collect();
-    let mut rng = stream(fitted.seed, "folds");
-    for place in (1..episodes).rev() {
-        folds.swap(place, rng.random_range(0..=place));
-    }
+    let folds = folds(clusters, fitted)?;
     let models: Vec<FusedLearner> = (0..fitted.folds)
         .into_par_iter()
         .map(|fold| fit_fold(logged, probabilities, fitted, (fold, &folds), isa))
@@ -208,6 +207,21 @@ fn fit(logged: &Logged, probabilities: &[f32], fitted: &FittedQ, isa: Isa) -> Re
         }
     }
     Ok(out)
+}
+
+/// The fold of each episode, by its cluster.
+fn folds(clusters: &[usize], fitted: &FittedQ) -> Result<Vec<usize>, DqnError> {
+    let count = clusters.iter().max().map_or(0, |last| last + 1);
+    if count < fitted.folds {
+        let reason = "the episodes are of fewer recordings: give more of them, or fewer folds";
+        return Err(crate::config::ConfigError::new("folds", fitted.folds, reason).into());
+    }
+    let mut folds: Vec<usize> = (0..count).map(|number| number % fitted.folds).collect();
+    let mut rng = stream(fitted.seed, "folds");
+    for place in (1..count).rev() {
+        folds.swap(place, rng.random_range(0..=place));
+    }
+    Ok(clusters.iter().map(|cluster| folds[*cluster]).collect())
 }
 
 /// What the episodes outside of a fold tell.
@@ -256,4 +270,23 @@ fn choose(probabilities: &[f32], rng: &mut impl Rng) -> usize {
     });
     // Rounding may leave the sum just below 1.
     likely.or_else(|| probabilities.iter().rposition(|probability| *probability > 0.0)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn episodes_of_one_recording_lie_in_one_fold() {
+        let clusters: Vec<usize> = (0..60).map(|episode| episode % 20).collect();
+        let fitted = FittedQ::default();
+        let folds = folds(&clusters, &fitted).unwrap();
+        for (episode, fold) in folds.iter().enumerate() {
+            assert_eq!(*fold, folds[episode % 20]);
+        }
+        for fold in 0..fitted.folds {
+            assert_eq!(folds.iter().filter(|of| **of == fold).count(), 12);
+        }
+        assert!(super::folds(&[0, 1, 2, 3, 0, 1, 2, 3], &fitted).is_err(), "eight episodes of four recordings");
+    }
 }

@@ -7,6 +7,7 @@ use bellwether_env_adapter::spec::{FeatureSpec, WIDTH, decode_cost, element};
 use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, Expect, Loaded, Player, StepRow};
 use bellwether_replay::{ActionMask, BufferConfig, Played, ReplayBuffer, ReplayError, StateRows};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
@@ -57,6 +58,8 @@ pub struct LoggedRow {
     pub action: Option<u32>,
     /// What that earned, at the cost that the state was made for.
     pub reward: f32,
+    /// The cost `z` of a false positive that the state was made for.
+    pub cost: f32,
     /// The probability with which it was chosen; 1 where nothing was.
     pub behaviour_probability: f32,
     /// The safe rule decided.
@@ -115,6 +118,23 @@ pub enum LoggedError {
         /// What is wrong with it, and what would do.
         reason: String,
     },
+    /// An episode was played at another cost than the first, so that their returns cannot be averaged.
+    #[error(
+        "{path}: the episode `{episode}` was played at the cost z = {cost}, the first one, of {first}, at z = {first_cost}: returns \
+         at different costs have no mean; give files of one cost, and estimate with the others apart"
+    )]
+    Cost {
+        /// The file.
+        path: PathBuf,
+        /// The episode.
+        episode: String,
+        /// Its cost.
+        cost: f32,
+        /// The file of the first episode.
+        first: PathBuf,
+        /// The cost of that.
+        first_cost: f32,
+    },
     /// The steps do not fit into memory.
     #[error("the steps take {needed} bytes and memory_bytes allows {allowed}: allow more, or give fewer files")]
     Memory {
@@ -132,11 +152,11 @@ pub enum LoggedError {
 }
 
 impl Logged {
-    /// Reads episode files into a buffer for a run of this configuration.
+    /// Reads episode files of one cost into a buffer for estimates of this configuration.
     ///
     /// # Errors
-    /// On a file that is damaged, whose states are of other windows, or of another reward than the first; and if they take more
-    /// memory than is allowed.
+    /// On a file that is damaged, whose states are of other windows, or of another reward than the first; on an episode of another
+    /// cost; and if they take more memory than is allowed.
     pub fn read(paths: &[PathBuf], config: &OfflineConfig) -> Result<Logged, LoggedError> {
         let mut opened = Opened::new(paths, config)?;
         let count = opened.rows();
@@ -148,10 +168,12 @@ impl Logged {
         let reward = opened.reward;
         let mut logged =
             Logged { buffer, rows: Vec::new(), episodes: Vec::new(), reward, files: Vec::new(), left_out: 0 };
+        let mut ends = Vec::new();
         for (path, reader) in &mut opened.readers {
             let file = logged.take(path, reader);
             let file = file.map_err(|source| LoggedError::Read { path: path.clone(), source })?;
             logged.files.push(file);
+            ends.push(logged.rows.len());
         }
         let Logged { episodes, rows, left_out, .. } = &mut logged;
         episodes.retain(|episode| {
@@ -159,7 +181,27 @@ impl Logged {
             *left_out += u64::from(safe_rule);
             !safe_rule
         });
+        logged.one_cost(&ends)?;
         Ok(logged)
+    }
+
+    /// Refuses episodes of several costs. `ends` has the end of each file in the rows.
+    fn one_cost(&self, ends: &[usize]) -> Result<(), LoggedError> {
+        let Some(first) = self.episodes.first().map(|episode| episode.rows.start) else { return Ok(()) };
+        let first_cost = self.rows[first].cost;
+        let other = self.episodes.iter().find_map(|episode| {
+            let row = episode.rows.clone().find(|row| self.rows[*row].cost != first_cost)?;
+            Some((episode, row))
+        });
+        let Some((episode, row)) = other else { return Ok(()) };
+        let file = |row: usize| self.files[ends.partition_point(|end| *end <= row)].path.clone();
+        Err(LoggedError::Cost {
+            path: file(row),
+            episode: episode.id.clone(),
+            cost: self.rows[row].cost,
+            first: file(first),
+            first_cost,
+        })
     }
 
     /// What all files hold.
@@ -220,6 +262,7 @@ impl Logged {
                 mask: row.action_mask,
                 action: row.played.map(|played| played.action),
                 reward,
+                cost: cost(row),
                 behaviour_probability: row.played.map_or(1.0, |played| played.behaviour_probability),
                 safe_rule: row.played.is_some_and(|played| played.safe_rule),
                 end: row.end,
@@ -263,7 +306,7 @@ pub fn loaded(files: &[LoggedFile]) -> Loaded {
 /// the order of the files; of files that do not say, none.
 pub fn operating_points(files: &[LoggedFile]) -> impl Iterator<Item = (f64, f32)> + '_ {
     files.iter().filter_map(|file| {
-        let policy: serde_json::Value = serde_json::from_str(file.policy.as_deref()?).ok()?;
+        let policy: Value = serde_json::from_str(file.policy.as_deref()?).ok()?;
         Some((policy.get("target_fpr")?.as_f64()?, file.cost))
     })
 }
@@ -293,8 +336,11 @@ impl Opened {
         let Some((first, reader)) = readers.first() else { return Err(LoggedError::None) };
         let reward = reward_of(first, reader.header())?;
         for (path, reader) in &readers {
-            if reward_of(path, reader.header())? != reward {
-                let reason = format!("its reward is another than that of {}; learn from them apart", first.display());
+            let other = reward_of(path, reader.header())?;
+            if other != reward {
+                let differs = differences(&other, &reward);
+                let reason =
+                    format!("its reward is another than that of {}: {differs}; use them apart", first.display());
                 return Err(LoggedError::Reward { path: path.clone(), reason });
             }
         }
@@ -322,4 +368,27 @@ fn reward_of(path: &Path, header: &EpisodeFileHeader) -> Result<RewardConfig, Lo
         path: path.to_path_buf(),
         reason: format!("its reward is not one that this version knows: {error}"),
     })
+}
+
+/// The weights in which two rewards differ, with the values of both.
+fn differences(here: &RewardConfig, there: &RewardConfig) -> String {
+    // As text, a weight is the shortest number that stands for it.
+    let value = |reward| serde_json::to_string(reward).and_then(|text| serde_json::from_str::<Value>(&text));
+    let [here, there] = [here, there].map(|reward| value(reward).unwrap_or_default());
+    let mut told = Vec::new();
+    for (key, value) in here.as_object().into_iter().flatten() {
+        let other = &there[key];
+        match (value.as_object(), other.as_object()) {
+            (Some(values), Some(others)) => {
+                let pairs = values.iter().filter_map(|(name, value)| Some((name, value, others.get(name)?)));
+                let differing = pairs.filter(|(_, value, other)| value != other);
+                told.extend(
+                    differing.map(|(name, value, other)| format!("{key}.{name} is {value} here and {other} there")),
+                );
+            }
+            _ if value != other => told.push(format!("{key} is {value} here and {other} there")),
+            _ => {}
+        }
+    }
+    told.join(", ")
 }

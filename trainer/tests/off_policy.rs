@@ -255,11 +255,15 @@ impl World {
 
     /// Episode files of the same recordings, with other random actions in each.
     fn log(&self, folder: &std::path::Path, files: u64, epsilon: f32) -> Vec<PathBuf> {
+        self.log_at(folder, files, epsilon, Z)
+    }
+
+    fn log_at(&self, folder: &std::path::Path, files: u64, epsilon: f32, cost: f32) -> Vec<PathBuf> {
         let episodes: Vec<u32> = self.recordings.episodes().collect();
         (0..files)
             .map(|seed| {
                 let course = Course::Soft { epsilon, seed };
-                let player = Player { model_version: ModelVersion::UNSEALED, target_fpr: 0.05, cost: Z, course };
+                let player = Player { model_version: ModelVersion::UNSEALED, target_fpr: 0.05, cost, course };
                 let (recordings, config) = (&self.recordings, &self.config);
                 let policy = self.learnt(&self.played).into();
                 let playing =
@@ -365,6 +369,57 @@ fn episodes_with_a_step_of_the_safe_rule_are_left_out() {
     }
 }
 
+/// Returns at different costs have no mean, whether the costs differ between files or within one.
+#[test]
+fn episodes_of_different_costs_are_refused() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let paths = world.log(folder.path(), 1, 0.5);
+    let dearer = folder.path().join("dearer");
+    std::fs::create_dir(&dearer).unwrap();
+    let dearer = world.log_at(&dearer, 1, 0.5, 0.75);
+    let refused = |paths: &[PathBuf]| match Logged::read(paths, &world.offline()) {
+        Err(LoggedError::Cost { path, episode, cost, first, first_cost }) => {
+            assert!((cost - 0.75).abs() < 1e-4 && (first_cost - Z).abs() < 1e-4, "{cost} {first_cost}");
+            (path, episode, first)
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("taken"),
+    };
+    let both = [paths.clone(), dearer.clone()].concat();
+    let name = |number: usize| episode_name(&paths[0], number);
+    assert_eq!(refused(&both), (dearer[0].clone(), name(0), paths[0].clone()));
+    assert!(LearnableSteps::read(&both, &world.offline()).is_ok(), "a learner takes each step at its own cost");
+
+    // The last episode of a file, taken from the dearer one.
+    let mixed = folder.path().join("mixed.parquet");
+    let mut readers = [&paths[0], &dearer[0]].map(|path| EpisodeReader::open(File::open(path).unwrap(), None).unwrap());
+    let mut writer = EpisodeWriter::new(Vec::new(), readers[0].header().clone()).unwrap();
+    for (from, reader) in readers.iter_mut().enumerate() {
+        let (mut row, mut episodes) = (StepRow::default(), 0);
+        while reader.next(&mut row).unwrap() {
+            episodes += usize::from(row.step == 0);
+            if (episodes == 40) == (from == 1) {
+                writer.write(&row.as_step()).unwrap();
+            }
+        }
+    }
+    durable::write_bytes(&mixed, &writer.finish().unwrap().0).unwrap();
+    assert_eq!(refused(std::slice::from_ref(&mixed)), (mixed.clone(), name(39), mixed.clone()));
+}
+
+/// The name of an episode of a file.
+fn episode_name(path: &std::path::Path, number: usize) -> String {
+    let mut reader = EpisodeReader::open(File::open(path).unwrap(), None).unwrap();
+    let (mut row, mut names) = (StepRow::default(), Vec::new());
+    while reader.next(&mut row).unwrap() {
+        if row.step == 0 {
+            names.push(row.episode_id.clone());
+        }
+    }
+    names.swap_remove(number)
+}
+
 #[test]
 fn what_cannot_be_estimated_is_refused() {
     let world = world();
@@ -404,7 +459,11 @@ fn what_cannot_be_estimated_is_refused() {
         world.log(&folder, 1, 0.5)
     };
     let both = [paths.clone(), other].concat();
-    assert!(matches!(Logged::read(&both, &offline), Err(LoggedError::Reward { .. })));
+    let Err(LoggedError::Reward { path, reason }) = Logged::read(&both, &offline) else { panic!("other rewards") };
+    assert_eq!(path, both[1]);
+    for part in ["0.parquet", "true_positive is 2", "and 1", "use them apart"] {
+        assert!(reason.contains(part), "{reason}");
+    }
 
     let logged = Logged::read(&paths, &offline).unwrap();
     let refused = |fitted: FittedQ, epsilon: f32| {

@@ -153,6 +153,21 @@ fn a_model_is_estimated_by_what_another_played() {
     assert_eq!(count(&twice, "episodes"), 2 * count(&report, "episodes"));
     let told = bellwether(at, &[&["estimate"], &both[..]].concat()).expect(0).stdout;
     assert!(told.contains("drawn together"), "{told}");
+
+    // Without chance, the model that played tells of itself alone.
+    bellwether(at, &[&evaluate[..], &["greedy.parquet"]].concat()).expect(0);
+    let greedy = ["--model", &model, "--set", "updates=60", "--episodes", "greedy.parquet"];
+    let own = bellwether(at, &[&["estimate", "--json"], &greedy[..]].concat()).expect(0).json();
+    assert_eq!((&own["unweighted"], &own["trust"]["uncovered"]), (&Value::Null, &0.into()));
+    assert!(
+        (own["per_decision"]["value"].as_f64().unwrap() - own["behaviour"]["value"].as_f64().unwrap()).abs() < 1e-9
+    );
+    let softer = [&greedy[..], &["--epsilon", "0.1"]].concat();
+    let other = bellwether(at, &[&["estimate", "--json"], &softer[..]].concat()).expect(0).json();
+    keeps_schema("estimates.schema.json", &other);
+    assert!(other["doubly_robust"]["value"].is_null() && other["fitted_q"]["value"].is_number(), "{other}");
+    let told = bellwether(at, &[&["estimate"], &softer[..]].concat()).expect(0).stdout;
+    assert!(told.contains(other["unweighted"].as_str().unwrap()) && told.contains("evaluate --epsilon"), "{told}");
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub(crate) struct Report {
     /// Mean discounted return of an episode.
     #[serde(flatten)]
     estimates: Estimates,
+    /// Why nothing is estimated by weights; null where it is.
+    unweighted: Option<String>,
     /// How far the estimates are to be trusted.
     trust: Trust,
 }
@@ -74,6 +76,7 @@ impl Arguments {
             gamma: fitted.update.gamma,
             left_out: logged.left_out,
             estimates,
+            unweighted: unweighted(&trust),
             trust,
         };
         output.report(&report, || report.describe())?;
@@ -96,13 +99,31 @@ impl Report {
             0 => String::new(),
             count => format!("\n{count} episodes were left out: the safe rule decided a step of them"),
         };
+        let weights = self.unweighted.clone().unwrap_or_else(|| {
+            let percent = 100.0 * largest_share;
+            format!(
+                "their weights tell as much as {effective:.0} of equal weight, and the largest is {percent:.0} % of all"
+            )
+        });
         format!(
             "mean return of an episode, with a 95 % interval\n{}\n\nthe model could have played {possible} of {episodes} episodes; \
-             their weights tell as much as {effective:.0} of equal weight, and the largest is {:.0} % of all{clustered}{left_out}",
-            table.join("\n"),
-            100.0 * largest_share
+             {weights}{clustered}{left_out}",
+            table.join("\n")
         )
     }
+}
+
+/// Why nothing is estimated by weights.
+fn unweighted(trust: &Trust) -> Option<String> {
+    let steps = match trust.uncovered {
+        0 => return None,
+        1 => "1 step".to_owned(),
+        count => format!("{count} steps"),
+    };
+    Some(format!(
+        "nothing is estimated by weights: in {steps} that it could have come to, it may do what the policy that played never would, \
+         for that left nothing to chance; give episodes that `evaluate --epsilon` wrote alone"
+    ))
 }
 
 fn line(name: &str, estimate: &Estimate) -> String {

@@ -73,6 +73,7 @@ fn play_into(
             let wrong = |stops: bool| target.q(stops, left) + if stops { error } else { -2.0 * error };
             steps.push(TrajectoryStep {
                 ratio: of(target) / of(behaviour),
+                covered: true,
                 reward: if stops { -2.0 } else { 1.0 },
                 q: wrong(stops),
                 v: target.0 * wrong(true) + (1.0 - target.0) * wrong(false),
@@ -162,9 +163,34 @@ proptest! {
     }
 }
 
+/// Weights stand only for what the policy that played could have done, wherever the judged policy could have come to.
+#[test]
+fn a_step_without_chance_leaves_no_estimate_by_weights() {
+    let step = |ratio: f64, covered: bool| TrajectoryStep { ratio, covered, reward: 1.0, q: 1.0, v: 1.0 };
+    let estimates_of = |steps: [TrajectoryStep; 2]| {
+        let mut trajectories = Trajectories::default();
+        for episode in 0..8 {
+            trajectories.push(episode, [step(1.0, true); 2], 0.0);
+        }
+        trajectories.push(8, steps, 0.0);
+        (trajectories.estimates(1.0, &QUICK).unwrap(), trajectories.trust().uncovered)
+    };
+    for steps in [[step(0.0, false), step(1.0, true)], [step(1.0, true), step(0.5, false)]] {
+        let (estimates, uncovered) = estimates_of(steps);
+        assert_eq!(uncovered, 1);
+        for (name, estimate) in estimates.named() {
+            let stands = ["what was played", "fitted Q evaluation"].contains(&name);
+            assert_eq!((estimate.value.is_some(), estimate.ci95.is_some()), (stands, stands), "{name}");
+        }
+    }
+    // The judged policy would not have come there.
+    let (estimates, uncovered) = estimates_of([step(0.0, true), step(0.0, false)]);
+    assert_eq!((uncovered, estimates.weighted_importance.value), (0, Some(2.0)));
+}
+
 #[test]
 fn a_cut_off_episode_counts_what_the_model_expects_of_its_end() {
-    let step = TrajectoryStep { ratio: 1.0, reward: 1.0, q: 3.0, v: 3.0 };
+    let step = TrajectoryStep { ratio: 1.0, covered: true, reward: 1.0, q: 3.0, v: 3.0 };
     let mut trajectories = Trajectories::default();
     trajectories.push(0, [step, step], 10.0);
     let estimates = trajectories.estimates(0.5, &QUICK).unwrap();
@@ -199,7 +225,7 @@ fn copies_of_the_same_episodes_leave_intervals_as_wide_as_they_are() {
 fn four_recordings_support_no_interval_however_often_they_were_played() {
     let mut trajectories = Trajectories::default();
     for episode in 0..40 {
-        let step = TrajectoryStep { ratio: 1.0, reward: f64::from(episode), q: 0.0, v: 0.0 };
+        let step = TrajectoryStep { ratio: 1.0, covered: true, reward: f64::from(episode), q: 0.0, v: 0.0 };
         trajectories.push(episode as usize % 4, [step], 0.0);
     }
     assert_eq!(trajectories.estimates(GAMMA, &QUICK).unwrap().behaviour, Estimate { value: Some(19.5), ci95: None });
@@ -209,7 +235,7 @@ fn four_recordings_support_no_interval_however_often_they_were_played() {
 fn what_could_not_have_been_played_leaves_only_the_model() {
     let mut trajectories = Trajectories::default();
     for episode in 0..9 {
-        trajectories.push(episode, [TrajectoryStep { ratio: 0.0, reward: 5.0, q: 2.0, v: 1.5 }], 0.0);
+        trajectories.push(episode, [TrajectoryStep { ratio: 0.0, covered: true, reward: 5.0, q: 2.0, v: 1.5 }], 0.0);
     }
     let estimates = trajectories.estimates(1.0, &QUICK).unwrap();
     for none in [estimates.weighted_importance, estimates.per_decision, estimates.weighted_per_decision] {
@@ -259,21 +285,23 @@ impl World {
     }
 
     fn log_at(&self, folder: &std::path::Path, files: u64, epsilon: f32, cost: f32) -> Vec<PathBuf> {
-        let episodes: Vec<u32> = self.recordings.episodes().collect();
         (0..files)
             .map(|seed| {
-                let course = Course::Soft { epsilon, seed };
-                let player = Player { model_version: ModelVersion::UNSEALED, target_fpr: 0.05, cost, course };
-                let (recordings, config) = (&self.recordings, &self.config);
-                let policy = self.learnt(&self.played).into();
-                let playing =
-                    Playing { recordings, episodes: &episodes, policy, player, config, sources: &["made up".into()] };
                 let path = folder.join(format!("{seed}.parquet"));
-                let (bytes, _) = write_played(&playing, Vec::new()).unwrap();
-                durable::write_bytes(&path, &bytes).unwrap();
+                self.log_course(&path, Course::Soft { epsilon, seed }, cost);
                 path
             })
             .collect()
+    }
+
+    fn log_course(&self, path: &std::path::Path, course: Course, cost: f32) {
+        let episodes: Vec<u32> = self.recordings.episodes().collect();
+        let player = Player { model_version: ModelVersion::UNSEALED, target_fpr: 0.05, cost, course };
+        let (recordings, config) = (&self.recordings, &self.config);
+        let policy = self.learnt(&self.played).into();
+        let playing = Playing { recordings, episodes: &episodes, policy, player, config, sources: &["made up".into()] };
+        let (bytes, _) = write_played(&playing, Vec::new()).unwrap();
+        durable::write_bytes(path, &bytes).unwrap();
     }
 
     fn offline(&self) -> OfflineConfig {
@@ -332,6 +360,40 @@ fn the_policy_that_played_is_worth_what_it_earned() {
     // Five files of the same recordings tell no more of other recordings than one.
     assert_eq!((trust.episodes, trust.clusters), (200, 40));
     assert!((trust.effective - 40.0).abs() < 1e-3, "{trust:?}");
+}
+
+/// A policy that left nothing to chance tells what it is worth itself, and by weights of no other.
+#[test]
+fn episodes_without_chance_tell_nothing_by_weights_of_another_policy() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("greedy.parquet");
+    world.log_course(&path, Course::Greedy, Z);
+    let soft = world.log(folder.path(), 1, 0.3);
+    let fitted = FittedQ { updates: 10, ..FittedQ::default() };
+    let judge = |paths: &[PathBuf], parameters: &[f32], epsilon: f32| {
+        let logged = Logged::read(paths, &world.offline()).unwrap();
+        let target = TargetPolicy { policy: world.learnt(parameters).into(), epsilon };
+        estimate(&logged, target, &fitted, &QUICK, Isa::best()).unwrap()
+    };
+    let greedy = [path];
+    // Steps of chance beside them help nothing.
+    let both = [&greedy[..], &soft].concat();
+    for (paths, parameters, epsilon) in
+        [(&greedy[..], &world.judged, 0.0), (&greedy, &world.played, 0.1), (&both, &world.judged, 0.0)]
+    {
+        let (estimates, trust) = judge(paths, parameters, epsilon);
+        assert!(trust.uncovered > 0, "{trust:?}");
+        assert!(estimates.behaviour.ci95.is_some() && estimates.fitted_q.ci95.is_some());
+        let weighed = [estimates.weighted_importance, estimates.per_decision, estimates.weighted_per_decision];
+        for none in weighed.into_iter().chain([estimates.doubly_robust, estimates.weighted_doubly_robust]) {
+            assert_eq!(none, Estimate { value: None, ci95: None });
+        }
+    }
+    let (estimates, trust) = judge(&greedy, &world.played, 0.0);
+    assert_eq!((trust.uncovered, trust.possible), (0, 40));
+    let earned = estimates.behaviour.value.unwrap();
+    assert!((estimates.weighted_importance.value.unwrap() - earned).abs() < 1e-9, "{estimates:?}");
 }
 
 /// An episode in which the safe rule decided a step says nothing of the policy, and is counted.

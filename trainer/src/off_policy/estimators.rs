@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct TrajectoryStep {
     /// Probability of the action under the policy that is judged, over that under the one that played; at least 0.
     pub ratio: f64,
+    /// Whether the policy that played could have played whatever the one that is judged may play here. Weights stand for the judged
+    /// policy only where it could (Precup et al. 2000).
+    pub covered: bool,
     /// What the action earned.
     pub reward: f64,
     /// What a model expects of the action under the policy that is judged.
@@ -33,7 +36,8 @@ pub struct Trajectories {
 /// An estimate of the discounted return of an episode.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Estimate {
-    /// The mean; null where no episode could have been played by the policy that is judged.
+    /// The mean; null where no episode could have been played by the policy that is judged, and for all that rests on weights
+    /// where [`Trust::uncovered`] is not 0.
     pub value: Option<f64>,
     /// 95 % interval by bootstrap over clusters; null with fewer than 5 of them.
     pub ci95: Option<Interval>,
@@ -69,6 +73,10 @@ pub struct Trust {
     pub steps: u64,
     /// Episodes that the policy that is judged could have played.
     pub possible: u64,
+    /// Steps that the policy that is judged could have come to, and in which it may do what the one that played never would, for that
+    /// left nothing to chance. With one of them, nothing is estimated by weights: they would stand for the episodes in which both
+    /// happen to agree.
+    pub uncovered: u64,
     /// Clusters that would tell as much if all had the same weight (Kish): `(sum w)^2 / sum w^2`, where `w` is the sum of a cluster.
     pub effective: f64,
     /// Largest share of one cluster in the sum of all weights.
@@ -132,6 +140,7 @@ impl Trajectories {
     pub fn estimates(&self, gamma: f64, bootstrap: &Bootstrap) -> Result<Estimates, EvaluationError> {
         bootstrap.validate()?;
         let terms = Terms::new(self, gamma);
+        let weighed = self.uncovered() == 0;
         let observed = terms.estimates(&vec![1; self.len()]);
         let mut columns: [Vec<f64>; COUNT] = std::array::from_fn(|_| Vec::new());
         let mut rng = stream(bootstrap.seed, "off-policy");
@@ -155,16 +164,31 @@ impl Trajectories {
             let trusted = value.is_some() && column.len() as f64 > 0.95 * f64::from(bootstrap.replicates);
             Estimate { value, ci95: if trusted { percentile_interval(column) } else { None } }
         });
-        let mut next = || parts.next().unwrap_or(Estimate { value: None, ci95: None });
+        let none = Estimate { value: None, ci95: None };
+        let mut next = |known: bool| parts.next().filter(|_| known).unwrap_or(none);
         Ok(Estimates {
-            behaviour: next(),
-            weighted_importance: next(),
-            per_decision: next(),
-            weighted_per_decision: next(),
-            fitted_q: next(),
-            doubly_robust: next(),
-            weighted_doubly_robust: next(),
+            behaviour: next(true),
+            weighted_importance: next(weighed),
+            per_decision: next(weighed),
+            weighted_per_decision: next(weighed),
+            fitted_q: next(true),
+            doubly_robust: next(weighed),
+            weighted_doubly_robust: next(weighed),
         })
+    }
+
+    /// See [`Trust::uncovered`].
+    fn uncovered(&self) -> u64 {
+        let of = |number: usize| {
+            let mut reached = true;
+            let steps = self.episode(number).0.iter().filter(|step| {
+                let here = reached;
+                reached &= step.ratio > 0.0;
+                here && !step.covered
+            });
+            steps.count() as u64
+        };
+        (0..self.len()).map(of).sum()
     }
 
     /// How far the estimates are to be trusted.
@@ -183,6 +207,7 @@ impl Trajectories {
             clusters: weights.len() as u64,
             steps: self.steps.len() as u64,
             possible,
+            uncovered: self.uncovered(),
             effective: share(sum * sum, squares),
             largest_share: share(weights.iter().copied().fold(0.0, f64::max), sum),
         }

@@ -127,6 +127,10 @@ pub fn estimate(
             match row.action {
                 Some(action) => steps.push(TrajectoryStep {
                     ratio: f64::from(p[action as usize]) / f64::from(row.behaviour_probability),
+                    // Of one allowed action, the probabilities sum to 1 but for rounding.
+                    covered: row.behaviour_probability < 1.0
+                        || p[action as usize] >= 1.0
+                        || row.mask.bits().is_power_of_two(),
                     reward: f64::from(row.reward),
                     q: f64::from(q[action as usize]),
                     v,

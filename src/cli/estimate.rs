@@ -99,12 +99,17 @@ impl Report {
             0 => String::new(),
             count => format!("\n{count} episodes were left out: the safe rule decided a step of them"),
         };
-        let weights = self.unweighted.clone().unwrap_or_else(|| {
-            let percent = 100.0 * largest_share;
-            format!(
-                "their weights tell as much as {effective:.0} of equal weight, and the largest is {percent:.0} % of all"
-            )
-        });
+        let weights = match &self.unweighted {
+            Some(why) => why.clone(),
+            None if possible == 0 => {
+                "per-decision estimates count the steps until it would have left the last of them, and nothing after"
+                    .into()
+            }
+            None => format!(
+                "their weights tell as much as {effective:.0} of equal weight, and the largest is {:.0} % of all",
+                100.0 * largest_share
+            ),
+        };
         format!(
             "mean return of an episode, with a 95 % interval\n{}\n\nthe model could have played {possible} of {episodes} episodes; \
              {weights}{clustered}{left_out}",

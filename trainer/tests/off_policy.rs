@@ -188,6 +188,32 @@ fn a_step_without_chance_leaves_no_estimate_by_weights() {
     assert_eq!((uncovered, estimates.weighted_importance.value), (0, Some(2.0)));
 }
 
+/// What is known of early steps stands where no episode could have been played to its end, and draws that miss the one that could
+/// are not left out of the interval.
+#[test]
+fn per_decision_estimates_count_what_is_known_before_all_weights_are_gone() {
+    let step = |ratio: f64, reward: f64| TrajectoryStep { ratio, covered: true, reward, q: 0.0, v: 0.0 };
+    let of = |last: [f64; 8]| {
+        let mut trajectories = Trajectories::default();
+        for (episode, ratio) in last.into_iter().enumerate() {
+            trajectories.push(episode, [step(1.0, 1.0), step(ratio, 5.0)], 0.0);
+        }
+        trajectories.estimates(1.0, &QUICK).unwrap()
+    };
+    let none = of([0.0; 8]);
+    assert_eq!(none.weighted_importance, Estimate { value: None, ci95: None });
+    for known in [none.per_decision, none.weighted_per_decision] {
+        assert_eq!(known, Estimate { value: Some(1.0), ci95: Some([1.0, 1.0]) });
+    }
+    let one = of([8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    for (known, high) in [(one.per_decision, 11.0..f64::INFINITY), (one.weighted_per_decision, 6.0..6.1)] {
+        let [low, above] = known.ci95.unwrap();
+        assert!(known.value == Some(6.0) && low == 1.0 && high.contains(&above), "{known:?}");
+    }
+    // A third of the draws have no whole episode.
+    assert_eq!(one.weighted_importance, Estimate { value: Some(6.0), ci95: None });
+}
+
 #[test]
 fn a_cut_off_episode_counts_what_the_model_expects_of_its_end() {
     let step = TrajectoryStep { ratio: 1.0, covered: true, reward: 1.0, q: 3.0, v: 3.0 };

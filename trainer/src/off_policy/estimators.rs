@@ -36,7 +36,8 @@ pub struct Trajectories {
 /// An estimate of the discounted return of an episode.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Estimate {
-    /// The mean; null where no episode could have been played by the policy that is judged, and for all that rests on weights
+    /// The mean; null where no episode, and by per-decision estimates no first step of one, could have been played by the policy that
+    /// is judged, and for all that rests on weights
     /// where [`Trust::uncovered`] is not 0.
     pub value: Option<f64>,
     /// 95 % interval by bootstrap over clusters; null with fewer than 5 of them.
@@ -50,9 +51,12 @@ pub struct Estimates {
     pub behaviour: Estimate,
     /// Weighted importance sampling of whole episodes.
     pub weighted_importance: Estimate,
-    /// Per-decision importance sampling (Precup et al. 2000): without bias, and of the largest variance.
+    /// Per-decision importance sampling (Precup et al. 2000): without bias, and of the largest variance. A step to which
+    /// no episode was followed adds 0, as every episode does that was not followed there.
     pub per_decision: Estimate,
-    /// The same, with weights that sum to one at each step.
+    /// The same, with weights that sum to one at each step: the consistent weighted form (Thomas 2015, chapter 3). A step to which
+    /// no episode was followed has no such weights and is left out: what the judged policy earns from there on is not in the
+    /// estimate.
     pub weighted_per_decision: Estimate,
     /// What the model expects of the first states (fitted Q evaluation).
     pub fitted_q: Estimate,
@@ -169,7 +173,7 @@ impl Trajectories {
         Ok(Estimates {
             behaviour: next(true),
             weighted_importance: next(weighed),
-            per_decision: next(weighed),
+            per_decision: next(weighed && terms.begun()),
             weighted_per_decision: next(weighed),
             fitted_q: next(true),
             doubly_robust: next(weighed),
@@ -281,6 +285,16 @@ impl Terms {
         terms
     }
 
+    /// Whether the first step of any episode could have been played.
+    fn begun(&self) -> bool {
+        let mut start = 0;
+        self.episodes.iter().any(|of| {
+            let first = self.steps[start].weight;
+            start += of.len;
+            first > 0.0
+        })
+    }
+
     /// The estimates where episode `i` is there `counts[i]` times, in the order of [`Estimates`].
     fn estimates(&self, counts: &[u32]) -> [Option<f64>; COUNT] {
         let total: f64 = counts.iter().map(|count| f64::from(*count)).sum();
@@ -316,6 +330,8 @@ impl Terms {
         let [discounted, weighted, per_decision, fitted, doubly_robust] = sums;
         let last = weights.last().copied().unwrap_or(0.0);
         let possible = last > 0.0;
+        // What is known of a step stands, whatever becomes of the episodes later.
+        let begun = weights.first().is_some_and(|weight| *weight > 0.0);
         let mut weighted_per_decision = 0.0;
         let mut weighted_doubly_robust = 0.0;
         let mut before = total;
@@ -329,8 +345,8 @@ impl Terms {
         [
             Some(discounted / total),
             possible.then_some(weighted / last),
-            possible.then_some(per_decision / total),
-            possible.then_some(weighted_per_decision),
+            Some(per_decision / total),
+            begun.then_some(weighted_per_decision),
             Some(fitted / total),
             Some(doubly_robust / total),
             Some(weighted_doubly_robust),

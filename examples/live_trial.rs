@@ -1,23 +1,24 @@
-//! How a model does live on families that it never saw: each C program of them with several seeds through the two-stage sandbox.
+//! How a model does live on families that it never saw: each program of them in a list goes through the two-stage sandbox.
 //!
-//! `cargo run --release --example live_trial -- MODEL [SEEDS OF A JOB] [SEEDS OF AN EMULATION] [FALSE-POSITIVE RATE]`, as root or with
-//! user namespaces. The families that the model never saw are those of its `evaluation.json`. Verdicts, and the decoys of the home that are whole
-//! afterwards, are printed as a table; intervals are by bootstrap over families, for runs of one family are alike.
+//! `cargo xtask record-corpus --list-only --seed 2 --out LIST`, then `cargo run --release --example live_trial -- MODEL LIST/list.jsonl
+//! [FALSE-POSITIVE RATE]`, as root or with user namespaces. With a seed of its own, the list has runs that were not recorded. The families
+//! that the model never saw are those of its `evaluation.json`. Verdicts, and the decoys of the home that are whole afterwards, are
+//! printed as tables; intervals are by bootstrap over families, for runs of one family are alike. A sample that is released early leaves its
+//! decoys whole in the sandbox, and would not outside: the last line counts none of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a trial fails loudly")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a trial prints")]
 #![allow(clippy::disallowed_methods, reason = "programs of a trial are scratch")]
 
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bellwether_artifact::{Sha256, release};
-use bellwether_corpus::programs::{self, Run};
 use bellwether_env_adapter::spec::FeatureSpec;
 use bellwether_env_adapter::{Action, EpisodeId, Label, RewardConfig, WindowConfig};
 use bellwether_inference::model::{Contract, Expectation};
@@ -26,17 +27,37 @@ use bellwether_inference::{Isa, load_release};
 use bellwether_sandbox::Limits;
 use bellwether_sandbox::cage::{Home, LeftOut};
 use bellwether_sandbox::episode::{self, Episode, EpisodeFolder, Monotonic, Report, Schedule, Setup, window_of};
-use bellwether_sandbox::stage::{LocalStage, Outcome, Specimen, identity};
+use bellwether_sandbox::stage::{Beside, Course, LocalStage, Order, Outcome, Specimen, Stage, StageError, identity};
 use bellwether_sandbox::vault::Sample;
 
 /// False-positive rate that is asked of the model unless another is given.
 const TARGET_FPR: f64 = 0.05;
 /// Milliseconds until a verdict must fall, in each stage.
 const TIME_MS: u64 = 20_000;
-/// How far apart the first seeds of two families are; no family is tried with more.
-const SEEDS_OF_A_FAMILY: u64 = 1_000;
 /// Resamples of the bootstrap.
 const RESAMPLES: usize = 10_000;
+
+/// A line of the list.
+#[derive(serde::Deserialize)]
+struct Entry {
+    episode_id: String,
+    file: PathBuf,
+    name: String,
+    arguments: Vec<String>,
+    label: Label,
+    family: String,
+    seed: u64,
+    beside: BTreeMap<String, PathBuf>,
+}
+
+/// The sandbox of this host, with further files in the folder of the program.
+struct Furnished(Vec<Beside>);
+
+impl Stage for Furnished {
+    fn run(&self, order: &Order, course: &mut dyn Course) -> Result<Outcome, StageError> {
+        LocalStage.run_beside(order, &self.0, course)
+    }
+}
 
 /// What came of the runs of a family.
 #[derive(Default)]
@@ -46,6 +67,8 @@ struct Tally {
     released: usize,
     /// Decoys that are whole after each run, as a share.
     intact: Vec<f64>,
+    /// The same, and none where the sample was released: outside it goes on.
+    saved: Vec<f64>,
     /// Events of both stages until the verdict.
     events: u64,
     /// Decisions that the policy did not make.
@@ -54,41 +77,34 @@ struct Tally {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let folder = Path::new(arguments.first().expect("give the folder of a model"));
-    let number = |at: usize, otherwise| {
-        arguments.get(at).map_or(otherwise, |word| word.parse::<u64>().expect("a number of seeds"))
-    };
-    let seeds = [number(1, 25), number(2, 10)];
-    assert!(seeds.iter().all(|seeds| *seeds <= SEEDS_OF_A_FAMILY), "at most {SEEDS_OF_A_FAMILY} seeds");
-    let target_fpr = arguments.get(3).map_or(TARGET_FPR, |word| word.parse().expect("a rate"));
+    let [folder, list] = [0, 1].map(|at| Path::new(arguments.get(at).expect("give the folder of a model, and a list")));
+    let target_fpr = arguments.get(2).map_or(TARGET_FPR, |word| word.parse().expect("a rate"));
     let policy = policy(folder);
-    let compiled = compile();
     let evaluation: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("evaluation.json")).unwrap()).unwrap();
     let unseen = evaluation["per_family"].as_object().expect("families in evaluation.json");
-    let mut tallies: [BTreeMap<&str, Tally>; 2] = Default::default();
-    let mut encrypting = Vec::new();
-    for (line_number, line) in bellwether_corpus::jobs().lines().enumerate().skip(1) {
-        let fields: Vec<&str> = line.split(',').collect();
-        let (name, benign, techniques, languages) = (fields[0], fields[1] == "benign", fields[2], fields[3]);
-        if !unseen.contains_key(name) || !languages.split('+').any(|language| language == "c") {
-            continue;
+    let encrypting: BTreeSet<&str> = bellwether_corpus::jobs()
+        .lines()
+        .filter(|line| line.contains("T1486"))
+        .filter_map(|line| line.split(',').next())
+        .collect();
+    let text = std::fs::read_to_string(list).unwrap();
+    let entries = text.lines().map(|line| serde_json::from_str::<Entry>(line).unwrap());
+    let entries: Vec<Entry> = entries.filter(|entry| unseen.contains_key(&entry.family)).collect();
+    let [mut families, mut kinds] = [(); 2].map(|()| <[BTreeMap<String, Tally>; 2]>::default());
+    for (number, entry) in entries.iter().enumerate() {
+        let (kind, report) = detonate((&policy, target_fpr), list.parent().unwrap(), entry);
+        let class = usize::from(entry.label == Label::Malicious);
+        for tally in
+            [families[class].entry(entry.family.clone()).or_default(), kinds[class].entry(kind.to_owned()).or_default()]
+        {
+            tally.add(&report, entry.seed);
         }
-        let class = usize::from(!benign);
-        let tally = tallies[class].entry(name).or_default();
-        // A run begins with what its seed alone draws, so that families with the same seeds would be convicted together for it. Seeds of
-        // the recordings are far greater numbers.
-        let first = line_number as u64 * SEEDS_OF_A_FAMILY;
-        for seed in first..first + seeds[class] {
-            let report = detonate((&policy, target_fpr), &compiled, Run { job: name, seed, rounds: 1 }, benign);
-            tally.add(&report, seed);
+        if (number + 1) % 50 == 0 {
+            eprintln!("{} of {}", number + 1, entries.len());
         }
-        if techniques.contains("T1486") {
-            encrypting.push(name);
-        }
-        eprintln!("{name}: {} of {} convicted", tally.convicted, tally.runs);
     }
-    print(&tallies, &encrypting);
+    print(&families, &kinds, &encrypting);
 }
 
 fn policy(folder: &Path) -> Policy {
@@ -101,56 +117,61 @@ fn policy(folder: &Path) -> Policy {
     Policy::new(release, None, Options::default()).unwrap()
 }
 
-fn compile() -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("programs");
-    let mut compiler = Command::new("cc");
-    compiler.args(["-O1", "-x", "c", "-", "-o"]).arg(&out).stdin(Stdio::piped());
-    let mut child = compiler.spawn().expect("a C compiler, cc");
-    child.stdin.take().unwrap().write_all(programs::c_source().as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
-    std::fs::read(&out).unwrap()
-}
-
-fn detonate((policy, target_fpr): (&Policy, f64), compiled: &[u8], run: Run<'_>, benign: bool) -> Report {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tool");
-    std::fs::write(&path, programs::with_parameters(compiled, run).unwrap()).unwrap();
-    let sample = Sample::open(&path, 1 << 24).unwrap();
+/// What language a program is in, and what came of it.
+fn detonate((policy, target_fpr): (&Policy, f64), folder: &Path, entry: &Entry) -> (&'static str, Report) {
+    let scratch = tempfile::tempdir().unwrap();
+    let sample = Sample::open(&folder.join(&entry.file), 1 << 24).unwrap();
+    let beside = |(name, path): (&String, &PathBuf)| -> io::Result<Beside> {
+        Ok(Beside { name: name.clone(), bytes: std::fs::read(folder.join(path))? })
+    };
+    let stage = Furnished(entry.beside.iter().map(beside).collect::<io::Result<_>>().unwrap());
+    let kind = if stage.0.iter().any(|file| !file.bytes.is_empty()) {
+        "shell"
+    } else if entry.name.ends_with(".py") {
+        "Python"
+    } else if entry.file.starts_with(folder.canonicalize().unwrap()) && is_elf(&entry.file) {
+        "C"
+    } else {
+        "single commands"
+    };
     let setup = Setup {
-        episode: EpisodeId(format!("{}-{}", run.job, run.seed)),
+        episode: EpisodeId(entry.episode_id.clone()),
         sample: Arc::new(Specimen {
             memory: sample.memory().as_fd().try_clone_to_owned().unwrap(),
-            name: "tool".to_owned(),
-            arguments: Vec::new(),
+            name: entry.name.clone(),
+            arguments: entry.arguments.iter().map(|text| CString::new(text.as_str()).unwrap()).collect(),
             marked_home: true,
         }),
         identity: sample.identity().clone(),
-        label: Some(if benign { Label::Benign } else { Label::Malicious }),
-        family: Some(run.job.to_owned()),
+        label: Some(entry.label),
+        family: Some(entry.family.clone()),
         stages: 2,
         window: window_of(policy),
         reward: RewardConfig::default(),
         limits: [(); 2].map(|()| Limits { time_ms: TIME_MS, ..Limits::default() }),
-        seed: run.seed,
+        seed: entry.seed,
         policy: None,
         schedule: Schedule::default(),
-        folder: EpisodeFolder::take(folder.path().join("episode")).unwrap(),
+        folder: EpisodeFolder::take(scratch.path().join("episode")).unwrap(),
         now_ms: || 0,
     };
     let mut judge = episode::in_process(policy, &setup.episode, target_fpr, Duration::from_millis(5)).unwrap();
-    episode::run(
+    let report = episode::run(
         &setup,
         Episode {
-            stages: [&LocalStage, &LocalStage],
+            stages: [&stage, &stage],
             judge: &mut *judge,
             seal: &mut |_| Err("a trial keeps nothing".to_owned()),
             listeners: Vec::new(),
             clock: &Monotonic,
             stop: &AtomicBool::new(false),
         },
-    )
-    .expect("a sandbox: `bellwether doctor` says more")
+    );
+    (kind, report.expect("a sandbox: `bellwether doctor` says more"))
+}
+
+fn is_elf(file: &Path) -> bool {
+    std::fs::read(file).unwrap().starts_with(b"\x7fELF")
 }
 
 impl Tally {
@@ -163,7 +184,9 @@ impl Tally {
             None => {}
         }
         // Each stage has a home of its own; the one that fared worse counts.
-        self.intact.push(report.outcomes.iter().map(|outcome| intact(outcome, seed)).fold(1.0, f64::min));
+        let intact = report.outcomes.iter().map(|outcome| intact(outcome, seed)).fold(1.0, f64::min);
+        self.intact.push(intact);
+        self.saved.push(if report.verdict == Some(Action::Release) { 0.0 } else { intact });
         self.events += report.outcomes.iter().map(|outcome| outcome.events).sum::<u64>();
         self.by_rule += report.safe_rule;
     }
@@ -179,22 +202,30 @@ fn intact(outcome: &Outcome, seed: u64) -> f64 {
     1.0 - decoys.iter().filter(lost).count() as f64 / decoys.len() as f64
 }
 
-fn print(tallies: &[BTreeMap<&str, Tally>; 2], encrypting: &[&str]) {
-    let [jobs, emulations] = tallies;
-    println!(
-        "| family | runs | released | convicted | decoys intact, mean | least | mean events |\n|---|---|---|---|---|---|---|"
-    );
-    for (name, tally) in jobs.iter().chain(emulations) {
-        let least = tally.intact.iter().copied().fold(1.0, f64::min);
+fn print(families: &[BTreeMap<String, Tally>; 2], kinds: &[BTreeMap<String, Tally>; 2], encrypting: &BTreeSet<&str>) {
+    for (heading, [jobs, emulations]) in [("family", families), ("language", kinds)] {
         println!(
-            "| `{name}` | {} | {} | {} | {:.3} | {least:.3} | {:.0} |",
-            tally.runs,
-            tally.released,
-            tally.convicted,
-            mean(&tally.intact),
-            tally.events as f64 / tally.runs.max(1) as f64
+            "| {heading} | class | runs | released | convicted | decoys intact, mean | least | mean events |\n\
+             |---|---|---|---|---|---|---|---|"
         );
+        let rows = |class: &'static str, all: &BTreeMap<String, Tally>| {
+            for (name, tally) in all {
+                let least = tally.intact.iter().copied().fold(1.0, f64::min);
+                println!(
+                    "| {name} | {class} | {} | {} | {} | {:.3} | {least:.3} | {:.0} |",
+                    tally.runs,
+                    tally.released,
+                    tally.convicted,
+                    mean(&tally.intact),
+                    tally.events as f64 / tally.runs.max(1) as f64
+                );
+            }
+        };
+        rows("job", jobs);
+        rows("emulation", emulations);
+        println!();
     }
+    let [jobs, emulations] = families;
     for (what, all) in [("jobs", jobs), ("emulations", emulations)] {
         let sum = |of: fn(&Tally) -> usize| all.values().map(of).sum::<usize>();
         let shares: Vec<f64> = all.values().map(|tally| tally.convicted as f64 / tally.runs.max(1) as f64).collect();
@@ -207,14 +238,17 @@ fn print(tallies: &[BTreeMap<&str, Tally>; 2], encrypting: &[&str]) {
             runs - sum(|tally| tally.convicted) - sum(|tally| tally.released)
         );
     }
-    let shares: Vec<f64> =
-        encrypting.iter().filter_map(|name| emulations.get(name)).map(|tally| mean(&tally.intact)).collect();
-    let [low, high] = bootstrap(&shares);
-    println!(
-        "\nemulations that encrypt: {:.4} of the decoys intact [{low:.4}, {high:.4}] over {} families",
-        mean(&shares),
-        shares.len()
-    );
+    let ends: [(&str, fn(&Tally) -> &[f64]); 2] =
+        [("at the end of a run", |tally| &tally.intact), ("what is released having none", |tally| &tally.saved)];
+    for (when, of) in ends {
+        let tallies = encrypting.iter().filter_map(|name| emulations.get(*name));
+        let shares: Vec<f64> = tallies.map(|tally| mean(of(tally))).collect();
+        let ([low, high], families) = (bootstrap(&shares), shares.len());
+        let mean = mean(&shares);
+        println!(
+            "\nemulations that encrypt: {mean:.4} of the decoys intact [{low:.4}, {high:.4}] over {families} families, {when}"
+        );
+    }
     let by_rule: u64 = jobs.values().chain(emulations.values()).map(|tally| tally.by_rule).sum();
     println!("\ndecisions of the safe rule: {by_rule}");
 }

@@ -1,7 +1,10 @@
 # What the emulations share: the steps that intruders of all kinds take around their main act.
 
 def groundwork():
-    """What intruders tend to do before the main act; drawn per run, so that families share pieces."""
+    """What intruders tend to do before the main act; drawn per run, so that families share pieces, and nothing in half of the runs,
+    so that the act is learnt by itself."""
+    if R.random() < 0.5:
+        return
     if R.random() < 0.6:
         survey()
     if R.random() < 0.6:

@@ -1,6 +1,9 @@
 
 # What the shell emulations share, after the functions of steps.sh.
 groundwork() {
+    # Half of all runs go straight to the main act, so that it is learnt by itself.
+    rnd 0 1
+    if [ "$r" = 1 ]; then return; fi
     rnd 0 2
     if [ "$r" -lt 2 ]; then uname -a; id; cat /etc/passwd /proc/version; fi > /dev/null
     rnd 0 1

@@ -135,6 +135,14 @@ pub enum LoggedError {
         /// The cost of that.
         first_cost: f32,
     },
+    /// Episodes that the policy played alone are wanted, and there is none.
+    #[error(
+        "the safe rule decided a step of each of the {episodes} episodes, so none tells of the policy: give others"
+    )]
+    SafeRule {
+        /// Episodes of all files.
+        episodes: u64,
+    },
     /// The steps do not fit into memory.
     #[error("the steps take {needed} bytes and memory_bytes allows {allowed}: allow more, or give fewer files")]
     Memory {
@@ -181,6 +189,9 @@ impl Logged {
             *left_out += u64::from(safe_rule);
             !safe_rule
         });
+        if episodes.is_empty() && *left_out > 0 {
+            return Err(LoggedError::SafeRule { episodes: *left_out });
+        }
         logged.one_cost(&ends)?;
         Ok(logged)
     }

@@ -188,7 +188,7 @@ impl Default for RewardConfig {
         RewardConfig {
             window_cost: 0.0025,
             stage2_window_cost: 0.004,
-            time_share_r1: 0.3,
+            time_share_r1: 0.03,
             isolation_window_cost: 0.0005,
             raise_cost: 0.02,
             breakage_per_event: 0.005,

@@ -60,12 +60,15 @@ pub struct TrainerConfig {
     pub weight_decay: f32,
     /// Weight of the penalty `l2 / 2 * |weights|^2` (Adam).
     pub l2: f32,
-    /// Share of a layer's inputs that is dropped: the network's input, then each hidden layer. The last rate holds for all
-    /// further layers; an empty list drops nothing.
+    /// Share of a layer's inputs that is dropped, the rest scaled by `1 / (1 - share)`: the network's input, then each hidden layer.
+    /// The last rate holds for all further layers; an empty list drops nothing.
     pub dropout: Vec<f32>,
     /// Share of states whose hashed calls are dropped all at once, beside `dropout`, where a recording tells more than the
-    /// names of calls; needs drop-out on the input.
+    /// names of calls.
     pub call_dropout: f32,
+    /// Share of the network's input that is dropped, in place of the first of `dropout`, where a recording tells the names of calls
+    /// alone: nothing repeats what they say.
+    pub bare_dropout: f32,
     /// Whether `raise_isolation` is allowed. On recordings its effect is a model; the live sandbox gives the real thing.
     pub isolation: bool,
     /// Threshold of Huber's error; 0 is the plain squared error.
@@ -110,14 +113,15 @@ impl TrainerConfig {
 impl Default for TrainerConfig {
     fn default() -> Self {
         TrainerConfig {
-            updates: 8_000,
+            updates: 12_000,
             batch_size: 128,
             learning_rate: 1e-3,
             weight_decay: 0.0,
             l2: 5e-4,
             // Drop-out on hidden layers makes waiting look better than it is: what drops out now will be back by then.
-            dropout: vec![0.05, 0.0],
+            dropout: vec![0.5, 0.0],
             call_dropout: 0.5,
+            bare_dropout: 0.05,
             isolation: false,
             huber: 0.0,
             gamma: 1.0,
@@ -161,7 +165,7 @@ impl CostConfig {
 
 impl Default for CostConfig {
     fn default() -> Self {
-        CostConfig { minimum: 0.1, maximum: 20.0, grid_points: 25 }
+        CostConfig { minimum: 0.1, maximum: 30.0, grid_points: 25 }
     }
 }
 
@@ -243,12 +247,8 @@ impl TrainConfig {
             return Err(ConfigError::new("trainer.dropout", rate, "a rate lies in 0 to below 1"));
         }
         not_negative("trainer.call_dropout", t.call_dropout, 1.0)?;
-        if t.call_dropout > 0.0 && t.dropout_rates(1)[0] <= 0.0 {
-            return Err(ConfigError::new(
-                "trainer.call_dropout",
-                t.call_dropout,
-                "it goes with drop-out on the input: set the first rate of `trainer.dropout` above 0",
-            ));
+        if !(0.0..1.0).contains(&t.bare_dropout) {
+            return Err(ConfigError::new("trainer.bare_dropout", t.bare_dropout, "a rate lies in 0 to below 1"));
         }
         if !(t.tau > 0.0 && t.tau <= 1.0) {
             let value = t.tau;
@@ -349,10 +349,11 @@ mod tests {
     #[test]
     fn what_contradicts_itself_is_refused_by_key() {
         type Change = fn(&mut TrainConfig);
-        let cases: [(&str, Change); 20] = [
+        let cases: [(&str, Change); 21] = [
             ("network.returns", |c| c.network.returns = Returns::Quantiles(8)),
             ("network.noisy_layers", |c| c.network.noisy_layers = 1),
-            ("trainer.call_dropout", |c| c.trainer.dropout = vec![]),
+            ("trainer.call_dropout", |c| c.trainer.call_dropout = 1.5),
+            ("trainer.bare_dropout", |c| c.trainer.bare_dropout = 1.0),
             ("network.hidden", |c| c.network.hidden = vec![64, 0]),
             ("trainer.updates", |c| c.trainer.updates = 0),
             ("trainer.learning_rate", |c| c.trainer.learning_rate = f32::NAN),

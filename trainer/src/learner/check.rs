@@ -1,7 +1,6 @@
 //! What every learner refuses before it touches a parameter.
 
 use super::{Batch, LearnerError, LearnerState, Loss, Munchausen, Noise, TargetSync, UpdateSpec};
-use crate::learner::keep;
 use crate::network::{NetworkShape, Returns};
 use bellwether_replay::StateRows;
 
@@ -188,10 +187,6 @@ impl Noise<'_> {
             let found = self.keep.get(layer).map_or(0, Vec::len);
             if spec.dropout_rate(layer) > 0.0 && found != rows * width {
                 return Err(LearnerError::Shape { what: "the noise of a layer", expected: rows * width, found });
-            }
-            // The way back through a hidden layer knows one scale per layer.
-            if layer > 0 && self.keep.get(layer).is_some_and(|bytes| bytes.contains(&keep::EXEMPT)) {
-                return Err(LearnerError::Noise { layer });
             }
         }
         check_factors("the factors of the online network's noise", shape, self.online)?;

@@ -64,8 +64,6 @@ pub mod keep {
     pub const DROPPED: u8 = 0;
     /// The element stays, scaled by `1 / (1 - rate)`.
     pub const KEPT: u8 = 1;
-    /// The element takes no part in drop-out: it stays as it is.
-    pub const EXEMPT: u8 = 2;
 }
 
 /// The random part of one update, drawn by the caller so that every learner sees the same.
@@ -75,8 +73,7 @@ pub mod keep {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Noise<'a> {
     /// For each layer that has a drop-out rate above 0, by layer: one byte per input element and row of
-    /// [`Batch::states`], row-major: [`keep::DROPPED`], [`keep::KEPT`] or, in the first layer, [`keep::EXEMPT`]. Empty for
-    /// a layer without drop-out.
+    /// [`Batch::states`], row-major: [`keep::DROPPED`] or [`keep::KEPT`]. Empty for a layer without drop-out.
     pub keep: &'a [Vec<u8>],
     /// Factors of the noise of the online network, [`NetworkShape::factor_count`] of them.
     pub online: &'a [f32],
@@ -231,12 +228,6 @@ pub enum LearnerError {
         what: &'static str,
         /// What it contradicts and what would do.
         reason: &'static str,
-    },
-    /// An element of a hidden layer is exempt from drop-out.
-    #[error("the noise of layer {layer} exempts an element from drop-out; only the first layer can")]
-    Noise {
-        /// Layer, from 0.
-        layer: usize,
     },
     /// An answer cannot be learned from.
     #[error("answer {index} of the batch: {reason}")]

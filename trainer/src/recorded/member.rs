@@ -3,16 +3,16 @@
 use bellwether_env_adapter::ACTION_COUNT;
 use bellwether_env_adapter::spec;
 use bellwether_env_adapter::window::LEVELS;
-use bellwether_replay::{DrawnStates, EpisodeSampler, SampledRows};
+use bellwether_replay::{DrawnStates, EpisodeSampler, SampledRows, StateRows};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::answers::{AnswerModel, Place};
 use super::{OVERLAY, TrainingError, overlay};
-use crate::config::TrainConfig;
+use crate::config::{TrainConfig, TrainerConfig};
 use crate::learner::fused::{Forward, Isa};
 use crate::learner::{Answer, Batch, Learner, LearnerState, Loss, Noise, TargetSync, UpdateReport, UpdateSpec};
-use crate::learner::{draw_keep, keep, require_bounded};
+use crate::learner::{draw_keep, require_bounded};
 use crate::streams::stream;
 
 /// The target networks that judge successors: one per fold, each blind to the episodes of its fold.
@@ -66,6 +66,8 @@ struct Scratch {
     next_overlay: Vec<f32>,
     q: Vec<f32>,
     keep: Vec<Vec<u8>>,
+    /// Scales of the elements of the drawn states, row-major.
+    scales: Vec<f32>,
     errors: Vec<f32>,
     /// Largest absolute reward of the batch.
     largest_reward: f32,
@@ -156,8 +158,11 @@ impl Member {
     ) -> Result<UpdateReport, TrainingError> {
         self.draw(model, judges, config);
         self.judge(model, judges, config.trainer.gamma)?;
-        let Scratch { drawn, overlay, answers, keep: kept, errors, largest_reward, .. } = &mut self.scratch;
+        let Scratch { drawn, overlay, answers, keep: kept, scales, errors, largest_reward, .. } = &mut self.scratch;
         let trainer = &config.trainer;
+        // The input is dropped where it is gathered, by what each recording tells.
+        let mut dropout = trainer.dropout_rates(config.network.hidden.len() + 1);
+        dropout[0] = 0.0;
         let update = UpdateSpec {
             double: false,
             loss: if trainer.huber > 0.0 { Loss::Huber(trainer.huber) } else { Loss::Mse },
@@ -165,18 +170,17 @@ impl Member {
             weight_decay: trainer.weight_decay,
             l2: trainer.l2,
             max_gradient_norm: trainer.max_gradient_norm,
-            dropout: trainer.dropout_rates(config.network.hidden.len() + 1),
+            dropout,
             normaliser: answers.len() as f32,
             target_sync: TargetSync::Soft(rates.target),
             ..UpdateSpec::default()
         };
         draw_keep(&mut self.dropout, &update, self.learner.shape(), drawn.len(), kept);
-        let width = self.learner.shape().inputs();
         let located = drawn.episodes.iter().map(|episode| model.recordings().facts(*episode).located);
-        drop_calls(&mut self.dropout, trainer.call_dropout, located, width, &mut kept[0]);
-        exempt(&mut kept[0], width);
+        draw_scales(&mut self.dropout, trainer, located, self.learner.shape().inputs(), scales);
         let store = model.recordings().store();
         let states = SampledRows::new(store.states(), &drawn.rows).with_overlay(&OVERLAY, overlay);
+        let states = Dropped { rows: states, scales };
         let none = SampledRows::new(store.states(), &[]);
         let batch = Batch { states: &states, masks: &[], answers, next_states: &none, next_masks: &[] };
         let largest_reward = *largest_reward;
@@ -244,25 +248,54 @@ impl Member {
     }
 }
 
-/// Drops all hashed calls of some states at once. They know a family by its habits, and a family that was never seen has
-/// others: what is learnt without them carries over. A recording of bare calls keeps them, it has nothing else.
-fn drop_calls(rng: &mut impl Rng, rate: f32, located: impl Iterator<Item = bool>, width: usize, bytes: &mut [u8]) {
-    if rate <= 0.0 {
-        return;
+/// Rows of which each element is multiplied by its scale; scales are row-major.
+struct Dropped<'a> {
+    rows: SampledRows<'a>,
+    scales: &'a [f32],
+}
+
+impl StateRows for Dropped<'_> {
+    fn len(&self) -> usize {
+        self.rows.len()
     }
-    for (row, located) in bytes.chunks_exact_mut(width).zip(located) {
-        if unit(rng) < rate && located {
-            row[spec::group::CALLS..].fill(keep::DROPPED);
+
+    fn width(&self) -> usize {
+        self.rows.width()
+    }
+
+    fn gather(&self, row: usize, out: &mut [f32]) {
+        self.rows.gather(row, out);
+        let width = out.len();
+        for (value, scale) in out.iter_mut().zip(&self.scales[row * width..]) {
+            *value *= scale;
         }
     }
 }
 
-/// Takes the elements that an overlay writes out of drop-out: a cost that is dropped half the time is soon ignored, and
-/// then every cost gives the same policy.
-fn exempt(bytes: &mut [u8], width: usize) {
-    for row in bytes.chunks_exact_mut(width) {
+/// Draws the scales of drop-out on the input, row by row: 0, or `1 / (1 - rate)`, which keeps the mean.
+///
+/// Hashed calls fall all at once in some states: they know a family by its habits, and a family that was never seen has others. A
+/// recording of bare calls keeps most of them, it has nothing else. The elements that an overlay writes take no part: a cost that is
+/// dropped half the time is soon ignored, and then every cost gives the same policy.
+fn draw_scales(
+    rng: &mut impl Rng,
+    trainer: &TrainerConfig,
+    located: impl Iterator<Item = bool>,
+    width: usize,
+    scales: &mut Vec<f32>,
+) {
+    scales.clear();
+    let full = trainer.dropout_rates(1)[0];
+    for located in located {
+        let rate = if located { full } else { trainer.bare_dropout };
+        let (start, scale) = (scales.len(), 1.0 / (1.0 - rate));
+        scales.extend((0..width).map(|_| if unit(rng) < rate { 0.0 } else { scale }));
+        let row = &mut scales[start..];
+        if located && unit(rng) < trainer.call_dropout {
+            row[spec::group::CALLS..].fill(0.0);
+        }
         for element in OVERLAY {
-            row[usize::from(element)] = keep::EXEMPT;
+            row[usize::from(element)] = 1.0;
         }
     }
 }
@@ -275,36 +308,45 @@ fn unit(rng: &mut impl Rng) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        #[test]
-        fn calls_are_dropped_all_at_once_and_only_where_there_is_more(
-            located in prop::collection::vec(any::<bool>(), 1..40), rate in 0.0_f32..=1.0, seed: u64,
-        ) {
-            let width = spec::group::CALLS + 5;
-            let mut bytes = vec![keep::KEPT; located.len() * width];
-            let mut rng = stream(seed, "dropout");
-            drop_calls(&mut rng, rate, located.iter().copied(), width, &mut bytes);
-            for (row, located) in bytes.chunks_exact(width).zip(&located) {
-                let (rest, calls) = row.split_at(spec::group::CALLS);
-                prop_assert!(rest.iter().all(|byte| *byte == keep::KEPT));
-                let dropped = calls[0] == keep::DROPPED;
-                prop_assert!(calls.iter().all(|byte| (*byte == keep::DROPPED) == dropped));
-                prop_assert!(!dropped || (*located && rate > 0.0));
-                prop_assert!(dropped || !*located || rate < 1.0);
-            }
-        }
-    }
 
     #[test]
-    fn the_share_of_states_without_calls_is_the_rate() {
-        let (width, rows) = (spec::group::CALLS + 1, 4000);
-        let mut bytes = vec![keep::KEPT; rows * width];
-        drop_calls(&mut stream(1, "dropout"), 0.3, std::iter::repeat_n(true, rows), width, &mut bytes);
-        let dropped = bytes.iter().filter(|byte| **byte == keep::DROPPED).count() as f64 / rows as f64;
-        assert!((dropped - 0.3).abs() < 0.03, "{dropped}");
+    fn what_is_dropped_goes_by_what_a_recording_tells() {
+        let (width, rows) = (spec::group::CALLS + 40, 4000);
+        let trainer = TrainerConfig {
+            dropout: vec![0.5, 0.0],
+            call_dropout: 0.3,
+            bare_dropout: 0.05,
+            ..TrainerConfig::default()
+        };
+        let located = |row: usize| row.is_multiple_of(2);
+        let mut scales = Vec::new();
+        draw_scales(&mut stream(1, "dropout"), &trainer, (0..rows).map(located), width, &mut scales);
+        assert_eq!(scales.len(), rows * width);
+        let share = |of: &dyn Fn(&[f32]) -> (usize, usize), kind: bool| {
+            let rows = scales.chunks_exact(width).enumerate().filter(|(row, _)| located(*row) == kind);
+            let (dropped, all) = rows.map(|(_, row)| of(row)).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            dropped as f64 / all as f64
+        };
+        let zeros = |row: &[f32]| (row.iter().filter(|scale| **scale == 0.0).count(), row.len());
+        let after_overlay = usize::from(OVERLAY[OVERLAY.len() - 1]) + 1;
+        let facts = |row: &[f32]| zeros(&row[after_overlay..spec::group::CALLS]);
+        let calls = |row: &[f32]| zeros(&row[spec::group::CALLS..]);
+        for (found, expected) in [
+            (share(&facts, true), 0.5),
+            (share(&calls, true), 0.3 + 0.7 * 0.5),
+            (share(&facts, false), 0.05),
+            (share(&calls, false), 0.05),
+        ] {
+            assert!((found - expected).abs() < 0.01, "{found} for {expected}");
+        }
+        for (row, scales) in scales.chunks_exact(width).enumerate() {
+            let kept = if located(row) { 2.0 } else { 1.0 / 0.95 };
+            assert!(OVERLAY.iter().all(|element| scales[usize::from(*element)] == 1.0));
+            let others = (0..width).filter(|at| !OVERLAY.iter().any(|element| usize::from(*element) == *at));
+            assert!(others.map(|at| scales[at]).all(|scale| scale == 0.0 || scale == kept));
+        }
+        let none = TrainerConfig { dropout: vec![], call_dropout: 0.0, bare_dropout: 0.0, ..trainer };
+        draw_scales(&mut stream(1, "dropout"), &none, (0..rows).map(located), width, &mut scales);
+        assert!(scales.iter().all(|scale| *scale == 1.0));
     }
 }

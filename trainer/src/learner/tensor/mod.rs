@@ -76,11 +76,7 @@ impl<L: Library> TensorLearner<L> {
         let scales = widths.map(|(layer, width)| {
             let rate = spec.dropout_rate(layer);
             (rate > 0.0).then(|| {
-                let scale = |byte: &u8| match *byte {
-                    keep::DROPPED => 0.0,
-                    keep::EXEMPT => 1.0,
-                    _ => 1.0 / (1.0 - rate),
-                };
+                let scale = |byte: &u8| if *byte == keep::DROPPED { 0.0 } else { 1.0 / (1.0 - rate) };
                 let scales: Vec<f32> = noise.keep[layer].iter().map(scale).collect();
                 self.library.tensor(&scales, [rows, *width])
             })

@@ -84,15 +84,11 @@ for_each_isa! {
 }
 
 for_each_isa! {
-    /// Drop-out by the bytes of `Noise::keep`: 0, `x * scale` or `x`.
+    /// Drop-out by the bytes of `Noise::keep`: 0 or `x * scale`.
     fn drop_out(values: &mut [f32], keep: &[u8], scale: f32) {
         assert_eq!(values.len(), keep.len());
         for i in 0..values.len() {
-            values[i] = match keep[i] {
-                keep::DROPPED => 0.0,
-                keep::EXEMPT => values[i],
-                _ => values[i] * scale,
-            };
+            values[i] = if keep[i] == keep::DROPPED { 0.0 } else { values[i] * scale };
         }
     }
 }

@@ -197,3 +197,111 @@ impl Curves {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learner::fused::{FusedOptions, Isa};
+    use crate::learner::{LearnerChoice, LearnerError};
+    use crate::recorded::TrainingError;
+    use bellwether_artifact::SourceRevision;
+    use bellwether_registry::{RunStatus, list_runs};
+    use std::path::Path;
+
+    /// Ten updates a round, thirty in all, of which the last ten fail while `fails`.
+    struct Counting {
+        updates: u64,
+        fails: bool,
+    }
+
+    impl Learning for Counting {
+        fn updates(&self) -> u64 {
+            self.updates
+        }
+        fn total(&self) -> u64 {
+            30
+        }
+        fn round(&mut self) -> Result<Vec<UpdateMetrics>, RunError> {
+            if self.fails && self.updates == 20 {
+                let source = Box::new(LearnerError::Diverged { what: "loss" }.into());
+                return Err(TrainingError::Update { network: "fold-1".into(), update: 21, source }.into());
+            }
+            self.updates += 10;
+            let (loss, mean_q, mean_target) = (0.5, 0.0, 0.0);
+            let (max_error, gradient_norm, learning_rate) = (1.0, 1.0, 1e-3);
+            let (network, update) = ("fold-1".to_owned(), self.updates);
+            Ok(vec![UpdateMetrics {
+                network,
+                update,
+                loss,
+                mean_q,
+                mean_target,
+                max_error,
+                gradient_norm,
+                learning_rate,
+                validation: None,
+            }])
+        }
+        fn save(&self, mark: Mark, to: &mut dyn Write) -> std::io::Result<()> {
+            to.write_all(mark.fingerprint.as_bytes())?;
+            to.write_all(&mark.metrics_bytes.to_le_bytes())?;
+            to.write_all(&self.updates.to_le_bytes())
+        }
+        fn restore(&mut self, from: &mut dyn Read) -> Result<Mark, RunError> {
+            let (mut fingerprint, mut metrics_bytes, mut updates) = ([0; 32], [0; 8], [0; 8]);
+            for part in [&mut fingerprint[..], &mut metrics_bytes, &mut updates] {
+                from.read_exact(part).unwrap();
+            }
+            self.updates = u64::from_le_bytes(updates);
+            Ok(Mark { fingerprint: Sha256::from_bytes(fingerprint), metrics_bytes: u64::from_le_bytes(metrics_bytes) })
+        }
+    }
+
+    struct Silent;
+
+    impl RunObserver for Silent {
+        fn seconds(&mut self) -> f64 {
+            0.0
+        }
+        fn event(&mut self, _: RunEvent<'_>) {}
+    }
+
+    /// Runs from the start, or goes on with a run.
+    fn run(runs: &Path, resume: Option<&Path>, learning: &mut Counting) -> Result<(), RunError> {
+        let request = RunRequest {
+            name: "counting",
+            config: &(),
+            data: (),
+            valid: None,
+            runs,
+            resume,
+            flags: BTreeMap::new(),
+            learner: LearnerChoice::Fused(FusedOptions::default()),
+            isa: Isa::best(),
+            source: SourceRevision { package: "0".to_owned(), revision: None, modified: None },
+        };
+        let terms = (serde_json::json!({}), 1, &WindowConfig::default());
+        let manifest = manifest(&request, "train", terms, Vec::new())?;
+        let mut directory = open(&request, manifest, learning)?;
+        let result = drive(learning, &mut directory, 10, &mut Silent);
+        end(directory, result)
+    }
+
+    #[test]
+    fn a_run_that_diverges_has_failed_says_why_and_goes_on_from_its_last_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = run(folder.path(), None, &mut Counting { updates: 0, fails: true }).unwrap_err();
+        let paths = RunPaths::new(std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path());
+        let status = || list_runs(folder.path()).unwrap().remove(0).status;
+        assert_eq!(status(), Some(RunStatus::Failed));
+        let terminal = std::fs::read_to_string(paths.terminal()).unwrap();
+        assert!(terminal.contains("the update diverged") && with_causes(&error).contains("update 21"), "{terminal}");
+        let lines = || std::fs::read_to_string(paths.metrics()).unwrap().lines().count();
+        assert_eq!(lines(), 2);
+
+        let mut learning = Counting { updates: 0, fails: false };
+        run(folder.path(), Some(paths.folder()), &mut learning).unwrap();
+        assert_eq!((learning.updates, lines()), (30, 3));
+        assert_eq!(status(), Some(RunStatus::Complete));
+    }
+}

@@ -25,7 +25,7 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "RATE", default_value_t = 0.07)]
     max_fpr: f64,
     /// Smallest true-positive rate on held-out data at that point.
-    #[arg(long, value_name = "RATE", default_value_t = 0.90)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.60)]
     min_tpr: f64,
 }
 

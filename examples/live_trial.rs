@@ -238,19 +238,26 @@ fn print(families: &[BTreeMap<String, Tally>; 2], kinds: &[BTreeMap<String, Tall
             runs - sum(|tally| tally.convicted) - sum(|tally| tally.released)
         );
     }
-    let ends: [(&str, fn(&Tally) -> &[f64]); 2] =
-        [("at the end of a run", |tally| &tally.intact), ("what is released having none", |tally| &tally.saved)];
-    for (when, of) in ends {
-        let tallies = encrypting.iter().filter_map(|name| emulations.get(*name));
-        let shares: Vec<f64> = tallies.map(|tally| mean(of(tally))).collect();
-        let ([low, high], families) = (bootstrap(&shares), shares.len());
-        let mean = mean(&shares);
-        println!(
-            "\nemulations that encrypt: {mean:.4} of the decoys intact [{low:.4}, {high:.4}] over {families} families, {when}"
-        );
-    }
+    print_decoys(emulations, encrypting, "at the end of a run", |tally| &tally.intact);
+    print_decoys(emulations, encrypting, "what is released having none", |tally| &tally.saved);
     let by_rule: u64 = jobs.values().chain(emulations.values()).map(|tally| tally.by_rule).sum();
     println!("\ndecisions of the safe rule: {by_rule}");
+}
+
+/// Of the emulations that encrypt, the share of decoys by `of`.
+fn print_decoys(
+    emulations: &BTreeMap<String, Tally>,
+    encrypting: &BTreeSet<&str>,
+    when: &str,
+    of: fn(&Tally) -> &Vec<f64>,
+) {
+    let tallies = encrypting.iter().filter_map(|name| emulations.get(*name));
+    let shares: Vec<f64> = tallies.map(|tally| mean(of(tally))).collect();
+    let [low, high] = bootstrap(&shares);
+    let (mean, families) = (mean(&shares), shares.len());
+    println!(
+        "\nemulations that encrypt: {mean:.4} of the decoys intact [{low:.4}, {high:.4}] over {families} families, {when}"
+    );
 }
 
 fn mean(values: &[f64]) -> f64 {

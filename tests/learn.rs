@@ -226,7 +226,18 @@ fn a_run_is_drawn_on_a_page_that_needs_nothing_else() {
         plots.iter().map(|path| path.trim_start_matches("drawn/").trim_end_matches(".svg")).collect();
     assert_eq!(
         names,
-        ["loss", "q-values", "gradients", "roc", "harm", "earliness", "calibration", "overestimation", "reliability"]
+        [
+            "loss",
+            "q-values",
+            "gradients",
+            "returns",
+            "roc",
+            "harm",
+            "earliness",
+            "calibration",
+            "overestimation",
+            "reliability"
+        ]
     );
     for plot in &plots {
         let svg = std::fs::read_to_string(at.join(plot)).unwrap();

@@ -94,28 +94,34 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
-/// Learning curves: loss, q-values and gradients of every network over the updates. None without a line.
+/// Learning curves: loss, q-values, gradients and returns of every network over the updates. None without a line.
 ///
 /// # Errors
 /// [`PlotError`] where the library refuses.
 pub fn learning(lines: &[UpdateMetrics]) -> Result<Vec<Plot>, PlotError> {
-    type Measure = fn(&UpdateMetrics) -> f32;
-    let measures: [(&'static str, &'static str, &'static str, Measure); 3] = [
-        ("loss", "Loss before each update; the released network in front.", "loss", |line| line.loss),
+    type Measure = fn(&UpdateMetrics) -> Option<f32>;
+    let measures: [(&'static str, &'static str, &'static str, Measure); 4] = [
+        ("loss", "Loss before each update; the released network in front.", "loss", |line| Some(line.loss)),
         (
             "q-values",
             "Mean of the fitted q-values: a climb beyond any return shows over-estimation.",
             "mean q-value",
-            |line| line.mean_q,
+            |line| Some(line.mean_q),
         ),
-        ("gradients", "Norm of the gradient before clipping.", "norm", |line| line.gradient_norm),
+        ("gradients", "Norm of the gradient before clipping.", "norm", |line| Some(line.gradient_norm)),
+        (
+            "returns",
+            "Mean return on episodes that a network has not seen, by its average, at the cost in the middle of the range.",
+            "mean return",
+            |line| line.validation.as_ref().map(|validation| validation.mean_return),
+        ),
     ];
     let mut plots = Vec::new();
     for (name, caption, y, measure) in measures {
         let mut by_network: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
         for line in lines {
-            let points = by_network.entry(&line.network).or_default();
-            points.push((line.update as f64, f64::from(measure(line))));
+            let Some(value) = measure(line) else { continue };
+            by_network.entry(&line.network).or_default().push((line.update as f64, f64::from(value)));
         }
         let lines: Vec<Line> = by_network
             .into_iter()
@@ -320,6 +326,7 @@ fn number(value: &f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Validation;
 
     fn metrics(network: &str, update: u64, loss: f32) -> UpdateMetrics {
         UpdateMetrics {
@@ -344,6 +351,13 @@ mod tests {
             .collect();
         let plots = learning(&lines).unwrap();
         assert_eq!(plots.iter().map(|plot| plot.name.as_ref()).collect::<Vec<_>>(), ["loss", "q-values", "gradients"]);
+        let validated = |mut line: UpdateMetrics| {
+            line.validation = Some(Validation { episodes: 7, mean_return: line.loss, overestimation: 0.0 });
+            line
+        };
+        let folds = lines.iter().filter(|line| line.network != "released").step_by(4).cloned().map(validated);
+        let returns = learning(&folds.collect::<Vec<_>>()).unwrap().pop().unwrap();
+        assert_eq!((returns.name.as_ref(), returns.svg.matches("\nfolds\n").count()), ("returns", 1));
         for plot in &plots {
             assert!(plot.svg.starts_with("<svg") && plot.svg.trim_end().ends_with("</svg>"), "{}", plot.svg);
             // Three lines and two labels, the folds sharing one, each with a mark in its colour.

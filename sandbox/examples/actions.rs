@@ -1,7 +1,7 @@
 //! How fast actions take hold: `cargo run --release --example actions -p bellwether-sandbox -- [ROUNDS]`. As root, with a C compiler.
 //!
-//! First, herds of sleeping, spinning and multiplying tasks in a cage are killed: from the decision until `SIGKILL` is pending for all of
-//! them, and until their group is empty. Where tracefs is mounted (`mount -t tracefs tracefs /sys/kernel/tracing`), the kernel's own record
+//! Herds of sleeping, spinning and multiplying tasks are killed, by themselves in a cage and then traced: from the decision until `SIGKILL` is
+//! pending for all of them, and until their group is empty. Where tracefs is mounted (`mount -t tracefs tracefs /sys/kernel/tracing`), the kernel's own record
 //! of the last signal is read too: who kills is put aside on the way back from the system call, because those who are killed run first. Then a sample that makes calls without pause is traced and decided on in process, and
 //! each level is raised in turn: from the close of a window until the action is in force, the decision included, which is
 //! made up on the spot. Prints quantiles in milliseconds.
@@ -38,8 +38,7 @@ impl Record {
         fs::create_dir(&record.0).ok()?;
         // The clock of `now`.
         record.set("trace_clock", "mono");
-        record
-            .set("events/signal/signal_generate/filter", &format!("sig == 9 && common_pid == {}", std::process::id()));
+        record.set("events/signal/signal_generate/filter", "sig == 9");
         record.set("events/signal/signal_generate/enable", "1");
         Some(record)
     }
@@ -49,13 +48,20 @@ impl Record {
         fs::write(self.0.join(file), value).unwrap();
     }
 
-    /// When the last signal before this time became pending, of those since the last call.
-    fn last_before(&self, end: Duration) -> Duration {
+    /// When the last task that was sent the signal between these times was first sent it, of those since the last call.
+    fn last_between(&self, decided: Duration, end: Duration) -> Duration {
         let trace = fs::read_to_string(self.0.join("trace")).unwrap();
         self.set("trace", "");
-        let sent = trace.lines().filter_map(|line| line.split_once(": signal_generate:")?.0.rsplit(' ').next());
-        let times = sent.map(|seconds| Duration::from_secs_f64(seconds.parse().expect("a time in seconds")));
-        times.filter(|time| *time < end).max().expect("signals were sent")
+        let mut first: BTreeMap<&str, Duration> = BTreeMap::new();
+        for (head, tail) in trace.lines().filter_map(|line| line.split_once(": signal_generate:")) {
+            let seconds = head.rsplit(' ').next().and_then(|word| word.parse().ok()).expect("a time in seconds");
+            let task = tail.split_once(" pid=").and_then(|(_, tail)| tail.split(' ').next()).expect("a task");
+            let time = Duration::from_secs_f64(seconds);
+            if decided <= time && time < end {
+                first.entry(task).or_insert(time);
+            }
+        }
+        *first.values().max().expect("signals were sent")
     }
 }
 
@@ -114,6 +120,38 @@ impl Course for Raise {
     }
 }
 
+/// Ends the sample when nearly all of its tasks are there.
+#[derive(Default)]
+struct Kill {
+    tasks: u32,
+    started: u32,
+    decided: Option<Duration>,
+    ended: Option<Duration>,
+}
+
+impl Course for Kill {
+    fn event(&mut self, event: &Event<'_>) -> Kept {
+        let starts = matches!(event.name, "fork" | "vfork" | "clone" | "clone3");
+        self.started += u32::from(starts && event.ret.is_some_and(|task| task > 0));
+        Kept::Yes
+    }
+
+    fn window(&mut self, question: &Question, _: &StateVector) -> Command {
+        // A few of a bomb may fail to start for want of memory.
+        if self.started < self.tasks * 9 / 10 && !question.close.is_last() {
+            return Command::to(question, Action::Continue);
+        }
+        assert!(self.started >= self.tasks * 9 / 10, "the herd is not complete: {}", self.started);
+        self.decided = Some(now());
+        Command::to(question, Action::Terminate)
+    }
+
+    fn feedback(&mut self, feedback: Feedback) {
+        assert!(matches!(feedback.came, Came::Done { .. }), "{feedback:?}");
+        self.ended = (feedback.action == Action::Terminate).then(now);
+    }
+}
+
 fn main() {
     let rounds = std::env::args().nth(1).map_or(200, |word| word.parse::<usize>().expect("a number of rounds"));
     let folder = tempfile::tempdir().unwrap();
@@ -125,8 +163,8 @@ fn main() {
         for _ in 0..rounds {
             let (began, killed_after, empty_after) = kill(&herd, tasks, what);
             // Its init is killed once more when its cage is given up.
-            let last = record.as_ref().map(|record| record.last_before(began + killed_after));
-            recorded.extend(last.map(|last| last.saturating_sub(began).as_secs_f64() * 1e3));
+            let last = record.as_ref().map(|record| record.last_between(began, began + killed_after));
+            recorded.extend(last.map(|last| (last - began).as_secs_f64() * 1e3));
             pending.push(killed_after.as_secs_f64() * 1e3);
             empty.push(empty_after.as_secs_f64() * 1e3);
         }
@@ -135,11 +173,24 @@ fn main() {
         }
         print(&format!("{tasks} tasks, {what}: who killed goes on"), pending);
         print(&format!("{tasks} tasks, {what}: group empty"), empty);
+        let (mut recorded, mut empty) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let mut course = Kill { tasks, ..Kill::default() };
+            run(&herd, round as u64, (tasks, &[&tasks.to_string(), what]), &mut course);
+            let (decided, ended) = (course.decided.expect("a decision"), course.ended.expect("an end"));
+            let last = record.as_ref().map(|record| record.last_between(decided, ended));
+            recorded.extend(last.map(|last| (last - decided).as_secs_f64() * 1e3));
+            empty.push((ended - decided).as_secs_f64() * 1e3);
+        }
+        if record.is_some() {
+            print(&format!("{tasks} tasks, {what}, traced: SIGKILL pending"), recorded);
+        }
+        print(&format!("{tasks} tasks, {what}, traced: group empty, and told"), empty);
     }
     let crowd = launch::compile(folder.path(), "crowd");
     let mut course = Raise::default();
     for round in 0..rounds {
-        raise(&crowd, round as u64, &mut course);
+        run(&crowd, round as u64, (64, &["4", "4", "100000"]), &mut course);
     }
     for (what, took) in course.took {
         print(&format!("window closed to {what} in force"), took);
@@ -171,21 +222,22 @@ fn kill(herd: &Path, tasks: u32, what: &str) -> (Duration, Duration, Duration) {
     (decided, ended.killed_after, ended.empty_after)
 }
 
-/// Runs one sample through all levels.
-fn raise(crowd: &Path, round: u64, course: &mut Raise) {
-    let sample = Sample::open(crowd, 1 << 20).unwrap();
+/// Runs a program in stage 1, of so many tasks at most and with these arguments.
+fn run(program: &Path, round: u64, (tasks, arguments): (u32, &[&str]), course: &mut dyn Course) {
+    let sample = Sample::open(program, 1 << 20).unwrap();
     let order = Order {
         episode: EpisodeId(format!("actions-{round}")),
         stage: 1,
         sample: Arc::new(Specimen {
             memory: sample.memory().as_fd().try_clone_to_owned().unwrap(),
-            name: "crowd".to_owned(),
-            arguments: ["4", "4", "100000"].map(|word| CString::new(word).unwrap()).to_vec(),
+            name: "tool".to_owned(),
+            arguments: arguments.iter().map(|word| CString::new(*word).unwrap()).collect(),
             marked_home: false,
         }),
-        window: WindowConfig::default(),
+        window: WindowConfig { max_events: 4, ..WindowConfig::default() },
         reward: RewardConfig::default(),
-        limits: Limits::default(),
+        // Its init counts too.
+        limits: Limits { tasks: tasks + 1, ..Limits::default() },
         seed: round,
     };
     let outcome = LocalStage.run(&order, course).expect("a cage: `bellwether doctor` says more");

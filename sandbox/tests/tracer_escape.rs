@@ -98,6 +98,22 @@ fn what_is_read_of_memory_that_others_have_too_is_marked() {
 }
 
 #[test]
+fn memory_that_is_opened_as_a_file_is_known_by_what_was_opened() {
+    for way in ["link", "around", "folder", "creat", "again"] {
+        let attempt = Attempt::new(&format!("memory {way}"));
+        assert_eq!(attempt.said("written"), 1, "{way}");
+        for (file, raced) in [("alone", true), ("still alone", way == "again"), ("in company", true)] {
+            let races = attempt
+                .on("openat", file)
+                .iter()
+                .map(|event| event.raced == Some(file == "in company"))
+                .collect::<Vec<_>>();
+            assert_eq!(races, if raced { vec![true] } else { vec![] }, "{way}, {file}");
+        }
+    }
+}
+
+#[test]
 fn calls_by_other_names_are_seen_or_not_there() {
     let attempt = Attempt::new("aliases");
     let worked = ["queue", "queue one", "by descriptor"];

@@ -204,6 +204,7 @@ impl Tracer {
         };
         match ptrace::call_stop(tid) {
             Ok(CallStop::Returned(value)) => {
+                self.note_opened(tid, &pending, value);
                 let flow = self.emit(tid, pending, Outcome::Returned(value), sink);
                 self.go_after(tid, Go::Freely(0), flow, sink);
             }
@@ -308,13 +309,34 @@ impl Tracer {
                 }
             }
             libc::SYS_process_vm_writev => self.foreign_writes = true,
-            libc::SYS_open | libc::SYS_openat | libc::SYS_openat2 => {
-                let path = pending.fields.path.as_deref().unwrap_or_default();
-                if path.starts_with("/proc/") && path.ends_with("/mem") {
-                    self.foreign_writes = true;
-                }
+            // A path that is only named leads anywhere; what is open is told by its descriptor.
+            libc::SYS_write
+            | libc::SYS_pwrite64
+            | libc::SYS_writev
+            | libc::SYS_pwritev
+            | libc::SYS_pwritev2
+            | libc::SYS_sendfile
+            | libc::SYS_copy_file_range
+            | libc::SYS_splice => {
+                self.foreign_writes |= pending.fields.path.as_deref().is_some_and(is_memory);
             }
             _ => {}
+        }
+    }
+
+    /// Keeps in mind that a call opened memory for writing.
+    fn note_opened(&mut self, tid: u32, pending: &Pending, descriptor: i64) {
+        let access = |flags: u64| flags & libc::O_ACCMODE as u64 != libc::O_RDONLY as u64;
+        let writable = match i64::from(pending.call.x86_64) {
+            libc::SYS_open => access(pending.args[1]),
+            libc::SYS_openat => access(pending.args[2]),
+            // How the second of these opens stands in memory, which may have changed since it was read.
+            libc::SYS_creat | libc::SYS_openat2 => true,
+            _ => false,
+        };
+        if let (true, false, Ok(descriptor)) = (writable, self.foreign_writes, i32::try_from(descriptor)) {
+            let opened = Sight { tid, peers: &mut self.peers, looked: false }.open(descriptor);
+            self.foreign_writes = opened.path.as_deref().is_some_and(is_memory);
         }
     }
 
@@ -419,6 +441,11 @@ impl Tracer {
         // Nothing more is done to who is being killed.
         if self.killing { Flow::Go } else { flow }
     }
+}
+
+/// Whether a descriptor with this path stands for the memory of a process.
+fn is_memory(path: &str) -> bool {
+    path.starts_with("/proc/") && path.ends_with("/mem")
 }
 
 /// The number of the process that a descriptor stands for, as the sample sees it; -1 for one that stands for none.

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,31 @@ static void share(int attached) {
         page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
     }
     touch(page);
+}
+
+/* Memory as a file that can be written, by paths that do not say so. */
+static void memory_as_a_file(const char *way) {
+    touch("alone");
+    int file = -1;
+    if (!strcmp(way, "link")) {
+        say("link", symlink("/proc/self/mem", "a name"));
+        file = open("a name", O_RDWR);
+    } else if (!strcmp(way, "around")) {
+        file = open("/dev/fd/../mem", O_RDWR);
+    } else if (!strcmp(way, "folder")) {
+        say("link", symlink("/proc/thread-self", "a folder"));
+        file = openat(open("a folder", O_PATH | O_DIRECTORY), "mem", O_WRONLY);
+    } else if (!strcmp(way, "creat")) {
+        file = creat("/proc/self/mem", 0600);
+    } else if (!strcmp(way, "again")) {
+        char name[64];
+        snprintf(name, sizeof name, "/proc/self/fd/%d", open("/proc/self/mem", O_RDONLY));
+        touch("still alone");
+        file = open(name, O_WRONLY);
+    }
+    static char known[] = "xn company";
+    say("written", file < 0 ? -1 : pwrite(file, "i", 1, (off_t)(uintptr_t)known));
+    touch(known);
 }
 
 /* Calls under other names than the usual ones. */
@@ -340,6 +366,7 @@ int main(int count, char **arguments) {
     else if (!strcmp(what, "untraced")) untraced();
     else if (!strcmp(what, "mapped")) share(0);
     else if (!strcmp(what, "attached")) share(1);
+    else if (!strncmp(what, "memory ", 7)) memory_as_a_file(what + 7);
     else if (!strcmp(what, "aliases")) aliases();
     else if (!strcmp(what, "filter")) own_filter();
     else if (!strcmp(what, "foreign")) foreign();

@@ -1,6 +1,7 @@
 //! What a sample sees: the list of steps that furnishes its root.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::mount::MountFlags;
@@ -14,7 +15,7 @@ const STAGE: &str = "/tmp";
 /// Folders of the host that hold programs; those that are links on the host are links inside.
 const PROGRAMS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
-/// What of `/etc` programs need and nobody keeps secrets in. All else is not there.
+/// What of `/etc` programs need and nobody keeps secrets in, as far as everybody on the host may read it. All else is not there.
 const SETTINGS: [&str; 26] = [
     "alternatives",
     "bash.bashrc",
@@ -87,7 +88,7 @@ pub(super) fn furnish(plan: &Plan, placed: &[Placed]) -> Result<Furnished, CageE
     }
     steps.link(&at("var/run"), "/run")?;
     programs(&mut steps)?;
-    settings(&mut steps, &plan.identity)?;
+    settings(&mut steps, Path::new("/etc"), &plan.identity)?;
     devices(&mut steps)?;
     writable(&mut steps, plan, placed)?;
     processes(&mut steps)?;
@@ -117,12 +118,23 @@ fn programs(steps: &mut Steps) -> Result<(), CageError> {
     Ok(())
 }
 
-fn settings(steps: &mut Steps, identity: &Identity) -> Result<(), CageError> {
+/// Whether everybody on the host may read this, as far as it and the folders above it say, up to `top`. A supervisor that is root
+/// could read more, and no copy says who was meant to.
+fn is_public(path: &Path, top: &Path) -> bool {
+    let allows = |path: &Path, bit: u32| fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & bit == bit);
+    let mut folders = path.ancestors().skip(1).take_while(|above| above.starts_with(top));
+    allows(path, 0o004) && folders.all(|above| allows(above, 0o001))
+}
+
+fn settings(steps: &mut Steps, etc: &Path, identity: &Identity) -> Result<(), CageError> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
     steps.folder(&at("etc/ssl"), 0o755, UNCHANGED)?;
     for name in SETTINGS {
-        let host = Path::new("/etc").join(name);
+        let host = etc.join(name);
         let Ok(facts) = fs::symlink_metadata(&host) else { continue };
+        if !facts.is_symlink() && !is_public(&host, etc) {
+            continue;
+        }
         let inside = at(&format!("etc/{name}"));
         if facts.is_symlink() {
             steps
@@ -266,4 +278,47 @@ fn processes(steps: &mut Steps) -> Result<(), CageError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bellwether_artifact::durable;
+
+    #[test]
+    fn settings_are_shown_as_far_as_everybody_may_read_them() {
+        let host = tempfile::tempdir().unwrap();
+        let etc = host.path().join("etc");
+        for (name, mode) in [
+            ("environment", 0o600),
+            ("profile", 0o644),
+            ("services", 0o640),
+            ("fonts/fonts.conf", 0o644),
+            ("perl/secret", 0o644),
+            ("ssl/openssl.cnf", 0o644),
+        ] {
+            let path = etc.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            durable::write_bytes(&path, b"x").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        for (name, mode) in [("", 0o755), ("fonts", 0o755), ("perl", 0o750), ("ssl", 0o700)] {
+            fs::set_permissions(etc.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let mut steps = Steps::default();
+        settings(&mut steps, &etc, &Identity::default()).unwrap();
+        let list: Vec<String> =
+            (0..).map(|number| steps.describe(number)).take_while(|step| !step.starts_with("step ")).collect();
+        for (name, shown) in [
+            ("environment", false),
+            ("profile", true),
+            ("services", false),
+            ("fonts", true),
+            ("perl", false),
+            ("ssl/openssl.cnf", false),
+        ] {
+            let place = at(&format!("etc/{name}"));
+            assert_eq!(list.iter().any(|step| step.contains(&place)), shown, "{name}: {list:?}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod running;
 
 use std::io::Read as _;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -134,6 +135,58 @@ fn files_go_where_their_verdict_sends_them() {
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let said = |what: &str| lines.iter().filter(|line| line["fields"]["message"] == what).count();
     assert_eq!((said("an episode is over"), said("settled")), (6, 6));
+}
+
+/// A disk of 64 MiB, as long as this lives.
+struct Disk<'a>(&'a Path);
+
+impl Disk<'_> {
+    fn mount<'a>(test: &str, folder: &'a Path) -> Option<Disk<'a>> {
+        match Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "small"]).arg(folder).output() {
+            Ok(done) if done.status.success() => Some(Disk(folder)),
+            failed => {
+                eprintln!("skipped {test}: no disk can be mounted: {failed:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn files_wait_in_the_inbox_while_the_disk_is_full() {
+    let test = "files_wait_in_the_inbox_while_the_disk_is_full";
+    if !can_run(test) {
+        return;
+    }
+    let (folder, site) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(_disk) = Disk::mount(test, site.path()) else { return };
+    let filler = site.path().join("filler");
+    std::fs::write(&filler, vec![0; 48 << 20]).unwrap();
+    for number in 0..3 {
+        drop_in(site.path(), &format!("quiet{number}"), "#!/bin/sh\necho hello > note\nexit 0\n");
+    }
+    let model = patient(folder.path());
+    let arguments =
+        ["loop", site.path().to_str().unwrap(), "--models", &model, "--metrics", "127.0.0.1:0", "--marked-home"];
+    let (running, told) = Running::start(folder.path(), "loop-working.schema.json", &arguments);
+    until("no room", || scrape(&told).contains("bellwether_loop_no_room 1\n"));
+    assert_eq!(there(site.path(), "inbox"), ["quiet0", "quiet1", "quiet2"]);
+    std::fs::remove_file(&filler).unwrap();
+    until("all verdicts", || there(site.path(), "released") == ["quiet0", "quiet1", "quiet2"]);
+    assert!(there(site.path(), "undecided").is_empty());
+    running.signal("-TERM");
+    assert_eq!(running.end(), Some(0));
+    let log = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
+    assert!(
+        log.contains("the disk is full: files stay in the inbox") && log.contains("the disk has room again"),
+        "{log}"
+    );
 }
 
 #[test]

@@ -12,7 +12,9 @@ use bellwether_inference::Policy;
 use bellwether_inference::watch::{WatchOptions, Watcher};
 use bellwether_registry::clock::unix_ms;
 use bellwether_sandbox::Limits;
-use bellwether_sandbox::episode::{self, Decision, Episode, EpisodeFolder, Listener, Monotonic, Trail, Transition};
+use bellwether_sandbox::episode::{
+    self, Decision, Episode, EpisodeFolder, Listener, Monotonic, RESERVE_BYTES, RecordError, Trail, Transition,
+};
 use bellwether_sandbox::intake::{Counts, Crew, Folder, IntakeError, Place, Played, Signals, Taken, Told};
 use bellwether_sandbox::stage::DecisionId;
 use bellwether_sandbox::vault::{Sample, Vault};
@@ -176,7 +178,8 @@ impl Arguments {
             signals: Arc::clone(&signals),
             numbers: Arc::clone(&numbers),
         };
-        let crew = Crew { episodes: self.episodes.into(), queue: self.queue.into(), look: LOOK };
+        let crew =
+            Crew { episodes: self.episodes.into(), queue: self.queue.into(), look: LOOK, room_bytes: RESERVE_BYTES };
         // Names rest on random bytes; where the system gives none, on the time and on how many there were.
         let given = AtomicU64::new(0);
         let name = || {
@@ -225,6 +228,11 @@ impl Site {
     fn play(&self, taken: &Taken) -> Played {
         match self.episode(taken) {
             Ok(played) => played,
+            Err(Failure::Failed(error)) if error.downcast_ref().is_some_and(RecordError::is_full) => {
+                // A folder in which nothing was begun goes; any other says that it is left.
+                _ = std::fs::remove_dir(self.folder.join(&taken.episode.0));
+                Played::NoRoom
+            }
             Err(failure) => {
                 let why = failure.to_string();
                 tracing::error!(episode = taken.episode.0, file = ?taken.name, why, "an episode did not come about");
@@ -315,6 +323,11 @@ impl Site {
             }
             Told::Taken(taken) => tracing::info!(episode = taken.episode.0, file = ?taken.name, "taken"),
             Told::Full { waiting } => tracing::warn!(waiting, "the queue is full: files stay in the inbox"),
+            Told::NoRoom { waiting } => {
+                let (folder, mib) = (self.folder.display(), (2 * RESERVE_BYTES) >> 20);
+                tracing::warn!(waiting, %folder, "the disk is full: files stay in the inbox until {mib} MiB are free");
+            }
+            Told::Room => tracing::info!("the disk has room again: files are taken"),
             Told::Odd(name) => tracing::warn!(?name, "this is no regular file and stays in the inbox"),
             Told::Settled { taken, to } => tracing::info!(episode = taken.episode.0, ?to, "settled"),
             Told::Trouble(error) => tracing::error!(%error, "a file could not be moved"),

@@ -19,7 +19,7 @@ mod trajectory;
 pub use folder::EpisodeFolder;
 pub use judge::{Away, Judge, JudgeError, Judgement, Patient, PolicyJudge, in_process, safe_rule, window_of};
 pub use machine::{Happening, Machine, Next, Partial, Phase, Transition};
-pub use record::{Listener, RecordError, Recorded};
+pub use record::{Listener, RESERVE_BYTES, RecordError, Recorded};
 pub use retry::{Clock, Monotonic, Schedule};
 pub use run::{Decision, Episode, Report, Setup, run};
 #[cfg(feature = "serve")]

@@ -28,8 +28,9 @@ use crate::stage::{Command, Outcome, Question};
 const QUEUE: usize = 4_096;
 /// Bytes of a row group of telemetry: what is lost from memory when everything fails.
 const ROW_GROUP_BYTES: usize = 4 << 20;
-/// Room that is kept for ending the files on a full disk: row groups of both, footers, and what waits in the queue.
-const RESERVE_BYTES: u64 = 24 << 20;
+/// Bytes that an episode takes of a disk before it begins, for ending its files on a full one: row groups of both, footers, and what
+/// waits in the queue.
+pub const RESERVE_BYTES: u64 = 24 << 20;
 
 /// Hears of an episode while it happens, on the recorder's thread.
 pub trait Listener: Send {
@@ -200,11 +201,15 @@ impl Recorder {
 }
 
 impl RecordError {
-    /// Whether it is that the disk is full.
-    fn is_full(&self) -> bool {
+    /// Whether it is that the disk, or what its user may have of it, is full.
+    pub fn is_full(&self) -> bool {
         match self {
+            RecordError::Full => true,
             RecordError::Artifact(ArtifactError::Io { cause, .. })
-            | RecordError::Telemetry(IngestError::Stream { cause, .. }) => cause.kind() == io::ErrorKind::StorageFull,
+            | RecordError::Telemetry(IngestError::Stream { cause, .. })
+            | RecordError::Room { cause, .. } => {
+                matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
             _ => false,
         }
     }

@@ -21,6 +21,9 @@ pub struct Crew {
     pub queue: usize,
     /// How often the inbox is looked at.
     pub look: Duration,
+    /// Bytes that an episode needs on the disk of the folder before it begins: while they are not there, files stay in the inbox
+    /// ([`Folder::has_room`]).
+    pub room_bytes: u64,
 }
 
 /// What ends a loop.
@@ -39,6 +42,8 @@ pub enum Played {
     Ended(Place),
     /// Its episode was cut off: it stays in work, for the next loop.
     CutOff,
+    /// The disk had no room for an episode, and nothing ran: it goes back to the inbox.
+    NoRoom,
 }
 
 /// Something that a loop tells.
@@ -58,6 +63,13 @@ pub enum Told<'a> {
         /// How many.
         waiting: usize,
     },
+    /// The disk has no room for an episode: so many files stay in the inbox.
+    NoRoom {
+        /// How many.
+        waiting: usize,
+    },
+    /// The disk has room again.
+    Room,
     /// What is no file stays in the inbox.
     Odd(&'a OsString),
     /// A file went where its verdict sends it.
@@ -83,10 +95,12 @@ pub struct Counts {
     pub running: AtomicU64,
     /// Files in the queue.
     pub queued: AtomicU64,
-    /// Files that were left in the inbox at the last look because the queue was full.
+    /// Files that were left in the inbox at the last look because the queue or the disk was full.
     pub waiting: AtomicU64,
     /// Looks at which the queue was full.
     pub full: AtomicU64,
+    /// 1 while files stay in the inbox because the disk has no room for an episode, else 0.
+    pub no_room: AtomicU64,
     /// Episodes that ended, by where their files went.
     pub released: AtomicU64,
     /// Convicted, and not in the vault.
@@ -104,7 +118,7 @@ pub type Count = (&'static str, &'static str, bool, u64);
 
 impl Counts {
     /// All of them.
-    pub fn all(&self) -> [Count; 11] {
+    pub fn all(&self) -> [Count; 12] {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
             ("taken", "Files that were taken from the inbox.", true, of(&self.taken)),
@@ -113,6 +127,7 @@ impl Counts {
             ("queued", "Files that were taken and wait.", false, of(&self.queued)),
             ("waiting", "Files in the inbox for which there is no room.", false, of(&self.waiting)),
             ("full", "Looks at the inbox that found the queue full.", true, of(&self.full)),
+            ("no_room", "Whether files wait because the disk has no room.", false, of(&self.no_room)),
             ("released", "Episodes that ended in a release.", true, of(&self.released)),
             ("terminated", "Episodes that ended in a conviction, with the file kept.", true, of(&self.terminated)),
             (
@@ -133,16 +148,23 @@ struct Site<'a> {
     signals: &'a Signals,
     counts: &'a Counts,
     tell: &'a (dyn Fn(Told<'_>) + Sync),
+    room_bytes: u64,
+    /// An episode found no room since the last look.
+    no_room: AtomicBool,
     /// Files whose episode is over and that could not be moved yet.
     unsettled: Mutex<Vec<(Taken, Place)>>,
 }
 
-/// Names in the inbox that were told of.
+/// What was told of.
 #[derive(Default)]
 struct Known {
-    /// No files.
+    /// That the queue is full.
+    full: bool,
+    /// That the disk has no room.
+    no_room: bool,
+    /// Names in the inbox that are no files.
     odd: BTreeSet<OsString>,
-    /// Files that cannot be taken.
+    /// Files in the inbox that cannot be taken.
     stuck: BTreeSet<OsString>,
 }
 
@@ -161,7 +183,9 @@ impl Crew {
         play: &(dyn Fn(&Taken) -> Played + Sync),
         tell: &(dyn Fn(Told<'_>) + Sync),
     ) -> Result<(), IntakeError> {
-        let site = Site { folder, signals, counts, tell, unsettled: Mutex::default() };
+        let Crew { room_bytes, .. } = *self;
+        let no_room = AtomicBool::new(false);
+        let site = Site { folder, signals, counts, tell, room_bytes, no_room, unsettled: Mutex::default() };
         let mut resumed = folder.left()?;
         resumed.reverse();
         let (give, files) = mpsc::channel::<Taken>();
@@ -217,8 +241,17 @@ impl Site<'_> {
     ) -> Result<(), IntakeError> {
         let Site { folder, counts, tell, .. } = self;
         self.settle_again();
+        let found_none = self.no_room.swap(false, Ordering::Relaxed);
+        // Nothing where nobody has asked.
+        let mut roomy = found_none.then_some(false);
+        let mut has_room = || {
+            let room = !found_none && folder.has_room(self.room_bytes);
+            roomy = Some(room);
+            room
+        };
         while free()
             && let Some(before) = resumed.last()
+            && has_room()
         {
             match folder.again(before, name()) {
                 Ok(Some(now)) => {
@@ -242,7 +275,7 @@ impl Site<'_> {
         known.stuck.retain(|name| files.contains(name));
         let mut waiting = files.len();
         for file in &files {
-            if !free() {
+            if !free() || !has_room() {
                 break;
             }
             waiting -= 1;
@@ -261,13 +294,22 @@ impl Site<'_> {
                 }
             }
         }
-        let waiting_before = counts.waiting.swap(waiting as u64, Ordering::Relaxed);
-        if waiting > 0 {
+        counts.waiting.store(waiting as u64, Ordering::Relaxed);
+        let full = waiting > 0 && roomy != Some(false);
+        if full {
             counts.full.fetch_add(1, Ordering::Relaxed);
-            if waiting_before == 0 {
+            if !known.full {
                 tell(Told::Full { waiting });
             }
         }
+        known.full = full;
+        match roomy {
+            Some(true) if known.no_room => tell(Told::Room),
+            Some(false) if !known.no_room => tell(Told::NoRoom { waiting: waiting + resumed.len() }),
+            _ => {}
+        }
+        known.no_room = roomy.map_or(known.no_room, |room| !room);
+        counts.no_room.store(known.no_room.into(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -298,14 +340,22 @@ impl Site<'_> {
                 false => play(&taken),
             };
             let count = match played {
-                Played::Ended(Place::Inbox) => None,
+                Played::Ended(Place::Inbox) | Played::NoRoom => None,
                 Played::Ended(Place::Released) => Some(&counts.released),
                 Played::Ended(Place::Terminated) => Some(&counts.terminated),
                 Played::Ended(Place::Vault) => Some(&counts.quarantined),
                 Played::Ended(Place::Undecided) => Some(&counts.undecided),
                 Played::CutOff => Some(&counts.cut_off),
             };
-            if let Played::Ended(place) = played {
+            let place = match played {
+                Played::Ended(place) => Some(place),
+                Played::NoRoom => {
+                    self.no_room.store(true, Ordering::Relaxed);
+                    Some(Place::Inbox)
+                }
+                Played::CutOff => None,
+            };
+            if let Some(place) = place {
                 match folder.settle(&taken, place) {
                     Ok(to) => tell(Told::Settled { taken: &taken, to: to.as_deref() }),
                     Err(error) => {
@@ -349,7 +399,7 @@ mod tests {
         panic!("{what} never came about");
     }
 
-    const CREW: Crew = Crew { episodes: 3, queue: 2, look: Duration::from_millis(2) };
+    const CREW: Crew = Crew { episodes: 3, queue: 2, look: Duration::from_millis(2), room_bytes: 1 };
 
     /// Names that are never given twice.
     fn named(next: &AtomicUsize) -> EpisodeId {
@@ -387,6 +437,94 @@ mod tests {
         });
         assert_eq!((count(root.path(), "released"), count(root.path(), "work")), (12, 0));
         assert_eq!((full.load(Ordering::Relaxed), most.load(Ordering::Relaxed)), (7, 3));
+    }
+
+    #[test]
+    fn what_finds_no_room_goes_back_to_the_inbox_and_is_taken_again() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        drop_in(root.path(), 4);
+        let (signals, counts, next) = (Signals::default(), Counts::default(), AtomicUsize::new(0));
+        let (plays, told) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let play = |_: &Taken| match plays.fetch_add(1, Ordering::Relaxed) {
+                    0..3 => Played::NoRoom,
+                    _ => Played::Ended(Place::Released),
+                };
+                let tell = |said: Told<'_>| match said {
+                    Told::NoRoom { .. } => told.lock().unwrap().push("none"),
+                    Told::Room => told.lock().unwrap().push("room"),
+                    _ => {}
+                };
+                CREW.work(&folder, &signals, &counts, &|| named(&next), &play, &tell).unwrap();
+            });
+            until("the end of the work", || counts.released.load(Ordering::Relaxed) == 4);
+            until("room again", || counts.no_room.load(Ordering::Relaxed) == 0);
+            signals.drain.store(true, Ordering::Relaxed);
+        });
+        assert_eq!((count(root.path(), "released"), count(root.path(), "undecided")), (4, 0));
+        let told = told.into_inner().unwrap();
+        assert!(!told.is_empty() && told.chunks(2).all(|pair| pair[0] == "none"), "{told:?}");
+    }
+
+    #[test]
+    fn files_stay_in_the_inbox_until_the_disk_has_room() {
+        let root = tempfile::tempdir().unwrap();
+        let Some(_disk) = Disk::mount("files_stay_in_the_inbox_until_the_disk_has_room", root.path()) else { return };
+        let folder = Folder::open(root.path()).unwrap();
+        drop_in(root.path(), 3);
+        let filler = root.path().join("filler");
+        durable::write_bytes(&filler, &vec![0; 12 << 20]).unwrap();
+        let (signals, counts, next) = (Signals::default(), Counts::default(), AtomicUsize::new(0));
+        let told = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let tell = |said: Told<'_>| match said {
+                    Told::NoRoom { waiting } => told.lock().unwrap().push(format!("no room for {waiting}")),
+                    Told::Room => told.lock().unwrap().push("room".to_owned()),
+                    Told::Full { waiting } => told.lock().unwrap().push(format!("full, {waiting} wait")),
+                    Told::Taken(_) => told.lock().unwrap().push("taken".to_owned()),
+                    _ => {}
+                };
+                let play = |_: &Taken| Played::Ended(Place::Released);
+                let crew = Crew { room_bytes: 4 << 20, ..CREW };
+                crew.work(&folder, &signals, &counts, &|| named(&next), &play, &tell).unwrap();
+            });
+            until("no room", || counts.no_room.load(Ordering::Relaxed) == 1);
+            thread::sleep(CREW.look * 20);
+            assert_eq!((count(root.path(), "inbox"), count(root.path(), "work")), (3, 0));
+            std::fs::remove_file(&filler).unwrap();
+            until("the end of the work", || counts.released.load(Ordering::Relaxed) == 3);
+            until("room", || counts.no_room.load(Ordering::Relaxed) == 0);
+            signals.drain.store(true, Ordering::Relaxed);
+        });
+        let told = told.into_inner().unwrap();
+        assert_eq!(told.iter().filter(|said| *said == "taken").count(), 3);
+        let others: Vec<_> = told.iter().filter(|said| *said != "taken").collect();
+        assert_eq!(others, ["no room for 3", "room"]);
+    }
+
+    /// A disk of 16 MiB, as long as this lives.
+    struct Disk<'a>(&'a Path);
+
+    impl Disk<'_> {
+        fn mount<'a>(test: &str, folder: &'a Path) -> Option<Disk<'a>> {
+            let mut mount = std::process::Command::new("mount");
+            match mount.args(["-t", "tmpfs", "-o", "size=16m", "small"]).arg(folder).output() {
+                Ok(done) if done.status.success() => Some(Disk(folder)),
+                failed => {
+                    eprintln!("skipped {test}: no disk can be mounted: {failed:?}");
+                    None
+                }
+            }
+        }
+    }
+
+    impl Drop for Disk<'_> {
+        fn drop(&mut self) {
+            _ = std::process::Command::new("umount").arg(self.0).status();
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use bellwether_env_adapter::EpisodeId;
-use rustix::fs::{CWD, FlockOperation, RenameFlags};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags};
 
 /// A folder with an inbox and the places that files go to. One loop at a time has it.
 #[derive(Debug)]
@@ -96,6 +96,20 @@ impl Folder {
     /// Where the files of episodes go.
     pub fn episodes(&self) -> PathBuf {
         self.root.join("episodes")
+    }
+
+    /// Whether the disk has room for an episode that needs `bytes` before it begins: as many can be had, and as many again are left
+    /// for those that go on.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let folder = self.episodes();
+        let free = rustix::fs::statvfs(&folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        // Quotas and the number of files are told by trying alone.
+        free.is_ok_and(|free| free >= bytes.saturating_mul(2))
+            && tempfile::tempfile_in(&folder).is_ok_and(|file| {
+                let had = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes);
+                // Some file systems cannot promise room.
+                matches!(had, Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS))
+            })
     }
 
     /// Files in the inbox, those that came first ahead, and beside them the names of what is no file. Names that begin with a dot

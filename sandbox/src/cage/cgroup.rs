@@ -1,11 +1,14 @@
 //! The control groups that a sample lives in: they bound its tasks and memory, name all of it, and kill it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
 
 use crate::Limits;
 
@@ -36,6 +39,8 @@ pub struct CgroupHandle {
     unified: Option<PathBuf>,
     /// Groups of the first version: `pids` first, then `memory`.
     legacy: Vec<PathBuf>,
+    /// Say to everybody that somebody still wants the groups.
+    claims: Vec<File>,
     holds: Holds,
 }
 
@@ -69,6 +74,9 @@ const AT_ONCE: usize = 128;
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 const PREFIX: &str = "bellwether-";
+
+/// Names that are tried for a group.
+const MOST_NAMES: usize = 64;
 
 impl Hierarchies {
     /// Reads what is mounted here and where this process is; nothing where a file cannot be read.
@@ -113,8 +121,8 @@ impl CgroupHandle {
         // The tiny init of the sample counts as a task.
         let tasks = (u64::from(limits.tasks) + 1).to_string();
         let memory = limits.memory_bytes.to_string();
-        let mut made = CgroupHandle { unified: None, legacy: Vec::new(), holds: Holds::default() };
-        if let Some(group) = hosts.unified.as_ref().and_then(make_unified) {
+        let mut made = CgroupHandle { unified: None, legacy: Vec::new(), claims: Vec::new(), holds: Holds::default() };
+        if let Some((group, claim)) = hosts.unified.as_ref().and_then(make_unified) {
             made.holds.tasks = set(&group, "pids.max", &tasks).is_ok();
             made.holds.memory = set(&group, "memory.max", &memory).is_ok();
             if made.holds.memory {
@@ -124,22 +132,25 @@ impl CgroupHandle {
             made.holds.kill = group.join("cgroup.kill").exists();
             made.holds.listing = true;
             made.unified = Some(group);
+            made.claims.push(claim);
         }
         if !made.holds.tasks
-            && let Some(group) = hosts.pids.as_ref().and_then(|place| make_near(place, &[]))
+            && let Some((group, claim)) = hosts.pids.as_ref().and_then(|place| make_near(place, &[]))
         {
             made.holds.tasks = set(&group, "pids.max", &tasks).is_ok();
             made.holds.listing = true;
             made.legacy.push(group);
+            made.claims.push(claim);
         }
         if !made.holds.memory
-            && let Some(group) = hosts.memory.as_ref().and_then(|place| make_near(place, &[]))
+            && let Some((group, claim)) = hosts.memory.as_ref().and_then(|place| make_near(place, &[]))
         {
             made.holds.memory = set(&group, "memory.limit_in_bytes", &memory).is_ok();
             // Present where swap is accounted for.
             set(&group, "memory.memsw.limit_in_bytes", &memory).ok();
             made.holds.listing = true;
             made.legacy.push(group);
+            made.claims.push(claim);
         }
         made
     }
@@ -297,14 +308,13 @@ fn remove(group: &Path) {
     }
 }
 
-fn make_unified(place: &Place) -> Option<PathBuf> {
+fn make_unified(place: &Place) -> Option<(PathBuf, File)> {
     make_near(place, &["pids", "memory"])
 }
 
 /// Makes a group below the given one or, where that is not allowed, below one of its ancestors: where most of the `wanted`
 /// controllers can be had. The first version's hierarchies want none.
-fn make_near(place: &Place, wanted: &[&str]) -> Option<PathBuf> {
-    let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+fn make_near(place: &Place, wanted: &[&str]) -> Option<(PathBuf, File)> {
     let candidates: Vec<&Path> = place.group.ancestors().take_while(|path| path.starts_with(&place.mount)).collect();
     candidates.iter().for_each(|parent| sweep(parent));
     let enabled = |parent: &Path| wanted.iter().filter(|controller| enable(parent, controller)).count();
@@ -315,17 +325,44 @@ fn make_near(place: &Place, wanted: &[&str]) -> Option<PathBuf> {
         !invalid && fs::OpenOptions::new().write(true).open(group.join("cgroup.procs")).is_ok()
     };
     let make = |parent: &Path| {
-        let group = parent.join(&name);
-        if !(wanted.is_empty() || takes(parent)) || fs::create_dir(&group).is_err() {
+        if !(wanted.is_empty() || takes(parent)) {
             return None;
         }
+        let (group, claim) = make_claimed(parent)?;
         if takes(&group) {
-            return Some(group);
+            return Some((group, claim));
         }
         fs::remove_dir(&group).ok();
         None
     };
     where_most(&candidates, wanted.len(), enabled, make)
+}
+
+/// Makes a group with a name of its own, and claims it. Processes of other namespaces make groups here too, and may have this one's
+/// number.
+fn make_claimed(parent: &Path) -> Option<(PathBuf, File)> {
+    for _ in 0..MOST_NAMES {
+        let group = parent.join(format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        match fs::create_dir(&group) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(_) => return None,
+        }
+        // Before it was claimed, another process may have taken it for one that nobody wants.
+        if let Some(claim) = claim(&group, FlockOperation::LockShared) {
+            return Some((group, claim));
+        }
+    }
+    None
+}
+
+/// Claims a group: a lock that the kernel lets go of when its owner is gone, whatever number that had in whatever namespace.
+fn claim(group: &Path, how: FlockOperation) -> Option<File> {
+    let folder = File::open(group).ok()?;
+    rustix::fs::flock(&folder, how).ok()?;
+    let facts = folder.metadata().ok()?;
+    // Under its name there may be another one by now, or none.
+    fs::metadata(group).is_ok_and(|there| (there.dev(), there.ino()) == (facts.dev(), facts.ino())).then_some(folder)
 }
 
 /// What is made at the first of the places where `count` is highest, of those where it can be made.
@@ -354,13 +391,14 @@ fn enable(parent: &Path, controller: &str) -> bool {
             && has("cgroup.subtree_control"))
 }
 
-/// Removes empty groups that processes left behind which are gone.
+/// Removes empty groups that nobody claims: those who made them are gone.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
-        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+        let numbers = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+        let ours = numbers.is_some_and(|(one, two)| one.parse::<u32>().is_ok() && two.parse::<u64>().is_ok());
+        if ours && let Some(_claim) = claim(&entry.path(), FlockOperation::NonBlockingLockExclusive) {
             // Refused while anything lives in it.
             fs::remove_dir(entry.path()).ok();
         }
@@ -374,7 +412,7 @@ fn set(group: &Path, file: &str, value: &str) -> io::Result<()> {
 /// Reads one of the kernel's small files.
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    fs::File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
+    File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -479,6 +517,48 @@ mod tests {
         for folder in folders {
             assert!(!folder.exists(), "{} is left", folder.display());
         }
+    }
+
+    #[test]
+    fn groups_that_nobody_claims_go_whoever_has_their_makers_number_now() {
+        let test = "groups_that_nobody_claims_go_whoever_has_their_makers_number_now";
+        let groups = CgroupHandle::new(&Limits::default());
+        let Some(parent) = groups.folders().next().and_then(Path::parent) else {
+            eprintln!("skipped {test}: no cgroup can be made here");
+            return;
+        };
+        // One process is always there; the other's number is none that this namespace has.
+        let [left, wanted, foreign] =
+            ["bellwether-1-18446744073709551615", "bellwether-4294967295-0", "bellwether-1-of-somebody"].map(|name| {
+                let group = parent.join(name);
+                fs::create_dir(&group).unwrap();
+                group
+            });
+        let claimed = claim(&wanted, FlockOperation::LockShared).unwrap();
+        sweep(parent);
+        let there = [&left, &wanted, &foreign].map(|group| group.exists());
+        drop(claimed);
+        sweep(parent);
+        let later = wanted.exists();
+        for group in [&left, &wanted, &foreign] {
+            fs::remove_dir(group).ok();
+        }
+        assert_eq!((there, later), ([false, true, true], false));
+        assert!(groups.folders().all(Path::exists), "their maker still wants them");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_left_to_its_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let next = NEXT.load(Ordering::Relaxed);
+        // Other tests take numbers too, so a few of those to come.
+        for number in next..next + 16 {
+            fs::create_dir(root.path().join(format!("{PREFIX}{}-{number}", std::process::id()))).unwrap();
+        }
+        let (group, claimed) = make_claimed(root.path()).unwrap();
+        assert!(claim(&group, FlockOperation::NonBlockingLockExclusive).is_none(), "it is claimed");
+        drop(claimed);
+        assert!(claim(&group, FlockOperation::NonBlockingLockExclusive).is_some());
     }
 
     #[test]

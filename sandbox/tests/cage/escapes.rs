@@ -1,10 +1,13 @@
 //! Attempts to get out, one program each: what the sample was told, and that the host is as it was.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 
-use bellwether_sandbox::cage::Ending;
+use bellwether_sandbox::cage::{Cage, Ending, Held};
 
-use crate::runs::{can_cage, compiled, lives, run, shell};
+use crate::runs::{PATIENCE, can_cage, compiled, lives, run, shell};
 
 /// Compiles and runs a program and compares each line of `label answer` with one of the answers that are expected for it,
 /// parted by `|`.
@@ -54,25 +57,7 @@ fn reading_the_hosts_home() {
     let kept = tempfile::NamedTempFile::new().unwrap();
     check(
         "reading_the_hosts_home",
-        r#"static int entries(const char *path) {
-            DIR *folder = opendir(path);
-            int count = 0;
-            while (folder && readdir(folder)) count++;
-            return folder ? count - 2 : -1;
-        }
-        int main(int count, char **arguments) {
-            SAY("file", open(arguments[1], O_RDONLY));
-            SAY("sources", open(arguments[2], O_RDONLY));
-            SAY("shadow", open("/etc/shadow", O_RDONLY));
-            TELL("root", entries("/root"));
-            TELL("homes", entries("/home"));
-            TELL("run", entries("/run"));
-            TELL("sys", entries("/sys"));
-            TELL("mnt", entries("/mnt"));
-            SAY("parents", chdir("/../../../../..") || access("/proc/1/root/etc/shadow", F_OK));
-            SAY("disk", open("/dev/vda", O_RDONLY) & open("/dev/sda", O_RDONLY) & open("/dev/mem", O_RDONLY));
-            SAY("node", mknod("/tmp/disk", S_IFBLK | 0666, makedev(8, 0)));
-        }"#,
+        include_str!("samples/reading_the_hosts_home.c"),
         &[kept.path().to_str().unwrap(), env!("CARGO_MANIFEST_DIR")],
         &[
             ("file", "ENOENT"),
@@ -175,39 +160,14 @@ fn signals_and_looks_at_other_processes() {
 fn the_kernels_own_files() {
     check(
         "the_kernels_own_files",
-        r#"static int bytes(const char *path) {
-            char text[64];
-            int file = open(path, O_RDONLY);
-            return file < 0 ? 0 : read(file, text, sizeof text) > 0;
-        }
-        int main(void) {
-            char text[4096] = "";
-            TELL("symbols", bytes("/proc/kallsyms"));
-            TELL("memory", bytes("/proc/kcore"));
-            TELL("keys", bytes("/proc/keys"));
-            SAY("sysrq", open("/proc/sysrq-trigger", O_WRONLY) < 0 || access("/proc/sysrq-trigger", W_OK) ? 0 : 0);
-            SAY("pattern", open("/proc/sys/kernel/core_pattern", O_WRONLY));
-            SAY("groups", open("/sys/fs/cgroup", O_RDONLY));
-            SAY("mount_groups", mount("cgroup2", "/tmp", "cgroup2", 0, 0));
-            int file = open("/proc/self/cgroup", O_RDONLY);
-            read(file, text, sizeof text - 1);
-            int named = 0;
-            for (char *line = strtok(text, "\n"); line; line = strtok(0, "\n")) named += !!strstr(line, "bellwether");
-            TELL("named", named);
-            SAY("host", sethostname("x", 1));
-            struct timeval now = { 1, 0 };
-            SAY("time", settimeofday(&now, 0));
-            SAY("boot", syscall(SYS_reboot, 0xfee1dead, 672274793, RB_ENABLE_CAD, 0));
-            SAY("module", syscall(SYS_init_module, "", 0, ""));
-            SAY("log", syscall(SYS_syslog, 5, 0, 0));
-            SAY("nice", setpriority(PRIO_PROCESS, 0, -20));
-        }"#,
+        include_str!("samples/the_kernels_own_files.c"),
         &[],
         &[
             ("symbols", "0"),
             ("memory", "0"),
             ("keys", "0"),
-            ("sysrq", "ok"),
+            // Whatever is written to it goes nowhere.
+            ("sysrq", "1"),
             ("pattern", "EROFS|EACCES"),
             ("groups", "ENOENT"),
             ("mount_groups", "EPERM"),
@@ -270,17 +230,7 @@ fn sockets_and_fifos_of_the_host() {
     let reader = std::fs::File::options().read(true).custom_flags(0o4000).open(&fifo).unwrap();
     check(
         TEST,
-        r#"int main(int count, char **arguments) {
-            struct sockaddr_un to = { .sun_family = AF_UNIX };
-            struct stat facts;
-            SAY("seen", stat(arguments[2], &facts) || !S_ISSOCK(facts.st_mode) ? -1 : 0);
-            strcpy(to.sun_path + 1, arguments[1]);
-            int length = offsetof(struct sockaddr_un, sun_path) + 1 + strlen(arguments[1]);
-            SAY("abstract", connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&to, length));
-            strcpy(to.sun_path, arguments[2]);
-            SAY("path", connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&to, sizeof to));
-            SAY("fifo", open(arguments[3], O_WRONLY | O_NONBLOCK));
-        }"#,
+        include_str!("samples/sockets_and_fifos_of_the_host.c"),
         &[&name, socket.to_str().unwrap(), fifo.to_str().unwrap()],
         &[("seen", "ok"), ("abstract", "ECONNREFUSED"), ("path", "ECONNREFUSED"), ("fifo", "ENXIO|EROFS|EACCES")],
     );
@@ -296,35 +246,65 @@ fn inherited_descriptors() {
     rustix::io::fcntl_setfd(&leaking, rustix::io::FdFlags::empty()).unwrap();
     check(
         "inherited_descriptors",
-        r#"int main(void) {
-            int open_ones = 0;
-            for (int fd = 0; fd < 1024; fd++) open_ones += fcntl(fd, F_GETFD) >= 0;
-            TELL("open", open_ones);
-            SAY("input", read(0, &open_ones, 1));
-            for (int fd = 0; fd < 1024; fd++) if (fd != 1) close(fd);
-            SAY("tty", open("/dev/tty", O_RDWR));
-            char letter = 'x';
-            SAY("type", ioctl(1, TIOCSTI, &letter));
-            TELL("leader", getsid(0) == getpid());
-        }"#,
+        include_str!("samples/inherited_descriptors.c"),
         &[],
-        &[("open", "3"), ("input", "ok"), ("tty", "ENXIO"), ("type", "ENOTTY|EINVAL|EIO"), ("leader", "1")],
+        &[("open", "3"), ("input", "ok"), ("after", "ok")],
     );
+}
+
+/// In its second role this test has a terminal of its own, and gives it to a sample to write to.
+#[test]
+fn typing_into_the_terminal_of_the_supervisor() {
+    const TEST: &str = "typing_into_the_terminal_of_the_supervisor";
+    const ROLE: &str = "BELLWETHER_TEST_TERMINAL";
+    if std::env::var_os(ROLE).is_some() {
+        let mut terminal = File::options().read(true).write(true).open("/dev/tty").expect("it has a terminal");
+        let Some(mut plan) = compiled(
+            TEST,
+            r#"int main(void) {
+                TELL("terminal", isatty(1));
+                SAY("own", open("/dev/tty", O_RDWR));
+                SAY("take", ioctl(1, TIOCSCTTY, 0));
+                SAY("steal", ioctl(1, TIOCSCTTY, 1));
+                SAY("type", ioctl(1, TIOCSTI, "x") & ioctl(1, TIOCSTI, "\n"));
+                SAY("hang up", ioctl(1, TIOCNOTTY));
+                TELL("leader", getsid(0) == getpid());
+            }"#,
+            &[],
+        ) else {
+            return;
+        };
+        plan.output = Some(terminal.try_clone().unwrap().into());
+        let Held { gate, enclosure, cgroup: _cgroup, .. } = Cage::start(&plan).unwrap();
+        gate.open().unwrap();
+        assert_eq!(enclosure.wait(PATIENCE).unwrap(), Some(Ending::Code(0)));
+        rustix::fs::fcntl_setfl(&terminal, rustix::fs::OFlags::NONBLOCK).unwrap();
+        let typed = terminal.read(&mut [0; 8]).unwrap_or(0);
+        eprintln!("typed {typed}");
+        return;
+    }
+    if !can_cage() {
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let again = format!("{} --exact escapes::{TEST} --nocapture", program.display());
+    let Ok(output) = Command::new("script").args(["-qec", &again, "/dev/null"]).env(ROLE, "1").output() else {
+        eprintln!("skipped {TEST}: no program makes a terminal, install bsdutils");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    for said in
+        ["terminal 1", "own ENXIO", "take EPERM", "steal EPERM", "type E", "hang up ENOTTY", "leader 1", "typed 0"]
+    {
+        assert!(text.lines().any(|line| line.starts_with(said)), "{said}: {text}");
+    }
 }
 
 #[test]
 fn the_program_behind_the_link_to_itself() {
     check(
         "the_program_behind_the_link_to_itself",
-        r#"int main(void) {
-            SAY("write", open("/proc/self/exe", O_WRONLY));
-            SAY("truncate", open("/proc/self/exe", O_RDWR | O_TRUNC));
-            SAY("unlink", unlink("/proc/self/exe"));
-            int own = open("/proc/self/exe", O_RDONLY);
-            SAY("read", own);
-            TELL("seals", fcntl(own, F_GET_SEALS) & (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL));
-            SAY("map", mmap(0, 1, PROT_WRITE, MAP_SHARED, own, 0) == MAP_FAILED ? -1 : 0);
-        }"#,
+        include_str!("samples/the_program_behind_the_link_to_itself.c"),
         &[],
         &[
             ("write", "ETXTBSY|EACCES|EPERM"),

@@ -7,37 +7,7 @@ use crate::runs::{PATIENCE, compiled, run, start};
 
 #[test]
 fn filling_the_disk() {
-    let Some(mut plan) = compiled(
-        "filling_the_disk",
-        r#"static long fill(const char *folder) {
-            static char block[4096];
-            long total = 0;
-            for (int at = 0; at < 10000; at++) {
-                char path[64];
-                snprintf(path, sizeof path, "%s/%d", folder, at);
-                int file = open(path, O_CREAT | O_WRONLY, 0644);
-                if (file < 0) break;
-                for (long part; (part = write(file, block, sizeof block)) > 0;) total += part;
-                close(file);
-                if (errno != EFBIG) break;
-            }
-            return total;
-        }
-        int main(void) {
-            signal(SIGXFSZ, SIG_IGN);
-            TELL("home", fill("/home/user/work"));
-            SAY("home", open("/home/user/one-more", O_CREAT | O_WRONLY, 0644) < 0 ? -1 : write(open("/home/user/one-more", O_WRONLY), "x", 1));
-            TELL("scratch", fill("/tmp") + fill("/dev/shm") + fill("/var/tmp"));
-            long inodes = 0;
-            char path[64];
-            for (; inodes < 100000; inodes++) {
-                snprintf(path, sizeof path, "/tmp/link-%ld", inodes);
-                if (symlink("x", path) < 0) break;
-            }
-            TELL("inodes", inodes);
-        }"#,
-        &[],
-    ) else {
+    let Some(mut plan) = compiled("filling_the_disk", include_str!("samples/filling_the_disk.c"), &[]) else {
         return;
     };
     plan.limits = Limits { storage_bytes: 8 << 20, ..Limits::default() };
@@ -53,19 +23,7 @@ fn filling_the_disk() {
 
 #[test]
 fn filling_the_memory() {
-    let Some(mut plan) = compiled(
-        "filling_the_memory",
-        r#"int main(void) {
-            for (long mebibytes = 1; mebibytes <= 1024; mebibytes++) {
-                char *block = malloc(1 << 20);
-                if (!block) return 2;
-                for (int at = 0; at < 1 << 20; at += 4096) ((volatile char *)block)[at] = 1;
-            }
-            puts("all of it");
-            return 0;
-        }"#,
-        &[],
-    ) else {
+    let Some(mut plan) = compiled("filling_the_memory", include_str!("samples/filling_the_memory.c"), &[]) else {
         return;
     };
     plan.limits = Limits { memory_bytes: 64 << 20, ..Limits::default() };
@@ -83,32 +41,9 @@ fn filling_the_memory() {
 
 #[test]
 fn filling_the_table_of_processes() {
-    let Some(mut plan) = compiled(
-        "filling_the_table_of_processes",
-        r#"static void *rest(void *nothing) { pause(); return 0; }
-        int main(void) {
-            int forks = 0, threads = 0;
-            for (; forks < 5000; forks++) {
-                pid_t child = fork();
-                if (child == 0) { pause(); _exit(0); }
-                if (child < 0) break;
-            }
-            SAY("error", -1);
-            TELL("forks", forks);
-            kill(-1, SIGCONT);
-            signal(SIGTERM, SIG_IGN);
-            kill(-1, SIGTERM);
-            while (wait(0) > 0) {}
-            for (; threads < 5000; threads++) {
-                pthread_t thread;
-                if (pthread_create(&thread, 0, rest, 0)) break;
-            }
-            TELL("threads", threads);
-            fflush(stdout);
-            _exit(0);
-        }"#,
-        &[],
-    ) else {
+    let Some(mut plan) =
+        compiled("filling_the_table_of_processes", include_str!("samples/filling_the_table_of_processes.c"), &[])
+    else {
         return;
     };
     plan.limits = Limits { tasks: 32, ..Limits::default() };

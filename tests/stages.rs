@@ -34,7 +34,7 @@ fn a_file_runs_at_stages_that_are_served_elsewhere() {
         let home = folder.path().join(stage);
         std::fs::create_dir(&home).unwrap();
         let listen = format!("unix:{}", home.join("stage.sock").display());
-        let arguments = ["sandbox", "serve", "--stage", stage, "--listen", &listen];
+        let arguments = ["sandbox", "serve", "--stage", stage, "--listen", &listen, "--log-file", "stage.jsonl"];
         let (running, told) = Running::start(&home, "stage-listening.schema.json", &arguments);
         assert_eq!(told["stage"].as_u64().unwrap().to_string(), stage);
         (running, listen)
@@ -60,6 +60,9 @@ fn a_file_runs_at_stages_that_are_served_elsewhere() {
         assert_eq!(running.end(), Some(0));
     }
     assert!(!folder.path().join("1/stage.sock").exists());
+    let [file, stderr] =
+        ["1/stage.jsonl", "1/log.jsonl"].map(|log| std::fs::read_to_string(folder.path().join(log)).unwrap());
+    assert!(file.contains("\"listening\"") && stderr.is_empty(), "{file}\n{stderr}");
 }
 
 #[test]
@@ -113,7 +116,9 @@ fn files_go_where_their_verdict_sends_them() {
     let model = patient(folder.path());
     let site = root.to_str().unwrap();
     let arguments = ["loop", site, "--models", &model, "--metrics", "127.0.0.1:0", "--episodes", "2", "--queue", "1"];
-    let arguments = [&arguments[..], &["--label", "benign", "--seed", "7", "--marked-home"]].concat();
+    let log = folder.path().join("site.jsonl");
+    let more = ["--label", "benign", "--seed", "7", "--marked-home", "--log-file", log.to_str().unwrap()];
+    let arguments = [&arguments[..], &more].concat();
     let (running, told) = Running::start(folder.path(), "loop-working.schema.json", &arguments);
     drop_in(&root, "data", "neither a program nor a script");
     // A second loop finds the folder taken.
@@ -131,7 +136,7 @@ fn files_go_where_their_verdict_sends_them() {
     let reports = files(&root.join("episodes"));
     assert_eq!(reports.iter().filter(|path| path.ends_with("episode.json")).count(), 6);
     assert!(there(&root, "inbox").is_empty() && there(&root, "work").is_empty());
-    let log = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
+    let log = std::fs::read_to_string(log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let said = |what: &str| lines.iter().filter(|line| line["fields"]["message"] == what).count();
     assert_eq!((said("an episode is over"), said("settled")), (6, 6));

@@ -20,7 +20,7 @@ enum Line {
 static FILE: std::sync::OnceLock<std::sync::Arc<ServiceLog>> = std::sync::OnceLock::new();
 
 #[cfg(feature = "serve")]
-use bellwether_inference::serve::{ServiceLog, ServiceLogConfig};
+use bellwether_inference::serve::{Rotation, ServiceLog, ServiceLogConfig};
 
 /// The file that is logged to. What waits for its disk is written when this is dropped.
 #[cfg(feature = "serve")]
@@ -43,6 +43,25 @@ pub(crate) fn to_file(config: &ServiceLogConfig) -> anyhow::Result<Logging> {
     let file = ServiceLog::start(config, super::output::complain).context("there is nowhere to log to")?;
     // A second call would find the first file, which it then goes on with.
     Ok(Logging(FILE.get_or_init(|| std::sync::Arc::new(file)).clone()))
+}
+
+/// A file for the log of a verb that goes on until it is told to end and has no configuration that names one.
+#[cfg(feature = "serve")]
+#[derive(clap::Args)]
+pub(crate) struct FileFlags {
+    /// File to log to, for its owner alone, in place of standard error. It is put aside at 64 MiB or after a day, and the 14 that
+    /// were put aside last are kept.
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<std::path::PathBuf>,
+}
+
+#[cfg(feature = "serve")]
+impl FileFlags {
+    /// Logs to the file from now on, if one was named.
+    pub(crate) fn open(&self) -> anyhow::Result<Option<Logging>> {
+        let named = |path: &std::path::PathBuf| ServiceLogConfig { path: path.clone(), rotation: Rotation::default() };
+        self.log_file.as_ref().map(|path| to_file(&named(path))).transpose()
+    }
 }
 
 impl MakeWriter<'_> for Destination {

@@ -29,7 +29,7 @@ use super::served::{AnySource, Served};
 use super::stages::{AnyStage, StageFlags};
 use super::stop::Stop;
 use super::terms::{self, Known, Terms};
-use super::{Failure, Output, build, played, recover};
+use super::{Failure, Output, build, log, played, recover};
 
 /// Runs the files that come into a folder, several at once, and puts each where its verdict sends it.
 ///
@@ -87,6 +87,8 @@ pub(crate) struct Arguments {
     /// Loopback address on which metrics are told over HTTP, at `/metrics`; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    log: log::FileFlags,
 }
 
 /// What `loop` reports when it works.
@@ -124,8 +126,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether loop");
         let limits = terms::limits(&self.time)?;
+        let _logging = self.log.open()?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether loop");
         let stages = self.stages.open()?;
         let (judges, following) = self.judges()?;
         let decide_within = Duration::from_millis(self.decide_within);

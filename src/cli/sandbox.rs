@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::stop::Stop;
-use super::{Failure, Output, build, output};
+use super::{Failure, Output, build, log, output};
 
 /// Runs files for episodes that are decided on elsewhere.
 #[derive(clap::Args)]
@@ -77,6 +77,8 @@ struct Serve {
     /// Seconds that what runs may take to end after the first signal.
     #[arg(long, value_name = "S", default_value_t = 600)]
     drain: u64,
+    #[command(flatten)]
+    log: log::FileFlags,
 }
 
 /// What `sandbox serve` reports when it listens.
@@ -101,7 +103,6 @@ impl Arguments {
 
 impl Serve {
     fn run(self, output: &Output) -> Result<(), Failure> {
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether sandbox");
         let lease = Duration::try_from_secs_f64(self.lease).map_err(|error| anyhow!("--lease: {error}"));
         let config = StageConfig {
             runs: self.runs,
@@ -115,6 +116,8 @@ impl Serve {
             ..StageConfig::new(self.stage, self.listen()?)
         };
         config.validate().map_err(Failure::usage)?;
+        let _logging = self.log.open()?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether sandbox");
         // Signals are waited for before anybody can know that the stage is there.
         let stop = Stop::prepare()?;
         let server = StageServer::start(config, Arc::new(LocalStage)).map_err(|error| match error {

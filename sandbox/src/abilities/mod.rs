@@ -264,7 +264,7 @@ fn landlock() -> Ability {
         here: version.is_some(),
         found: version
             .map_or_else(|| "not in this kernel, or off".to_owned(), |version| format!("interface {version}")),
-        needed_for: "nothing yet; the mounts of a cage do not depend on it",
+        needed_for: "nothing: mounts say what a sample may write",
     }
 }
 

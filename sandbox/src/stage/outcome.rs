@@ -249,5 +249,10 @@ impl Outcome {
         self.skipped_ms = summary.skipped_ns / 1_000_000;
         self.most_tasks = summary.most_tasks as u64;
         self.io = summary.traffic;
+        if summary.uncounted > 0 {
+            let count = summary.uncounted;
+            self.lacking
+                .push(format!("what {count} processes read and wrote in all: their counters could not be read"));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Act, Flow, Proof, Sink, Tracer};
+use super::{Act, Flow, Proof, Sink, Summary, Tracer};
 use crate::edge::ptrace::{self, Go};
 
 /// How long a task may wait for its maker's event before the kernel is asked about it.
@@ -83,9 +83,19 @@ impl Tracer {
 
     /// Adds up what a process that exits has read and written.
     pub(super) fn count_traffic(&mut self, tid: u32) {
-        // A process whose counters cannot be read is not counted: the kernel may be built without them.
-        let Ok(text) = fs::read_to_string(format!("/proc/{tid}/io")) else { return };
-        let traffic = &mut self.summary.traffic;
+        self.summary.add_traffic(fs::read_to_string(format!("/proc/{tid}/io")).ok().as_deref());
+    }
+}
+
+impl Summary {
+    /// Adds the counters of a process, as the kernel writes them. A kernel may be built without them, and those of a process that made
+    /// itself undumpable are root's alone.
+    fn add_traffic(&mut self, text: Option<&str>) {
+        let Some(text) = text else {
+            self.uncounted += 1;
+            return;
+        };
+        let traffic = &mut self.traffic;
         for line in text.lines() {
             let Some((name, value)) = line.split_once(": ") else { continue };
             let value = value.parse::<u64>().unwrap_or(0);
@@ -105,4 +115,20 @@ fn family(tid: u32) -> Option<(u32, u32)> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
     Some((field("Tgid:")?, field("PPid:")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracer::Traffic;
+
+    #[test]
+    fn counters_that_cannot_be_read_are_told_of() {
+        let mut summary = Summary::default();
+        summary.add_traffic(Some("rchar: 5\nwchar: 6\nsyscr: 7\nsyscw: 8\nread_bytes: 4096\n"));
+        summary.add_traffic(None);
+        summary.add_traffic(Some("rchar: 1\n"));
+        let traffic = Traffic { read_bytes: 6, written_bytes: 6, reads: 7, writes: 8 };
+        assert_eq!((summary.traffic, summary.uncounted), (traffic, 1));
+    }
 }

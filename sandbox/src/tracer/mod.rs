@@ -172,6 +172,8 @@ pub struct Summary {
     pub most_tasks: usize,
     /// Reading and writing of processes that exited.
     pub traffic: Traffic,
+    /// Processes that exited and whose counters could not be read: they are missing from `traffic`.
+    pub uncounted: u64,
     /// Time that was skipped, in nanoseconds.
     pub skipped_ns: u64,
 }

@@ -75,7 +75,8 @@ impl EventSink for Events {
     }
 }
 
-/// Detonates a program with arguments, within limits, and holds the report to what is true of every attempt; `None` where this machine has no sandbox.
+/// Detonates a program with arguments, within limits, and holds the report to what is true of every attempt; `None` where this machine
+/// has no sandbox.
 fn attempt(test: &str, program: &Path, arguments: &[&str], limits: Limits) -> Option<(Outcome, Vec<EventBuf>)> {
     let folder = tempfile::tempdir().unwrap();
     let plain = setup(folder.path(), File::open(program).unwrap().into(), 1);

@@ -1,3 +1,5 @@
+//! Control groups of hosts of every kind, and groups that come and go.
+
 use super::*;
 
 const V1: &str = "35 31 0:31 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\

@@ -1,3 +1,5 @@
+//! Files that come in, wait, are played and go, by workers that are played too.
+
 use super::*;
 use bellwether_artifact::durable;
 use std::path::Path;

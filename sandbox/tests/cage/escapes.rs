@@ -166,8 +166,8 @@ fn the_kernels_own_files() {
             ("symbols", "0"),
             ("memory", "0"),
             ("keys", "0"),
-            // Whatever is written to it goes nowhere.
-            ("sysrq", "1"),
+            // What a kernel has of them is the null device.
+            ("bare", "0"),
             ("pattern", "EROFS|EACCES"),
             ("groups", "ENOENT"),
             ("mount_groups", "EPERM"),
@@ -279,7 +279,8 @@ fn typing_into_the_terminal_of_the_supervisor() {
         gate.open().unwrap();
         assert_eq!(enclosure.wait(PATIENCE).unwrap(), Some(Ending::Code(0)));
         rustix::fs::fcntl_setfl(&terminal, rustix::fs::OFlags::NONBLOCK).unwrap();
-        let typed = terminal.read(&mut [0; 8]).unwrap_or(0);
+        // The first of these may be the end of what the test itself had to say.
+        let typed: usize = (0..4).map(|_| terminal.read(&mut [0; 8]).unwrap_or(0)).sum();
         eprintln!("typed {typed}");
         return;
     }

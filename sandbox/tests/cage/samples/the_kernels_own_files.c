@@ -9,9 +9,15 @@ int main(void) {
     TELL("symbols", bytes("/proc/kallsyms"));
     TELL("memory", bytes("/proc/kcore"));
     TELL("keys", bytes("/proc/keys"));
-    struct stat facts;
-    int there = stat("/proc/sysrq-trigger", &facts) == 0;
-    TELL("sysrq", !there || S_ISCHR(facts.st_mode) && facts.st_rdev == makedev(1, 3));
+    char *masked[] = {"kallsyms", "kcore", "key-users", "keys", "sysrq-trigger", "timer_list"};
+    int bare = 0;
+    for (int at = 0; at < 6; at++) {
+        char path[64];
+        struct stat facts;
+        snprintf(path, sizeof path, "/proc/%s", masked[at]);
+        bare += stat(path, &facts) == 0 && !(S_ISCHR(facts.st_mode) && facts.st_rdev == makedev(1, 3));
+    }
+    TELL("bare", bare);
     SAY("pattern", open("/proc/sys/kernel/core_pattern", O_WRONLY));
     SAY("groups", open("/sys/fs/cgroup", O_RDONLY));
     SAY("mount_groups", mount("cgroup2", "/tmp", "cgroup2", 0, 0));

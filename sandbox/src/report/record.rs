@@ -209,9 +209,9 @@ impl EpisodeRecord {
         self.stages.first().map_or(0, |stage| stage.began_ms)
     }
 
-    /// When it ended, in milliseconds since 1970.
+    /// When it ended, in milliseconds since 1970; not before it began, also where the clock was set back between two stages.
     pub fn ended_ms(&self) -> u64 {
-        self.stages.last().map_or(0, |stage| stage.began_ms.saturating_add(stage.duration_ms))
+        self.stages.iter().map(|stage| stage.began_ms.saturating_add(stage.duration_ms)).max().unwrap_or(0)
     }
 
     /// The wall-clock time of an event of a stage, in milliseconds since 1970.

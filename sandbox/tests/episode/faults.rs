@@ -12,11 +12,13 @@ use bellwether_artifact::secret::{Purpose, Secrets};
 use bellwether_env_adapter::spec::WIDTH;
 use bellwether_env_adapter::{Action, EpisodeId, Event, EventKind, StateVector, action};
 use bellwether_sandbox::episode::{
-    Away, Episode, EpisodeFolder, Judge, Listener, Partial, Patient, RecordError, Report, Setup, Trail, Transition, run,
+    Away, Decision, Episode, EpisodeFolder, Judge, Listener, Partial, Patient, RecordError, Report, Setup, Trail,
+    Transition, run,
 };
+use bellwether_sandbox::report::write_episode;
 use bellwether_sandbox::stage::{Close, Course, Fault, Kept, Order, Outcome, Question, Stage, StageError};
 
-use super::scripted::{Script, Scripted, read_events};
+use super::scripted::{Script, Scripted, read_events, read_steps};
 use super::{Paused, Rule, sealed, setup};
 
 fn nothing() -> OwnedFd {
@@ -223,17 +225,24 @@ fn nothing_runs_that_cannot_be_recorded() {
 fn jumping_ms() -> u64 {
     static LOOKS: AtomicU64 = AtomicU64::new(0);
     let look = LOOKS.fetch_add(1, Ordering::Relaxed);
-    [1_700_000_000_000, 4_000_000_000_000, 5, 1_700_000_000_001][look as usize % 4]
+    JUMPS[look as usize % JUMPS.len()]
 }
 
-#[test]
-fn a_clock_that_jumps_changes_nothing_but_what_is_told_of_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, key) = (folder.path().join("audit.jsonl"), folder.path().join("audit.key"));
+const JUMPS: [u64; 4] = [1_700_000_000_000, 4_000_000_000_000, 5, 1_700_000_000_001];
+
+/// A clock that is set back by more than a century between the two stages.
+fn set_back_ms() -> u64 {
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    if LOOKS.fetch_add(1, Ordering::Relaxed) == 0 { 4_000_000_000_000 } else { 5 }
+}
+
+/// An episode by two clocks: that of its files, and that of its entry in the audit log. Its report, and kind, body and time of each entry.
+fn by_clocks(folder: &Path, now_ms: fn() -> u64, trail_ms: fn() -> u64) -> (Report, Vec<(String, String, u64)>) {
+    let (path, key) = (folder.join("audit.jsonl"), folder.join("audit.key"));
     Secrets::generate(&key, Purpose::Audit).unwrap();
     let secrets = || Secrets::read(&key, Purpose::Audit).unwrap();
-    let trail = Trail::new(AuditLog::create(&path, secrets()).unwrap(), jumping_ms);
-    let setup = setup(&folder.path().join("e1"), nothing(), 2);
+    let trail = Trail::new(AuditLog::create(&path, secrets()).unwrap(), trail_ms);
+    let setup = Setup { now_ms, ..setup(&folder.join("e1"), nothing(), 2) };
     let stage = Scripted::new(Script { away: 2, windows: vec![4; 5], ..Script::default() });
     let clock = Paused::default();
     let report = run(
@@ -251,10 +260,60 @@ fn a_clock_that_jumps_changes_nothing_but_what_is_told_of_it() {
         },
     )
     .unwrap();
-    assert_eq!((report.verdict, report.partial.len()), (Some(Action::Release), 0));
     assert_eq!(clock.0.into_inner().unwrap(), [1_000, 2_000]);
-    let verified = audit::verify(&path, &secrets(), &[]).unwrap();
+    let mut entries = Vec::new();
+    let verified = audit::examine(&path, &secrets(), &[], |entry, _| {
+        entries.push((entry.kind.clone(), entry.body.to_string(), entry.time_ms));
+        Ok(())
+    });
+    let verified = verified.unwrap();
     assert!(verified.intact && verified.entries > 10, "{verified:?}");
+    (report, entries)
+}
+
+#[test]
+fn a_clock_that_jumps_changes_nothing_but_what_is_told_of_it() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let steady: fn() -> u64 = || 1_700_000_000_000;
+    let (wanted, entries) = by_clocks(folders[0].path(), steady, steady);
+    let (report, jumped) = by_clocks(folders[1].path(), set_back_ms, jumping_ms);
+    // Nothing waits for the clock, and no decision, step, event or entry rests on it.
+    let decided = |report: &Report| {
+        let decisions = report.decisions.iter().cloned().map(|decision| Decision { took_us: 0, ..decision });
+        decisions.collect::<Vec<_>>()
+    };
+    assert_eq!((report.verdict, &report.partial[..]), (Some(Action::Release), &[][..]));
+    assert_eq!(decided(&report), decided(&wanted));
+    assert_eq!((&report.feedback, &report.outcomes), (&wanted.feedback, &wanted.outcomes));
+    assert_eq!(read_steps(&report), read_steps(&wanted));
+    assert_eq!(read_events(&report).events, read_events(&wanted).events);
+    assert_eq!(jumped.len(), entries.len());
+    for (number, (jumped, entry)) in jumped.iter().zip(&entries).enumerate() {
+        assert_eq!((&jumped.0, &jumped.1), (&entry.0, &entry.1));
+        assert_eq!(jumped.2, JUMPS[number % JUMPS.len()], "as the clock said");
+    }
+    // What is told of it is what it said, and no report lets anything end before it began.
+    assert_eq!(report.began_ms, [Some(4_000_000_000_000), Some(5)]);
+    let reports = write_episode(folders[1].path(), &report, "0.0.0").unwrap();
+    let cape: serde_json::Value = serde_json::from_slice(&std::fs::read(&reports.cape).unwrap()).unwrap();
+    let time = |key: &str| cape["info"][key].as_str().unwrap().to_owned();
+    assert_eq!(time("started"), "2096-10-02 07:06:40");
+    assert!(time("started") <= time("ended"), "{} {}", time("started"), time("ended"));
+    let lines = std::fs::read_to_string(&reports.ocsf).unwrap();
+    let mut spans = 0;
+    for line in lines.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        for (of, from, to) in
+            [(&event, "start_time", "end_time"), (&event["finding_info"], "first_seen_time", "last_seen_time")]
+        {
+            if let (Some(from), Some(to)) = (of[from].as_u64(), of[to].as_u64()) {
+                assert!(from <= to, "{line}");
+                spans += 1;
+            }
+        }
+    }
+    assert!(spans > 0);
+    assert!(std::fs::read_to_string(&reports.page).unwrap().contains("2096-10-02"));
 }
 
 /// A stage whose sample makes events without end, as long as they are kept; then it copies what lies in the folder of the episode, as a

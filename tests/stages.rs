@@ -55,6 +55,10 @@ fn a_file_runs_at_stages_that_are_served_elsewhere() {
     let swapped = ["--json", "--stage-1", &second, "--stage-2", &first];
     let ran = bellwether(folder.path(), &[&["detonate", "sample", "--model", &model], &swapped[..]].concat());
     ran.complains(1, &["stage 1", "stage 2"]);
+    // Questions may not stand open for longer than a stage allows.
+    let arguments = ["detonate", "sample", "--model", &model, "--decide-within", "900", "--stage-round-trip", "101"];
+    let ran = bellwether(folder.path(), &[&arguments[..], &elsewhere[..]].concat());
+    ran.complains(1, &["1001 ms", "--stage-round-trip", "--answer-within"]);
     for (running, signal) in [(one, "-TERM"), (two, "-INT")] {
         running.signal(signal);
         assert_eq!(running.end(), Some(0));
@@ -330,12 +334,13 @@ fn a_second_signal_kills_what_runs_and_leaves_it_in_work() {
 fn wrong_usage_touches_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let model = model();
-    let cases: [(&[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str]); 11] = [
         (&["sandbox", "serve", "--stage", "3", "--listen", "unix:s"], &["--stage"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "127.0.0.1:0"], &["--client-ca"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "nowhere"], &["unix:PATH"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--runs", "0"], &["runs"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--lease", "0"], &["lease"]),
+        (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--answer-within", "0"], &["answer_within"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--connections", "0"], &["connections"]),
         (&["sandbox", "serve", "--stage", "1", "--listen", "unix:s", "--file-mib", "0"], &["specimen_bytes"]),
         (&["loop", "site", "--models", &model, "--stage-1", "http://x:1"], &["unix:PATH"]),

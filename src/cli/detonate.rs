@@ -82,7 +82,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
-        let [first, second] = self.stages.open()?;
+        let [first, second] = self.stages.open(self.decide_within)?;
         let ground = self.judges()?.now();
         let sample = Sample::open(&self.file, terms::MOST_BYTES)?;
         let episode = EpisodeId(format!("{}-{:.8}", terms::digits()?, sample.identity().sha256.to_string()));

@@ -129,7 +129,7 @@ impl Arguments {
         let limits = terms::limits(&self.time)?;
         let _logging = self.log.open()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), revision = build::source().revision, "bellwether loop");
-        let stages = self.stages.open()?;
+        let stages = self.stages.open(self.decide_within)?;
         let (judges, following) = self.judges()?;
         let decide_within = Duration::from_millis(self.decide_within);
         // Whether the model can steer a sandbox at this rate is asked before any file is taken.

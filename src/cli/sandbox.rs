@@ -74,6 +74,10 @@ struct Serve {
     /// Seconds for which a file runs on while nothing is heard of whoever decides.
     #[arg(long, value_name = "S", default_value_t = 30.0)]
     lease: f64,
+    /// Milliseconds for which a question may stand open at most: then the safe rule answers it, and no later answer counts. Orders
+    /// that ask for more are refused.
+    #[arg(long, value_name = "MS", default_value_t = 1_000)]
+    answer_within: u64,
     /// Seconds that what runs may take to end after the first signal.
     #[arg(long, value_name = "S", default_value_t = 600)]
     drain: u64,
@@ -113,6 +117,7 @@ impl Serve {
             backlog_bytes: self.backlog_mib.saturating_mul(1 << 20),
             keep: Duration::from_secs(self.keep),
             lease: lease.map_err(Failure::usage)?,
+            answer_within: Duration::from_millis(self.answer_within),
             ..StageConfig::new(self.stage, self.listen()?)
         };
         config.validate().map_err(Failure::usage)?;

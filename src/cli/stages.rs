@@ -24,26 +24,27 @@ pub(crate) struct StageFlags {
     /// Its key, PEM; readable by its owner alone.
     #[arg(long, value_name = "FILE", requires = "stage_ca")]
     stage_key: Option<PathBuf>,
+    /// Milliseconds for the way of a question from a stage that is served elsewhere and of its answer back, beside --decide-within.
+    /// Then the stage applies the safe rule by itself.
+    #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    stage_round_trip: u64,
 }
 
 /// A stage that several episodes may use at once.
 pub(crate) type AnyStage = Box<dyn Stage + Send + Sync>;
 
 impl StageFlags {
-    /// Both stages.
-    pub(crate) fn open(&self) -> Result<[AnyStage; 2], Failure> {
-        Ok([self.stage(1, self.stage_1.as_deref())?, self.stage(2, self.stage_2.as_deref())?])
-    }
-
-    fn stage(&self, number: u8, address: Option<&str>) -> Result<AnyStage, Failure> {
-        match address {
-            None => Ok(Box::new(LocalStage)),
-            Some(address) => self.remote(number, address),
-        }
+    /// Both stages, for decisions that may take so long.
+    pub(crate) fn open(&self, decide_within_ms: u64) -> Result<[AnyStage; 2], Failure> {
+        let stage = |number, address: &Option<String>| match address {
+            None => Ok(Box::new(LocalStage) as AnyStage),
+            Some(address) => self.remote(number, address, decide_within_ms + self.stage_round_trip),
+        };
+        Ok([stage(1, &self.stage_1)?, stage(2, &self.stage_2)?])
     }
 
     #[cfg(feature = "serve")]
-    fn remote(&self, number: u8, address: &str) -> Result<AnyStage, Failure> {
+    fn remote(&self, number: u8, address: &str, answer_within_ms: u64) -> Result<AnyStage, Failure> {
         use bellwether_sandbox::episode::Monotonic;
         use bellwether_sandbox::peer::{Address, ClientIdentity, ClientTls};
         use bellwether_sandbox::stage::remote::{RemoteOptions, RemoteStage};
@@ -53,12 +54,13 @@ impl StageFlags {
         let identity = identity.map(|(certificate, key)| ClientIdentity { certificate, key });
         let tls = self.stage_ca.clone().map(|authority| ClientTls { authority, identity });
         let clock = std::sync::Arc::new(Monotonic);
-        let stage = RemoteStage::new(number, &address, tls.as_ref(), RemoteOptions::default(), clock);
+        let options = RemoteOptions { answer_within_ms, ..RemoteOptions::default() };
+        let stage = RemoteStage::new(number, &address, tls.as_ref(), options, clock);
         Ok(Box::new(stage.map_err(Failure::usage)?))
     }
 
     #[cfg(not(feature = "serve"))]
-    fn remote(&self, number: u8, _: &str) -> Result<AnyStage, Failure> {
+    fn remote(&self, number: u8, _: &str, _: u64) -> Result<AnyStage, Failure> {
         let how = "cargo build --release --features serve";
         Err(Failure::usage(anyhow::anyhow!(
             "--stage-{number}: this program was built without stages elsewhere: build it with `{how}`"

@@ -42,6 +42,12 @@ pub enum Away {
         /// How long was waited, in milliseconds.
         limit_ms: u64,
     },
+    /// It did not come to the stage in time, which applied the safe rule by itself.
+    #[error("the stage had no answer within {limit_ms} ms")]
+    Overdue {
+        /// How long the stage waited, in milliseconds.
+        limit_ms: u64,
+    },
     /// The policy refuses the state.
     #[error("refused: {0}")]
     Refused(String),

@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::EpisodeFolder;
 use super::journal::Subject;
-use super::judge::{Away, Judge, safe_rule};
+use super::judge::{Away, Judge, Judgement, safe_rule};
 use super::machine::{Happening, Machine, Next, Partial};
 use super::record::{Decided, Entry, Listener, Plan, RecordError, Recorded, Recorder};
 use super::retry::{Clock, Schedule};
 use crate::Limits;
 use crate::stage::{
-    Close, Command, Course, DecisionId, Feedback, Grounds, Kept, Order, Outcome, Question, Specimen, Stage,
+    Bring, Brought, Close, Command, Course, DecisionId, Feedback, Grounds, Kept, Order, Outcome, Question, Specimen,
+    Stage,
 };
 use crate::vault::{Quarantined, SampleIdentity};
 
@@ -286,6 +287,60 @@ impl Conduct<'_> {
         self.recorder.put(Entry::Transition(Box::new(transition)));
         next
     }
+
+    /// Decides, and keeps what holds once the stage has it.
+    fn decide(&mut self, question: &Question, state: &StateVector, bring: Bring<'_>) -> Command {
+        let asked = Instant::now();
+        let mut state = state.clone();
+        let judged = self.judge.judge(question, &mut state).and_then(|judgement| {
+            let allowed = question.mask[judgement.action.index()];
+            if allowed { Ok(judgement) } else { Err(Away::Refused("it chose what is not allowed".to_owned())) }
+        });
+        let took_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let action = judged.as_ref().map_or_else(|_| safe_rule(question), |judgement| judgement.action);
+        let mut command = Command::to(question, action);
+        let mut grounds = Grounds::of(judged);
+        if let Brought::Late { action, limit_ms } = bring(&command, &grounds) {
+            command = Command::to(question, action);
+            grounds = Grounds::of(Err(Away::Overdue { limit_ms }));
+        }
+        let Grounds { q_values, margin, model_version, safe_rule } = grounds;
+        let decision = Decision {
+            decision: command.decision.clone(),
+            stage: question.stage,
+            window: question.window,
+            events: question.events,
+            events_seen: question.events_seen,
+            time_ns: question.time_ns,
+            close: question.close,
+            mask: question.mask,
+            q_values,
+            margin,
+            model_version,
+            safe_rule: safe_rule.clone(),
+            action: command.action,
+            level: command.context.level,
+            level_after: command.context.level_after,
+            took_us,
+        };
+        self.decisions.push(decision.clone());
+        let decided = Decided { question: question.clone(), command: command.clone(), state, decision };
+        self.recorder.put(Entry::Decided(Box::new(decided)));
+        self.happened(Happening::Decided { command: command.clone(), safe_rule });
+        command
+    }
+}
+
+impl Grounds {
+    /// Of a judgement, or of the safe rule.
+    fn of(judged: Result<Judgement, Away>) -> Grounds {
+        match judged {
+            Ok(Judgement { q_values, margin, model_version, .. }) => {
+                Grounds { q_values: Some(q_values), margin, model_version: Some(model_version), safe_rule: None }
+            }
+            Err(away) => Grounds { safe_rule: Some(away.to_string()), ..Grounds::default() },
+        }
+    }
 }
 
 impl Course for Conduct<'_> {
@@ -301,49 +356,11 @@ impl Course for Conduct<'_> {
     }
 
     fn window(&mut self, question: &Question, state: &StateVector) -> Command {
-        let asked = Instant::now();
-        let mut state = state.clone();
-        let judged = self.judge.judge(question, &mut state).and_then(|judgement| {
-            let allowed = question.mask[judgement.action.index()];
-            if allowed { Ok(judgement) } else { Err(Away::Refused("it chose what is not allowed".to_owned())) }
-        });
-        let took_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let action = judged.as_ref().map_or_else(|_| safe_rule(question), |judgement| judgement.action);
-        let command = Command::to(question, action);
-        let away = judged.as_ref().err().map(Away::to_string);
-        let judged = judged.ok();
-        let decision = Decision {
-            decision: command.decision.clone(),
-            stage: question.stage,
-            window: question.window,
-            events: question.events,
-            events_seen: question.events_seen,
-            time_ns: question.time_ns,
-            close: question.close,
-            mask: question.mask,
-            q_values: judged.as_ref().map(|judgement| judgement.q_values),
-            margin: judged.as_ref().and_then(|judgement| judgement.margin),
-            model_version: judged.map(|judgement| judgement.model_version),
-            safe_rule: away.clone(),
-            action,
-            level: command.context.level,
-            level_after: command.context.level_after,
-            took_us,
-        };
-        self.decisions.push(decision.clone());
-        let decided = Decided { question: question.clone(), command: command.clone(), state, decision };
-        self.recorder.put(Entry::Decided(Box::new(decided)));
-        self.happened(Happening::Decided { command: command.clone(), safe_rule: away });
-        command
+        self.decide(question, state, &mut |_, _| Brought::Taken)
     }
 
-    fn grounds(&self) -> Grounds {
-        self.decisions.last().map_or_else(Grounds::default, |last| Grounds {
-            q_values: last.q_values,
-            margin: last.margin,
-            model_version: last.model_version.clone(),
-            safe_rule: last.safe_rule.clone(),
-        })
+    fn window_elsewhere(&mut self, question: &Question, state: &StateVector, bring: Bring<'_>) {
+        self.decide(question, state, bring);
     }
 
     fn gone(&self) -> Option<String> {

@@ -17,7 +17,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bellwether_env_adapter::reward::Toll;
-use bellwether_env_adapter::{ACTION_COUNT, ActionMask, EpisodeId, Event, RewardConfig, StateVector, WindowConfig};
+use bellwether_env_adapter::{
+    ACTION_COUNT, Action, ActionMask, EpisodeId, Event, RewardConfig, StateVector, WindowConfig,
+};
 
 use crate::Limits;
 
@@ -43,18 +45,36 @@ pub trait Course: Send {
     /// What is to be done at the close of a window.
     fn window(&mut self, question: &Question, state: &StateVector) -> Command;
 
+    /// The same where the stage is elsewhere: `bring` takes the answer there, once, and says what holds. What is kept is what holds.
+    fn window_elsewhere(&mut self, question: &Question, state: &StateVector, bring: Bring<'_>) {
+        let command = self.window(question, state);
+        bring(&command, &Grounds::default());
+    }
+
     /// What came of a command other than `continue`, or of what the stage did by itself.
     fn feedback(&mut self, feedback: Feedback);
-
-    /// What the last answer rests on, where that is known.
-    fn grounds(&self) -> Grounds {
-        Grounds::default()
-    }
 
     /// Why nobody follows the run any more, if so: the sample is killed then. Asked for many times a second.
     fn gone(&self) -> Option<String> {
         None
     }
+}
+
+/// Takes an answer to a stage elsewhere.
+pub type Bring<'a> = &'a mut dyn FnMut(&Command, &Grounds) -> Brought;
+
+/// What became of an answer on its way to a stage elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// It holds, as far as is known.
+    Taken,
+    /// It came too late. The stage had applied the safe rule, and this holds.
+    Late {
+        /// What was done, one of the allowed actions.
+        action: Action,
+        /// How long the stage had waited, in milliseconds.
+        limit_ms: u64,
+    },
 }
 
 /// What a decision rests on.

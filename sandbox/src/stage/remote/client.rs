@@ -42,6 +42,9 @@ pub struct RemoteOptions {
     pub order: Duration,
     /// How long an action may take to be admitted.
     pub act: Duration,
+    /// How long a question may stand open at the stage, in milliseconds: as long as a decision may take and the way there and back.
+    /// Zero leaves it to the stage, which refuses more than it allows.
+    pub answer_within_ms: u64,
     /// When what did not come about is tried again.
     pub schedule: Schedule,
     /// How long a sample that is to be killed may take to end.
@@ -56,6 +59,7 @@ impl Default for RemoteOptions {
             connect: Duration::from_secs(2),
             order: Duration::from_secs(120),
             act: Duration::from_secs(2),
+            answer_within_ms: 0,
             schedule: Schedule::default(),
             ending: Duration::from_secs(20),
         }
@@ -103,7 +107,8 @@ impl RemoteStage {
         let mut file = File::open(format!("/proc/self/fd/{}", order.sample.memory.as_raw_fd())).map_err(failed)?;
         let (bytes, sha256) = measure(&mut file).map_err(failed)?;
         let refused = |why| StageError::Order { stage: order.stage, why };
-        let first = wire::announce(order, bytes, sha256).map_err(|error| refused(error.to_string()))?;
+        let first = wire::announce(order, (bytes, sha256), self.options.answer_within_ms);
+        let first = first.map_err(|error| refused(error.to_string()))?;
         let (parts, sent) = mpsc::channel(2);
         self.runtime.spawn_blocking(move || {
             let mut part = Some(Part::Order(first));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bellwether_artifact::Sha256;
-use bellwether_env_adapter::Action;
+use bellwether_env_adapter::{Action, StateVector};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,8 +12,10 @@ use tonic::{Request, Status};
 
 use super::client::{Client, RemoteStage, is_passing};
 use super::proto::{self, FollowRequest, Record, StopRequest, act_response, record::What};
-use super::wire::{self, WireError};
-use crate::stage::{Came, Command, Course, DecisionId, Fault, Feedback, Kept, Order, Outcome, Refusal, StageError};
+use super::wire::{self, Overdue, WireError};
+use crate::stage::{
+    Brought, Came, Command, Course, DecisionId, Fault, Feedback, Kept, Order, Outcome, Question, Refusal, StageError,
+};
 
 /// One run that is followed.
 pub(super) struct Following<'a> {
@@ -26,6 +28,8 @@ pub(super) struct Following<'a> {
     events: u64,
     /// How often actions were brought to the stage of which it has not told what came yet.
     brought: BTreeMap<DecisionId, u32>,
+    /// What the stage did while an answer was on its way to it, until the record of that comes.
+    overdue: Option<Overdue>,
     /// Events could not be kept.
     unkept: bool,
     /// Since when the sample is to be killed.
@@ -49,6 +53,18 @@ enum End {
     Lost(String),
 }
 
+/// What a stage says to an action.
+enum Reply {
+    /// It is carried out, or has been.
+    Applied,
+    /// It is not.
+    Refused(Refusal),
+    /// It came too late.
+    Late(Overdue),
+    /// It could not be brought there.
+    Lost(String),
+}
+
 /// How often it is looked whether anybody still follows.
 const LOOK: Duration = Duration::from_millis(20);
 /// Batches that wait for whoever follows.
@@ -69,6 +85,7 @@ impl<'a> Following<'a> {
             next: 0,
             events: 0,
             brought: BTreeMap::new(),
+            overdue: None,
             unkept: false,
             stopped: None,
         }
@@ -189,8 +206,15 @@ impl<'a> Following<'a> {
                 if self.stopped.is_some() {
                     return Ok(None);
                 }
-                let command = self.course.window(&question, &state);
-                Ok(self.dispatch(&command, Sha256::of(&message.state)))
+                Ok(self.answer(&question, &state, Sha256::of(&message.state)))
+            }
+            What::Overdue(message) => {
+                let told = wire::overdue(message)?;
+                // A question that was not heeded was not answered either.
+                if self.stopped.is_none() && self.overdue.take().as_ref() != Some(&told) {
+                    return Err(WireError::new("overdue", "its question was answered otherwise"));
+                }
+                Ok(None)
             }
             What::Feedback(message) => {
                 let mut feedback = wire::feedback(&message)?;
@@ -217,40 +241,46 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// Brings a command to the stage, however often that must be tried.
-    fn dispatch(&mut self, command: &Command, state: Sha256) -> Option<End> {
-        let began = Instant::now();
-        let message = wire::act(command, state, &self.course.grounds());
-        let mut attempt = 1;
-        loop {
-            let mut request = Request::new(message.clone());
-            request.set_timeout(self.stage.options.act);
-            let mut client = self.stage.client.clone();
-            let status = match self.stage.wait(self.stage.options.act, client.act(request)) {
-                Ok(answer) => match answer.result {
-                    Some(act_response::Result::Applied(_) | act_response::Result::Repeated(_)) => {
-                        if command.action != Action::Continue {
-                            self.brought.insert(command.decision.clone(), attempt);
-                        }
-                        return None;
-                    }
-                    Some(act_response::Result::Refused(why)) => {
-                        let why = proto::Refusal::try_from(why).ok().and_then(|why| Refusal::try_from(why).ok());
-                        self.refused(command, why.unwrap_or(Refusal::Context), (began, attempt));
-                        return None;
-                    }
-                    None => Status::data_loss("the stage answered an action with nothing"),
-                },
-                Err(status) => status,
+    /// Has a question answered, and brings the answer to the stage.
+    fn answer(&mut self, question: &Question, state: &StateVector, about: Sha256) -> Option<End> {
+        let mut came = None;
+        let Following { stage, course, .. } = self;
+        course.window_elsewhere(question, state, &mut |command, grounds| {
+            let began = Instant::now();
+            let (reply, attempts) = stage.bring(&wire::act(command, about, grounds), question);
+            let brought = match &reply {
+                Reply::Late(Overdue { action, limit_ms, .. }) => Brought::Late { action: *action, limit_ms: *limit_ms },
+                _ => Brought::Taken,
             };
-            let pause = self.stage.options.schedule.pause_ms(attempt).filter(|_| is_passing(&status));
-            let Some(pause) = pause else {
-                let why = format!("{} could not be brought to the stage: {}", command.action.name(), status.message());
-                return Some(End::Lost(why));
-            };
-            tracing::warn!(decision = %command.decision, attempt, why = status.message(), "an action did not arrive");
-            self.stage.clock.sleep(Duration::from_millis(pause));
-            attempt += 1;
+            came = Some((command.clone(), reply, began, attempts));
+            brought
+        });
+        let (command, reply, began, attempts) = came?;
+        match reply {
+            Reply::Applied => {
+                if command.action != Action::Continue {
+                    self.brought.insert(command.decision, attempts);
+                }
+                None
+            }
+            Reply::Refused(why) => {
+                self.refused(&command, why, (began, attempts));
+                None
+            }
+            Reply::Late(overdue) => {
+                tracing::warn!(
+                    decision = %command.decision,
+                    decided = command.action.name(),
+                    done = overdue.action.name(),
+                    open_us = overdue.open_us,
+                    "an action came too late: the stage had applied the safe rule"
+                );
+                self.overdue = Some(overdue);
+                None
+            }
+            Reply::Lost(why) => {
+                Some(End::Lost(format!("{} could not be brought to the stage: {why}", command.action.name())))
+            }
         }
     }
 
@@ -313,6 +343,47 @@ impl<'a> Following<'a> {
     }
 }
 
+impl RemoteStage {
+    /// Brings an action to the stage, however often that must be tried; how often it was.
+    fn bring(&self, message: &proto::ActRequest, question: &Question) -> (Reply, u32) {
+        let mut attempt = 1;
+        loop {
+            let mut request = Request::new(message.clone());
+            request.set_timeout(self.options.act);
+            let mut client = self.client.clone();
+            let status = match self.wait(self.options.act, client.act(request)) {
+                Ok(answer) => return (reply(answer, question), attempt),
+                Err(status) => status,
+            };
+            let pause = self.options.schedule.pause_ms(attempt).filter(|_| is_passing(&status));
+            let Some(pause) = pause else { return (Reply::Lost(status.message().to_owned()), attempt) };
+            let decision = &message.decision_id;
+            tracing::warn!(decision, attempt, why = status.message(), "an action did not arrive");
+            self.clock.sleep(Duration::from_millis(pause));
+            attempt += 1;
+        }
+    }
+}
+
+/// What a stage says to the answer to a question.
+fn reply(answer: proto::ActResponse, question: &Question) -> Reply {
+    use act_response::Result::{Applied, Overdue, Refused, Repeated};
+    match answer.result {
+        Some(Applied(_) | Repeated(_)) => Reply::Applied,
+        Some(Refused(why)) => {
+            let why = proto::Refusal::try_from(why).ok().and_then(|why| Refusal::try_from(why).ok());
+            Reply::Refused(why.unwrap_or(Refusal::Context))
+        }
+        Some(Overdue(message)) => match wire::overdue(message) {
+            Ok(overdue) if overdue.decision == question.decision() && question.mask[overdue.action.index()] => {
+                Reply::Late(overdue)
+            }
+            _ => Reply::Lost("the stage says that it did what it was not asked about".to_owned()),
+        },
+        None => Reply::Lost("the stage answered an action with nothing".to_owned()),
+    }
+}
+
 /// Hands batches on until the stream ends; why it did.
 async fn receive(
     mut client: Client,
@@ -360,5 +431,41 @@ async fn receive(
     tokio::select! {
         status = &mut receiving => status,
         () = beats => receiving.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellwether_env_adapter::{EpisodeId, action};
+
+    use super::*;
+    use crate::stage::Close;
+
+    #[test]
+    fn what_a_stage_did_is_believed_where_it_could() {
+        let question = Question {
+            episode: EpisodeId("e".to_owned()),
+            stage: 1,
+            step: 3,
+            window: 3,
+            events: 0,
+            toll: Default::default(),
+            events_seen: 0,
+            time_ns: 0,
+            level: 0,
+            close: Close::Windows,
+            mask: action::mask(true, true),
+        };
+        let told = |decision_id: &str, action| {
+            let overdue = proto::Overdue { decision_id: decision_id.to_owned(), action, limit_ms: 5, open_us: 5_001 };
+            reply(proto::ActResponse { result: Some(act_response::Result::Overdue(overdue)) }, &question)
+        };
+        assert!(matches!(told("e:1:3", 3), Reply::Late(Overdue { action: Action::Terminate, limit_ms: 5, .. })));
+        // Another decision, an action that is not allowed, one that is none, and no answer at all.
+        for lost in
+            [told("e:1:2", 3), told("e:1:3", 1), told("e:1:3", 9), reply(proto::ActResponse::default(), &question)]
+        {
+            assert!(matches!(lost, Reply::Lost(_)));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! One run at a server, between the thread that runs the sample and whoever follows from elsewhere.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,11 @@ use tokio::sync::watch;
 
 use super::lines::{BATCH_BYTES, BATCH_RECORDS};
 use super::proto::{self, Record, record::What};
-use super::wire;
-use crate::stage::{Admission, Command, Course, Fault, Feedback, Kept, Ledger, Outcome, Question, Refusal};
+use super::wire::{self, Overdue};
+use crate::episode::safe_rule;
+use crate::stage::{
+    Admission, Close, Command, Course, DecisionId, Fault, Feedback, Kept, Ledger, Outcome, Question, Refusal,
+};
 
 /// A run.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub(super) struct Bounds {
     pub(super) bytes: usize,
     /// How long nothing may be heard of whoever follows.
     pub(super) lease: Duration,
+    /// How long a question may stand open, unless the sample has ended.
+    pub(super) answer: Duration,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,8 @@ struct State {
     /// The command that was handed on last.
     last: Option<Command>,
     ledger: Ledger,
+    /// Questions that had no answer in time: one for each window at most, each of which took as long as a question may stand open.
+    overdue: BTreeMap<DecisionId, Overdue>,
     heard: Instant,
     gone: Option<String>,
     /// The last record is there, since then; and whether the sample started.
@@ -67,6 +74,15 @@ pub(super) enum Batch {
     End,
     /// Somebody else follows now.
     Superseded,
+}
+
+/// What is to become of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// It answers the question that stands open, or not, as the ledger says.
+    Judged(Admission),
+    /// It comes too late: this was done.
+    Late(Overdue),
 }
 
 /// What cannot be followed or acknowledged.
@@ -88,6 +104,7 @@ impl Run {
             answer: None,
             last: None,
             ledger: Ledger::default(),
+            overdue: BTreeMap::new(),
             heard: Instant::now(),
             gone: None,
             over: None,
@@ -155,10 +172,16 @@ impl Run {
     }
 
     /// Takes an answer, about the state with this hash.
-    pub(super) fn act(&self, command: &Command, about: Sha256) -> Admission {
+    pub(super) fn act(&self, command: &Command, about: Sha256) -> Answered {
         let mut state = self.state();
         state.heard = Instant::now();
-        let state = &mut *state;
+        if let Some(overdue) = state.overdue.get(&command.decision) {
+            return Answered::Late(overdue.clone());
+        }
+        Answered::Judged(self.admit(&mut state, command, about))
+    }
+
+    fn admit(&self, state: &mut State, command: &Command, about: Sha256) -> Admission {
         if state.last.as_ref() == Some(command) && command.action == Action::Continue {
             return Admission::Repeated(None);
         }
@@ -232,7 +255,10 @@ impl Run {
         state.asked = Some((question.clone(), hash));
         state.answer = None;
         drop(state);
+        // A sample that has ended is not held up.
+        let limit = if question.close == Close::End { self.bounds.lease } else { self.bounds.answer };
         if self.push(What::Question(message)) {
+            let opened = Instant::now();
             let mut state = self.state();
             loop {
                 if let Some(answer) = state.answer.take() {
@@ -241,7 +267,13 @@ impl Run {
                 if state.is_gone(self.bounds.lease) {
                     break;
                 }
-                state = self.wait(state);
+                let open = opened.elapsed();
+                if open >= limit {
+                    let command = state.overrule(question, (limit, open));
+                    self.tell(state);
+                    return command;
+                }
+                state = self.wait_for(state, limit - open);
             }
         }
         // Not heeded: the watch asks whether anybody is there before it heeds an answer.
@@ -255,7 +287,12 @@ impl Run {
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let left = self.bounds.lease.saturating_sub(state.heard.elapsed()).max(Duration::from_millis(1));
+        self.wait_for(state, Duration::MAX)
+    }
+
+    /// Waits until something changes, or the lease is over, or for so long.
+    fn wait_for<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        let left = self.bounds.lease.saturating_sub(state.heard.elapsed()).max(Duration::from_millis(1)).min(most);
         self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -281,6 +318,23 @@ impl State {
         let record = Record { number: self.next(), what: Some(what) };
         self.bytes += record.encoded_len();
         self.records.push_back(record);
+    }
+
+    /// Answers the question that stands open by the safe rule, and tells so. No other answer counts from then on.
+    fn overrule(&mut self, question: &Question, (limit, open): (Duration, Duration)) -> Command {
+        let command = Command::to(question, safe_rule(question));
+        let overdue = Overdue {
+            decision: command.decision.clone(),
+            action: command.action,
+            limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            open_us: u64::try_from(open.as_micros()).unwrap_or(u64::MAX),
+        };
+        // The ledger has admitted nothing else, or its answer would be there.
+        self.ledger.admit(&command, question);
+        self.last = Some(command.clone());
+        self.put(What::Overdue(wire::overdue_message(&overdue)));
+        self.overdue.insert(command.decision.clone(), overdue);
+        command
     }
 
     fn is_gone(&mut self, lease: Duration) -> bool {
@@ -333,11 +387,111 @@ impl Drop for Served {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use bellwether_env_adapter::spec::WIDTH;
+    use bellwether_env_adapter::{EpisodeId, action};
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn question(step: u32, level: u8) -> Question {
+        Question {
+            episode: EpisodeId("e".to_owned()),
+            stage: 1,
+            step,
+            window: step,
+            events: 0,
+            toll: Default::default(),
+            events_seen: 0,
+            time_ns: 0,
+            level,
+            close: Close::Window,
+            mask: action::mask(false, level < 3),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Whenever answers come, each question is answered once: by the answer that was taken, or by the safe rule after its
+        /// time, which the list of records and every later answer are told.
+        #[test]
+        fn a_question_is_answered_in_time_or_by_the_safe_rule(
+            answers in prop::collection::vec((0u64..8_000, any::<bool>(), any::<bool>()), 1..10),
+        ) {
+            let bounds = Bounds {
+                records: 1_000, bytes: 1 << 20, lease: Duration::from_secs(60), answer: Duration::from_millis(4),
+            };
+            let run = Arc::new(Run::new(Sha256::of(b"order"), bounds));
+            let follower = run.follow(0).unwrap();
+            let state = StateVector::from_slice(&[0.0; WIDTH]).unwrap();
+            let about = Sha256::of(&wire::question_message(&question(0, 0), &state).state);
+            let (ask, asked) = std::sync::mpsc::channel();
+            let (taken, replies) = thread::scope(|scope| {
+                let (run, count) = (&run, answers.len());
+                let asking = scope.spawn(move || {
+                    let mut level = 0;
+                    (0..count).map(|step| {
+                        let question = question(step as u32, level);
+                        ask.send(question.clone()).unwrap();
+                        let command = run.ask(&question, wire::question_message(&question, &state));
+                        level = command.context.level_after;
+                        command
+                    }).collect::<Vec<_>>()
+                });
+                let mut replies = Vec::new();
+                let (mut read, mut listed) = (0, 0);
+                for (question, (delay_us, raise, again)) in asked.iter().zip(&answers) {
+                    // A question can be answered once it is in the list.
+                    while listed <= question.step {
+                        let Batch::Records(records) = run.batch(follower, read) else { panic!("all records are kept") };
+                        read += records.len() as u64;
+                        listed += records.iter().filter(|record| matches!(record.what, Some(What::Question(_)))).count() as u32;
+                        thread::yield_now();
+                    }
+                    thread::sleep(Duration::from_micros(*delay_us));
+                    let raise = *raise && question.mask[Action::RaiseIsolation.index()];
+                    let command = Command::to(&question, if raise { Action::RaiseIsolation } else { Action::Continue });
+                    let reply = run.act(&command, about);
+                    if *again {
+                        match (&reply, run.act(&command, about)) {
+                            (Answered::Late(first), Answered::Late(then)) => assert_eq!(*first, then),
+                            (Answered::Judged(Admission::Apply), Answered::Judged(_)) => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                    replies.push((question, command, reply));
+                }
+                (asking.join().unwrap(), replies)
+            });
+            let Batch::Records(records) = run.batch(follower, 0) else { panic!("all records are kept") };
+            let mut told = records.into_iter().filter_map(|record| match record.what {
+                Some(What::Overdue(overdue)) => Some(wire::overdue(overdue).unwrap()),
+                _ => None,
+            });
+            for ((question, command, reply), taken) in replies.into_iter().zip(taken) {
+                match reply {
+                    Answered::Judged(admission) => {
+                        prop_assert_eq!(admission, Admission::Apply);
+                        prop_assert_eq!(taken, command);
+                    }
+                    Answered::Late(overdue) => {
+                        prop_assert_eq!(&taken, &Command::to(&question, safe_rule(&question)));
+                        prop_assert_eq!((&overdue.decision, overdue.action), (&taken.decision, taken.action));
+                        prop_assert!(overdue.open_us >= 4_000, "{overdue:?}");
+                        prop_assert_eq!(told.next(), Some(overdue));
+                    }
+                }
+            }
+            prop_assert_eq!(told.next(), None);
+        }
+    }
 
     #[test]
     fn a_run_whose_thread_panics_ends_as_one_of_its_stage() {
-        let bounds = Bounds { records: 8, bytes: 1 << 10, lease: Duration::from_secs(60) };
+        let bounds =
+            Bounds { records: 8, bytes: 1 << 10, lease: Duration::from_secs(60), answer: Duration::from_secs(1) };
         for stage in [1, 2] {
             let run = Arc::new(Run::new(Sha256::of(b"order"), bounds));
             let follower = run.follow(0).unwrap();

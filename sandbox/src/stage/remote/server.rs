@@ -37,6 +37,9 @@ pub struct StageConfig {
     pub runs: usize,
     /// How long a sample runs on while nothing is heard of whoever decides: 10 ms to an hour.
     pub lease: Duration,
+    /// How long a question may stand open at most, 1 ms to 2 minutes, whatever an order asks for: then the safe rule answers it. One
+    /// about a sample that has ended stands open for the time of the lease.
+    pub answer_within: Duration,
     /// Longest file that is taken, in bytes, 1 to 2^30: it is held in memory.
     pub specimen_bytes: u64,
     /// Records of a run that may wait to be acknowledged, 1 to 2^20; then the sample waits.
@@ -128,6 +131,7 @@ impl StageConfig {
             connections: 256,
             runs: 4,
             lease: Duration::from_secs(30),
+            answer_within: Duration::from_secs(1),
             specimen_bytes: 256 << 20,
             backlog_records: 16_384,
             backlog_bytes: 8 << 20,
@@ -150,6 +154,9 @@ impl StageConfig {
         }
         if !(Duration::from_millis(10)..=Duration::from_secs(3_600)).contains(&self.lease) {
             return refuse("lease", "give 10 ms to an hour");
+        }
+        if !(Duration::from_millis(1)..=Duration::from_secs(120)).contains(&self.answer_within) {
+            return refuse("answer_within", "give 1 ms to 2 minutes");
         }
         if !(1..=1 << 16).contains(&self.connections) {
             return refuse("connections", "give 1 to 65536");
@@ -187,7 +194,12 @@ impl StageServer {
         runtime.worker_threads(THREADS).thread_name(format!("stage-{}", config.stage)).enable_io().enable_time();
         let runtime = runtime.build().map_err(failed("start the threads of the server"))?;
         let table = Arc::new(Table::new(config.runs, config.keep));
-        let bounds = Bounds { records: config.backlog_records, bytes: config.backlog_bytes, lease: config.lease };
+        let bounds = Bounds {
+            records: config.backlog_records,
+            bytes: config.backlog_bytes,
+            lease: config.lease,
+            answer: config.answer_within,
+        };
         let service = Service {
             number: config.stage,
             stage,

@@ -24,7 +24,7 @@ use super::proto::{
     ActRequest, ActResponse, Applied, DetonateRequest, DetonateResponse, FollowRequest, FollowResponse, Repeated,
     StopRequest, StopResponse, Unstarted, act_response, detonate_request, record::What,
 };
-use super::run::{Batch, Bounds, OutOfRange, Run, Served};
+use super::run::{Answered, Batch, Bounds, OutOfRange, Run, Served};
 use super::table::{Found, Name, Table};
 use super::wire::{self, Announced, WireError};
 use crate::stage::{Admission, Order, Stage};
@@ -89,7 +89,7 @@ impl SandboxService for Service {
         let about = <[u8; 32]>::try_from(&request.state_sha256[..]).map(Sha256::from_bytes);
         let about = about.map_err(|_| Status::invalid_argument("state_sha256: give the 32 bytes of a SHA-256"))?;
         let run = self.find(&self.name(&request.episode_id, request.stage)?)?;
-        let admission = run.act(&command, about);
+        let answered = run.act(&command, about);
         tracing::debug!(
             decision = %command.decision,
             window = command.context.window,
@@ -100,15 +100,16 @@ impl SandboxService for Service {
             margin = request.margin,
             model_version = request.model_version,
             safe_rule = request.safe_rule,
-            ?admission,
+            ?answered,
             "an action arrived"
         );
-        let result = match admission {
-            Admission::Apply => act_response::Result::Applied(Applied {}),
-            Admission::Repeated(feedback) => {
+        let result = match answered {
+            Answered::Late(overdue) => act_response::Result::Overdue(wire::overdue_message(&overdue)),
+            Answered::Judged(Admission::Apply) => act_response::Result::Applied(Applied {}),
+            Answered::Judged(Admission::Repeated(feedback)) => {
                 act_response::Result::Repeated(Repeated { feedback: feedback.as_ref().map(wire::feedback_message) })
             }
-            Admission::Refuse(why) => act_response::Result::Refused(proto::Refusal::from(why).into()),
+            Answered::Judged(Admission::Refuse(why)) => act_response::Result::Refused(proto::Refusal::from(why).into()),
         };
         Ok(Response::new(ActResponse { result: Some(result) }))
     }
@@ -135,6 +136,20 @@ impl Service {
         self.table.find(name).ok_or_else(unknown)
     }
 
+    /// What holds for the run of an order.
+    fn bounds(&self, announced: &Announced) -> Result<Bounds, Status> {
+        let (wanted, most) = (announced.answer_within_ms, self.bounds.answer);
+        match Duration::from_millis(wanted) {
+            Duration::ZERO => Ok(self.bounds),
+            answer if answer <= most => Ok(Bounds { answer, ..self.bounds }),
+            _ => Err(Status::invalid_argument(format!(
+                "answer_within_ms: questions are to stand open for {wanted} ms, and do so for {} at most here: lower \
+                 --decide-within or --stage-round-trip, or raise --answer-within of the stage",
+                most.as_millis()
+            ))),
+        }
+    }
+
     /// Takes an order and its file, and starts the run. Whether it was known.
     async fn receive(&self, mut parts: Streaming<DetonateRequest>) -> Result<bool, Status> {
         let first = parts.message().await?.and_then(|message| message.part);
@@ -154,11 +169,12 @@ impl Service {
             let (bytes, most) = (announced.bytes, self.specimen_bytes);
             return Err(Status::invalid_argument(format!("the file has {bytes} bytes; at most {most} are taken")));
         }
+        let bounds = self.bounds(&announced)?;
         let Some(slot) = self.table.slot() else {
             return Err(Status::resource_exhausted("as many samples run as may; try again later"));
         };
         let memory = file(&announced, &mut parts).await?;
-        let run = Arc::new(Run::new(hash, self.bounds));
+        let run = Arc::new(Run::new(hash, bounds));
         match self.table.enter(name.clone(), &run) {
             Found::Same => return Ok(true),
             Found::Other => return Err(other(&name)),

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_table_that_leaves_knows_its_runs_and_takes_no_more() {
-        let bounds = Bounds { records: 1, bytes: 1, lease: Duration::from_secs(1) };
+        let bounds = Bounds { records: 1, bytes: 1, lease: Duration::from_secs(1), answer: Duration::from_secs(1) };
         let run = |order: &[u8]| Arc::new(Run::new(Sha256::of(order), bounds));
         let name = |episode: &str| (EpisodeId(episode.to_owned()), 1);
         let table = Table::new(2, Duration::from_secs(60));

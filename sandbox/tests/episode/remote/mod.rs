@@ -2,6 +2,7 @@
 
 mod door;
 mod faults;
+mod overdue;
 mod policy;
 mod protocol;
 mod stages;

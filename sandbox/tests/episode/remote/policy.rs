@@ -325,6 +325,26 @@ fn a_service_that_stalls_is_waited_for_so_long_and_answers_the_question_that_sta
 }
 
 #[test]
+fn a_service_that_stays_silent_holds_each_window_as_long_as_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.sock");
+    let (fake, _runtime) = fake(&path);
+    let service = find(&path);
+    fake.stalls.store(true, Ordering::Relaxed);
+    let limit = Duration::from_millis(5);
+    let stage = Scripted::new(Script { windows: vec![4; 6], ..Script::default() });
+    let setup = setup(&folder.path().join("e"), nothing(), 1);
+    let (report, _, _) = play(&setup, [&stage, &stage], &mut judge(&service, limit));
+    fake.stalls.store(false, Ordering::Relaxed);
+    assert_eq!((report.verdict, report.safe_rule), (Some(Action::Terminate), 6));
+    for decision in &report.decisions {
+        assert_eq!(decision.safe_rule.as_deref(), Some("no answer within 5 ms"));
+        // A hundredfold for a busy machine.
+        assert!((5_000..500_000).contains(&decision.took_us), "{} us", decision.took_us);
+    }
+}
+
+#[test]
 fn what_a_service_says_is_taken_when_it_makes_sense() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.sock");

@@ -24,13 +24,13 @@ use super::stages::{Busy, serve, until};
 
 /// A client that says what it likes.
 pub(super) struct Raw {
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     channel: Channel,
 }
 
 /// A stream of records, and the way to acknowledge them.
-struct Followed {
-    requests: mpsc::Sender<FollowRequest>,
+pub(super) struct Followed {
+    pub(super) requests: mpsc::Sender<FollowRequest>,
     records: Streaming<FollowResponse>,
 }
 
@@ -55,7 +55,7 @@ impl Raw {
         answer.map(|answer| answer.into_inner().known)
     }
 
-    fn follow(&self, from: u64) -> Result<Followed, Status> {
+    pub(super) fn follow(&self, from: u64) -> Result<Followed, Status> {
         let (requests, outgoing) = mpsc::channel(8);
         let first = FollowRequest { episode_id: "e1".to_owned(), stage: 1, from, acknowledged: 0 };
         requests.try_send(first).unwrap();
@@ -63,13 +63,13 @@ impl Raw {
         Ok(Followed { requests, records: records.into_inner() })
     }
 
-    fn next(&self, followed: &mut Followed) -> Result<Vec<Record>, Status> {
+    pub(super) fn next(&self, followed: &mut Followed) -> Result<Vec<Record>, Status> {
         let message = self.runtime.block_on(followed.records.message())?;
         Ok(message.map(|message| message.records).unwrap_or_default())
     }
 
     /// Follows until a record of some kind.
-    fn find<T>(&self, followed: &mut Followed, kind: impl Fn(What) -> Option<T>) -> T {
+    pub(super) fn find<T>(&self, followed: &mut Followed, kind: impl Fn(What) -> Option<T>) -> T {
         loop {
             let found = self.next(followed).unwrap().into_iter().find_map(|record| kind(record.what?));
             if let Some(found) = found {
@@ -78,11 +78,11 @@ impl Raw {
         }
     }
 
-    fn question(&self, followed: &mut Followed) -> Question {
+    pub(super) fn question(&self, followed: &mut Followed) -> Question {
         self.find(followed, |what| if let What::Question(question) = what { Some(question) } else { None })
     }
 
-    fn act(&self, request: ActRequest) -> Result<act_response::Result, Status> {
+    pub(super) fn act(&self, request: ActRequest) -> Result<act_response::Result, Status> {
         let answer = self.runtime.block_on(self.client().act(request));
         answer.map(|answer| answer.into_inner().result.unwrap())
     }
@@ -120,10 +120,11 @@ pub(super) fn announce(file: &[u8]) -> Order {
             time_ms: 60_000,
         }),
         seed: 7,
+        answer_within_ms: 0,
     }
 }
 
-fn action(question: &Question, action: Action) -> ActRequest {
+pub(super) fn action(question: &Question, action: Action) -> ActRequest {
     ActRequest {
         decision_id: format!("e1:1:{}", question.step),
         episode_id: "e1".to_owned(),
@@ -151,7 +152,7 @@ fn nothing_runs_before_the_whole_file_is_there() {
         change(&mut order);
         order
     };
-    let refused: [(Order, &[&[u8]], Code, &str); 12] = [
+    let refused: [(Order, &[&[u8]], Code, &str); 13] = [
         (announce(&file), &[&file[..599]], Code::InvalidArgument, "announced"),
         (announce(&file), &[&file, b"x"], Code::InvalidArgument, "longer"),
         (announce(&file), &[&[8; 600]], Code::InvalidArgument, "announced"),
@@ -160,6 +161,7 @@ fn nothing_runs_before_the_whole_file_is_there() {
         (changed(|order| order.stage = 3), &[&file], Code::InvalidArgument, "stage"),
         (changed(|order| order.episode_id.clear()), &[&file], Code::InvalidArgument, "episode_id"),
         (changed(|order| order.reward_json = "{".to_owned()), &[&file], Code::InvalidArgument, "reward_json"),
+        (changed(|order| order.answer_within_ms = 60_001), &[&file], Code::InvalidArgument, "answer_within_ms"),
         (changed(|order| order.limits = None), &[&file], Code::InvalidArgument, "limits"),
         (changed(|order| order.specimen = None), &[&file], Code::InvalidArgument, "specimen"),
         (

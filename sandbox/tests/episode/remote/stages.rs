@@ -27,6 +27,8 @@ pub(super) struct Busy {
     pub(super) told: AtomicU64,
     /// Commands that were carried out.
     pub(super) done: Mutex<Vec<Command>>,
+    /// Why the last question is asked, where it is not because the sample has ended.
+    pub(super) last: Option<Close>,
     /// The sample sleeps for ever after its last window.
     pub(super) lingers: bool,
     /// Runs that ended.
@@ -64,7 +66,7 @@ impl Busy {
                 events_seen: outcome.events,
                 time_ns: u64::from(step),
                 level: outcome.level,
-                close: if last { Close::End } else { Close::Window },
+                close: if last { self.last.unwrap_or(Close::End) } else { Close::Window },
                 mask: action::mask(last, outcome.level < 3),
             };
             let command = course.window(&question, &state);
@@ -124,6 +126,8 @@ pub(super) fn serve(
 ) -> (StageServer, PathBuf) {
     let path = folder.join("stage.sock");
     let mut config = StageConfig::new(1, Listen::Unix(path.clone()));
+    // As long as a slow machine needs.
+    config.answer_within = Duration::from_secs(60);
     change(&mut config);
     (StageServer::start(config, stage).unwrap(), path)
 }

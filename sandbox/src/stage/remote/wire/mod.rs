@@ -12,7 +12,9 @@ use crate::stage::{Close, Proof, Refusal};
 
 pub(super) use order::{Announced, announce, order};
 pub(super) use outcome::{outcome, outcome_message};
-pub(super) use record::{act, command, feedback, feedback_message, question, question_message};
+pub(super) use record::{
+    Overdue, act, command, feedback, feedback_message, overdue, overdue_message, question, question_message,
+};
 
 /// Why a message is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

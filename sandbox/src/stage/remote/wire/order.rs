@@ -26,6 +26,8 @@ pub(in super::super) struct Announced {
     reward: RewardConfig,
     limits: Limits,
     seed: u64,
+    /// How long a question may stand open, in milliseconds; 0 where that is left to the stage.
+    pub(in super::super) answer_within_ms: u64,
 }
 
 /// Arguments of a specimen, and their bytes in all.
@@ -33,7 +35,11 @@ const MOST_ARGUMENTS: usize = 4_096;
 const MOST_ARGUMENT_BYTES: usize = 128 << 10;
 
 /// The first message of an order.
-pub(in super::super) fn announce(order: &Order, bytes: u64, sha256: Sha256) -> Result<proto::Order, WireError> {
+pub(in super::super) fn announce(
+    order: &Order,
+    (bytes, sha256): (u64, Sha256),
+    answer_within_ms: u64,
+) -> Result<proto::Order, WireError> {
     let Order { episode, stage, sample, window, reward, limits, seed } = order;
     Ok(proto::Order {
         episode_id: episode.0.clone(),
@@ -59,12 +65,14 @@ pub(in super::super) fn announce(order: &Order, bytes: u64, sha256: Sha256) -> R
             time_ms: limits.time_ms,
         }),
         seed: *seed,
+        answer_within_ms,
     })
 }
 
 /// What the first message of an order asks for.
 pub(in super::super) fn order(message: proto::Order) -> Result<Announced, WireError> {
-    let proto::Order { episode_id, stage: number, specimen, window, reward_json, limits, seed } = message;
+    let proto::Order { episode_id, stage: number, specimen, window, reward_json, limits, seed, answer_within_ms } =
+        message;
     let specimen = present("specimen", specimen)?;
     let window = present("window", window)?;
     let limits = present("limits", limits)?;
@@ -106,6 +114,7 @@ pub(in super::super) fn order(message: proto::Order) -> Result<Announced, WireEr
         reward,
         limits,
         seed,
+        answer_within_ms,
     })
 }
 

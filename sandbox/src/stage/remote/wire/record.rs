@@ -3,7 +3,7 @@
 use bellwether_artifact::Sha256;
 use bellwether_env_adapter::reward::Toll;
 use bellwether_env_adapter::spec::WIDTH;
-use bellwether_env_adapter::{ACTION_COUNT, EpisodeId, StateVector};
+use bellwether_env_adapter::{ACTION_COUNT, Action, EpisodeId, StateVector};
 
 use super::{WireError, action, known, level, number, present, stage};
 use crate::stage::remote::proto;
@@ -65,6 +65,31 @@ pub(in super::super) fn question(
         mask: std::array::from_fn(|at| mask_bits & 1 << at != 0),
     };
     Ok((question, state))
+}
+
+/// A question that had no answer in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Overdue {
+    /// The decision that was awaited.
+    pub(in super::super) decision: DecisionId,
+    /// What was done in its place.
+    pub(in super::super) action: Action,
+    /// How long the question could stand open, in milliseconds.
+    pub(in super::super) limit_ms: u64,
+    /// How long it stood open, in microseconds.
+    pub(in super::super) open_us: u64,
+}
+
+/// What a stage did by the safe rule.
+pub(in super::super) fn overdue_message(overdue: &Overdue) -> proto::Overdue {
+    let Overdue { decision, action, limit_ms, open_us } = overdue;
+    proto::Overdue { decision_id: decision.0.clone(), action: number(*action), limit_ms: *limit_ms, open_us: *open_us }
+}
+
+/// What a stage tells of the safe rule.
+pub(in super::super) fn overdue(message: proto::Overdue) -> Result<Overdue, WireError> {
+    let proto::Overdue { decision_id, action: number, limit_ms, open_us } = message;
+    Ok(Overdue { decision: DecisionId(decision_id), action: action("overdue.action", number)?, limit_ms, open_us })
 }
 
 /// A command, with what it rests on.

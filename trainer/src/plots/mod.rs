@@ -358,7 +358,8 @@ mod tests {
         let folds = lines.iter().filter(|line| line.network != "released" && line.update % 4 == 0);
         let returns = learning(&folds.cloned().map(validated).collect::<Vec<_>>()).unwrap().pop().unwrap();
         let drawn = returns.svg.matches("<polyline").count() - axes(&returns.svg);
-        assert_eq!((returns.name.as_ref(), drawn), ("returns", 2), "{}", returns.svg);
+        // Two lines and the mark of their label.
+        assert_eq!((returns.name.as_ref(), drawn), ("returns", 3), "{}", returns.svg);
         for plot in &plots {
             assert!(plot.svg.starts_with("<svg") && plot.svg.trim_end().ends_with("</svg>"), "{}", plot.svg);
             // Three lines and two labels, the folds sharing one, each with a mark in its colour.

@@ -9,10 +9,11 @@ use bellwether_env_adapter::window::WindowConfig;
 use bellwether_inference::Isa;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use bellwether_sandbox::abilities::{Abilities, Ability};
-use bellwether_trainer::learner::LEARNERS;
+use bellwether_trainer::learner::{Device, LEARNERS, LearnerChoice};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::learner::reason_for;
 use super::{Failure, Output, build, machine};
 
 /// Says what this machine has, what is used of it, and what is missing with the command that installs it.
@@ -51,6 +52,10 @@ pub(crate) struct Report {
     runs: machine::Disk,
     /// Learners, and where this build of each can compute.
     learners: Vec<LearnerReport>,
+    /// The learner that `train` uses unless told otherwise.
+    learner_used: &'static str,
+    /// Why that one.
+    learner_reason: &'static str,
     /// SHA-256 of the feature specification.
     feature_spec: String,
     /// Version of the set of actions.
@@ -88,6 +93,7 @@ struct Part {
 
 impl Arguments {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
+        let isa = build::isa()?;
         let report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: build::source(),
@@ -96,11 +102,13 @@ impl Arguments {
             processor_features: machine::processor_features(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             instruction_sets: Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Isa::name).collect(),
-            instruction_set_used: build::isa()?.name(),
+            instruction_set_used: isa.name(),
             instruction_set_reason: reason(),
             memory: machine::memory(),
             runs: machine::disk(&self.runs),
             learners: learners(),
+            learner_used: LearnerChoice::for_device(Device::Cpu, isa).map_err(Failure::usage)?.name(),
+            learner_reason: reason_for(Device::Cpu),
             feature_spec: FeatureSpec::v1(WindowConfig::default()).hash_hex(),
             action_set: Action::SET_VERSION,
             parts: parts(),
@@ -199,6 +207,7 @@ fn describe(report: &Report) -> String {
         format!("action set        {}", report.action_set),
     ];
     lines.extend(report.learners.iter().map(describe_learner));
+    lines.push(format!("learner used      {}: {}", report.learner_used, report.learner_reason));
     lines.extend(report.parts.iter().map(|part| match &part.path {
         Some(path) => format!("{:<17} {}", part.name, path.display()),
         None => {

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::layers::Layers;
-use super::learner::LearnerFlags;
+use super::learner::{Chosen, LearnerFlags};
 use super::progress::Progress;
 use super::run_metrics::MetricsFlags;
 use super::{Failure, Output, build};
@@ -59,6 +59,8 @@ pub(crate) struct Report {
     learner: &'static str,
     /// Where it did.
     device: String,
+    /// Why it was this one.
+    learner_reason: &'static str,
     /// Gradient steps.
     updates: u64,
     /// Episodes that were learned from.
@@ -87,7 +89,7 @@ impl Arguments {
             return Layers::print(output, PREFIX, &config);
         }
         let isa = build::isa()?;
-        let learner = self.learner.choose(isa)?;
+        let Chosen { learner, reason } = self.learner.choose(isa)?;
         let resume = match &self.resume {
             Some(text) => Some(bellwether_registry::find_run(&self.runs, text).map_err(Failure::usage)?),
             None => None,
@@ -116,6 +118,7 @@ impl Arguments {
             model_version: report.version.to_string(),
             learner: learner.name(),
             device: learner.device().to_string(),
+            learner_reason: reason,
             updates: report.updates,
             episodes: report.loaded.episodes,
             steps: report.loaded.steps,
@@ -143,8 +146,8 @@ impl Arguments {
             };
             format!(
                 "{table}\nrun      {run}\nmodel    {model} (version {version})\n\
-                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s by {} on {}{streamed}{safe_rule}",
-                report.learner, report.device
+                 updates  {updates} on {steps} steps of {episodes} episodes in {seconds:.0} s\nlearner  {} on {}: {}{streamed}{safe_rule}",
+                report.learner, report.device, report.learner_reason
             )
         })?;
         Ok(())

@@ -10,7 +10,7 @@ use bellwether_trainer::run::{self, TrainRequest};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::learner::LearnerFlags;
+use super::learner::{Chosen, LearnerFlags};
 use super::progress::Progress;
 use super::run_metrics::MetricsFlags;
 use super::{Failure, Output, build};
@@ -97,6 +97,8 @@ pub(crate) struct Report {
     learner: &'static str,
     /// Where it did.
     device: String,
+    /// Why it was this one.
+    learner_reason: &'static str,
     /// Gradient steps of the released network.
     updates: u64,
     /// Recorded states that the released network drew; recordings are not stepped.
@@ -118,7 +120,7 @@ impl Arguments {
         }
         let Some(data) = &self.data else { return Err(Failure::usage(anyhow!("give recordings with --data"))) };
         let isa = build::isa()?;
-        let learner = self.learner.choose(isa)?;
+        let Chosen { learner, reason } = self.learner.choose(isa)?;
         let resume = match &self.resume {
             Some(text) => Some(bellwether_registry::find_run(&self.runs, text).map_err(Failure::usage)?),
             None => None,
@@ -147,6 +149,7 @@ impl Arguments {
             model_version: report.version.to_string(),
             learner: learner.name(),
             device: learner.device().to_string(),
+            learner_reason: reason,
             updates: report.updates,
             environment_steps: report.states_drawn,
             unlabelled_episodes: report.unlabelled,
@@ -156,7 +159,7 @@ impl Arguments {
         output.report(&report, || {
             let table = report.evaluation.as_ref().map(render_table).unwrap_or_default();
             format!(
-                "{table}\nrun      {}\nmodel    {} (version {})\nupdates  {} in {:.0} s by {} on {}{}",
+                "{table}\nrun      {}\nmodel    {} (version {})\nupdates  {} in {:.0} s\nlearner  {} on {}: {}{}",
                 report.run,
                 report.model.display(),
                 report.model_version,
@@ -164,6 +167,7 @@ impl Arguments {
                 report.wall_seconds,
                 report.learner,
                 report.device,
+                report.learner_reason,
                 left_out(report.unlabelled_episodes)
             )
         })?;

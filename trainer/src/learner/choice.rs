@@ -132,6 +132,17 @@ impl LearnerChoice {
         }
     }
 
+    /// The learner that is used on a device where none is named: on a processor the fused one, which is the fastest there, elsewhere
+    /// the first of this build that computes there.
+    ///
+    /// # Errors
+    /// [`LearnerError::Unavailable`] where no learner of this build computes on such a device.
+    pub fn for_device(device: Device, isa: Isa) -> Result<LearnerChoice, LearnerError> {
+        let fused = LearnerChoice::named("fused", device, isa);
+        let mut others = ["tch", "burn"].into_iter().filter_map(|name| LearnerChoice::named(name, device, isa).ok());
+        fused.or_else(|refused| others.next().ok_or(refused))
+    }
+
     /// The name of the learner.
     pub fn name(self) -> &'static str {
         match self {

@@ -234,6 +234,8 @@ fn a_run_is_drawn_on_a_page_that_needs_nothing_else() {
             "roc",
             "harm",
             "earliness",
+            "actions-malicious",
+            "actions-benign",
             "calibration",
             "overestimation",
             "reliability"

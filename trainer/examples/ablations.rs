@@ -4,7 +4,7 @@
 //!
 //! A run evaluates its greedy policy every 2,500 steps on 20 episodes; 100 other episodes then judge the network that was best and
 //! the last one. A line gives the interquartile mean over the seeds, with a 95 % interval by bootstrap (Agarwal et al. 2021), and
-//! the time on a processor. One run takes one thread, and runs are spread over all there are.
+//! the time of a run. One run takes one thread, and the seeds of a variant run beside each other.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -17,9 +17,6 @@ use bellwether_trainer::learner::fused::FusedOptions;
 use bellwether_trainer::streams::stream;
 use rand::Rng;
 use rayon::prelude::*;
-
-/// Mean returns of the best and of the last network of a run, and its seconds.
-type Outcome = Result<[f64; 3], DqnError>;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -45,17 +42,11 @@ fn table<E: Environment + Default + Send>(
     variants: &[Variant],
     seeds: u64,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let runs: Vec<(Variant, u64)> =
-        variants.iter().flat_map(|variant| (1..=seeds).map(|seed| (*variant, seed))).collect();
-    let outcomes: Vec<Outcome> = runs
-        .par_iter()
-        .map(|(variant, seed)| run::<E>(variant.of(DqnConfig { seed: *seed, ..recipe.clone() }, returns)))
-        .collect();
-    let mut outcomes = outcomes.into_iter();
     let mut out = std::io::stdout().lock();
     writeln!(out, "| variant | best network | last network | seconds |\n|---|---|---|---|")?;
     for variant in variants {
-        let of: Vec<[f64; 3]> = outcomes.by_ref().take(seeds as usize).collect::<Result<_, _>>()?;
+        let run = |seed| run::<E>(variant.of(DqnConfig { seed, ..recipe.clone() }, returns));
+        let of: Vec<[f64; 3]> = (1..=seeds).into_par_iter().map(run).collect::<Result<_, _>>()?;
         let column = |place: usize| of.iter().map(|outcome| outcome[place]).collect::<Vec<f64>>();
         let interval = |place: usize| {
             let (mean, [low, high]) = interquartile(&column(place));
@@ -69,7 +60,8 @@ fn table<E: Environment + Default + Send>(
     Ok(())
 }
 
-fn run<E: Environment + Default>(config: DqnConfig) -> Outcome {
+/// Mean returns of the best and of the last network of a run, and its seconds.
+fn run<E: Environment + Default>(config: DqnConfig) -> Result<[f64; 3], DqnError> {
     let start = Instant::now();
     let seed = config.seed;
     let mut run = DqnTrainer::new(config, vec![E::default()], FusedOptions::default())?;

@@ -213,9 +213,17 @@ impl TrainConfig {
         if self.network.hidden.is_empty() || self.network.hidden.len() > 8 {
             return Err(ConfigError::new("network.hidden", &self.network.hidden, "give 1 to 8 layers"));
         }
-        if self.network.returns != Returns::Mean {
-            let reason = "recordings answer with means: choose `mean`";
-            return Err(ConfigError::new("network.returns", self.network.returns, reason));
+        match self.network.returns {
+            Returns::Mean => {}
+            Returns::Quantiles(_) if t.huber > 0.0 => {}
+            Returns::Quantiles(_) => {
+                let reason = "quantiles are fitted by Huber's error: give its threshold, such as 0.1";
+                return Err(ConfigError::new("trainer.huber", t.huber, reason));
+            }
+            Returns::Categorical { .. } => {
+                let reason = "categories cannot be exported: choose `mean` or `quantiles`";
+                return Err(ConfigError::new("network.returns", self.network.returns, reason));
+            }
         }
         if self.network.noisy_layers > 0 {
             let reason = "recordings leave nothing to explore: choose 0";
@@ -350,7 +358,7 @@ mod tests {
     fn what_contradicts_itself_is_refused_by_key() {
         type Change = fn(&mut TrainConfig);
         let cases: [(&str, Change); 21] = [
-            ("network.returns", |c| c.network.returns = Returns::Quantiles(8)),
+            ("trainer.huber", |c| c.network.returns = Returns::Quantiles(8)),
             ("network.noisy_layers", |c| c.network.noisy_layers = 1),
             ("trainer.call_dropout", |c| c.trainer.call_dropout = 1.5),
             ("trainer.bare_dropout", |c| c.trainer.bare_dropout = 1.0),

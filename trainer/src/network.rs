@@ -348,6 +348,20 @@ impl NetworkShape {
     /// # Errors
     /// [`NetworkError::Parameters`] if their number is another, [`NetworkError::Categorical`] if the returns are.
     pub fn to_mlp(&self, parameters: &[f32]) -> Result<Mlp, NetworkError> {
+        self.to_cautious_mlp(parameters, self.returns.atoms())
+    }
+
+    /// The same, with the mean of the `lowest` quantiles alone in place of the q-value, 1 to all of them: the expected return in
+    /// the worst `lowest / atoms` of cases, known as conditional value at risk (Rockafellar and Uryasev 2000).
+    ///
+    /// # Errors
+    /// As [`NetworkShape::to_mlp`], and [`NetworkError::Setting`] if there are fewer quantiles.
+    pub fn to_cautious_mlp(&self, parameters: &[f32], lowest: usize) -> Result<Mlp, NetworkError> {
+        let atoms = self.returns.atoms();
+        if !(1..=atoms).contains(&lowest) {
+            let reason = "choose 1 to the number of quantiles";
+            return Err(NetworkError::Setting { key: "lowest", value: lowest.to_string(), reason });
+        }
         let expected = self.parameter_count();
         if parameters.len() != expected {
             return Err(NetworkError::Parameters { expected, found: parameters.len() });
@@ -366,7 +380,7 @@ impl NetworkShape {
             .collect();
         let mut head = Head::Plain;
         if let Some(last) = layers.pop() {
-            let mean = average(&last, self.returns.atoms());
+            let mean = average(&last, atoms, lowest);
             let (actions, value) = (self.actions, self.dueling.then(|| columns(&mean, self.actions..self.actions + 1)));
             layers.push(columns(&mean, 0..actions));
             head = value.map_or(Head::Plain, Head::Dueling);
@@ -419,14 +433,14 @@ impl NetworkShape {
     }
 }
 
-/// The layer whose outputs are the means of every `atoms` neighbours, taken in double precision.
-fn average(layer: &Linear, atoms: usize) -> Linear {
+/// The layer whose outputs are the means of the first `lowest` of every `atoms` neighbours, taken in double precision.
+fn average(layer: &Linear, atoms: usize, lowest: usize) -> Linear {
     if atoms == 1 {
         return layer.clone();
     }
     let mean = |values: &[f32]| -> Vec<f32> {
-        let sums = values.chunks_exact(atoms).map(|atoms| atoms.iter().map(|value| f64::from(*value)).sum::<f64>());
-        sums.map(|sum| (sum / atoms as f64) as f32).collect()
+        let sum = |atoms: &[f32]| atoms[..lowest].iter().map(|value| f64::from(*value)).sum::<f64>();
+        values.chunks_exact(atoms).map(|atoms| (sum(atoms) / lowest as f64) as f32).collect()
     };
     let outputs = layer.outputs / atoms;
     Linear { inputs: layer.inputs, outputs, weights: mean(&layer.weights), bias: mean(&layer.bias) }
@@ -510,6 +524,13 @@ mod tests {
         let mean = |from: usize| parameters[from..from + 3].iter().sum::<f32>() / 3.0;
         assert!((mlp.layers[1].weights[3] - mean(last.weights.start + 9 + 3)).abs() < 1e-6);
         assert!((mlp.value().unwrap().bias[0] - mean(last.bias.start + 6)).abs() < 1e-6);
+        let cautious = shape.to_cautious_mlp(&parameters, 1).unwrap();
+        assert_eq!(cautious.layers[1].weights[3], parameters[last.weights.start + 9 + 3]);
+        assert_eq!(cautious.value().unwrap().bias[0], parameters[last.bias.start + 6]);
+        for lowest in [0, 4] {
+            let refused = shape.to_cautious_mlp(&parameters, lowest);
+            assert!(matches!(refused, Err(NetworkError::Setting { key: "lowest", .. })), "{refused:?}");
+        }
 
         let returns = Returns::Categorical { atoms: 5, minimum: -1.0, maximum: 1.0 };
         let shape = NetworkConfig { returns, ..NetworkConfig::default() }.shape(3, 2).unwrap();

@@ -64,7 +64,7 @@ proptest! {
             let Some(last) = stored.len.checked_sub(1) else { continue };
             let window = (share * f64::from(stored.len)) as u32;
             let outcome = stop_at(&model, episode, Stop { window, verdict }, Action::Terminate, 0.5);
-            prop_assert_eq!(outcome.verdict, verdict);
+            prop_assert_eq!(outcome.verdict(), verdict);
             let released_before = |row: u32| recordings.window(row).costs.stage < recordings.window(stored.first_row + last).costs.stage;
             let row = stored.first_row + window;
             // What is released in the first stage is released again in the first window of the second.

@@ -65,7 +65,7 @@ fn reached(rows: &[StepRow], z: f32) -> (Verdict, u64, u32, f64) {
 }
 
 fn summary(outcome: &Outcome) -> (Verdict, u64, u32, f64) {
-    (outcome.verdict, outcome.events, outcome.windows, outcome.ret)
+    (outcome.verdict(), outcome.events, outcome.windows, outcome.ret)
 }
 
 fn course() -> impl Strategy<Value = Course> {

@@ -6,6 +6,7 @@ mod events;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use bellwether_artifact::SourceRevision;
@@ -16,7 +17,10 @@ use bellwether_trainer::config::TrainConfig;
 use bellwether_trainer::learner::LearnerChoice;
 use bellwether_trainer::learner::fused::{FusedOptions, Isa};
 use bellwether_trainer::metrics::UpdateMetrics;
-use bellwether_trainer::run::{RunError, RunEvent, RunObserver, TrainReport, TrainRequest, train};
+use bellwether_trainer::network::Returns;
+use bellwether_trainer::recorded::training::Training;
+use bellwether_trainer::run::{RunError, RunEvent, RunObserver, TrainReport, TrainRequest, read, train};
+use proptest::prelude::*;
 
 /// Calls that both classes make before anything tells them apart.
 const PROLOGUE: [&str; 4] = ["openat", "read", "mmap", "getdents64"];
@@ -245,6 +249,68 @@ fn a_run_is_gone_on_with_by_the_learner_that_began_it() {
     assert!(error.to_string().contains("learner was \"burn\""), "{error}");
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Killed at any update, and killed again wherever it went on.
+    #[test]
+    fn a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(
+        kills in prop::collection::vec(1..=60_u64, 1..4), checkpoint_interval in 10..=40_u64, seed in 0..100_u64,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, valid) = (telemetry(folder.path(), "train", 32), telemetry(folder.path(), "valid", 16));
+        let mut config = config();
+        config.seed = seed;
+        config.network.hidden = vec![8];
+        (config.trainer.updates, config.trainer.batch_size, config.trainer.target_update_interval) = (60, 8, 7);
+        (config.trainer.checkpoint_interval, config.trainer.metrics_interval) = (checkpoint_interval, 4);
+        let case = Case { folder: folder.path(), config: &config, learner: fused(Isa::best()), resume: None };
+        let whole = run(&case, &data, Some(&valid), &mut Watcher::default()).unwrap().folder;
+        let cut = tempfile::tempdir().unwrap();
+        let runs = cut.path().join("runs");
+        let mut left: Option<PathBuf> = None;
+        let mut go_on = |die_at| {
+            let case = Case { folder: cut.path(), resume: left.as_deref(), ..case };
+            let ended = catch_unwind(|| run(&case, &data, Some(&valid), &mut Watcher { die_at }).unwrap().folder).ok();
+            left = Some(fs::read_dir(&runs).unwrap().next().unwrap().unwrap().path());
+            ended
+        };
+        // Who was killed after the last update ends without another.
+        let ended = kills.into_iter().find_map(|kill| go_on(Some(kill)));
+        let resumed = ended.or_else(|| go_on(None)).unwrap();
+        for (ours, theirs) in bytes(&whole).iter().zip(bytes(&resumed)) {
+            prop_assert!(*ours == theirs, "{} differs", ours.0);
+        }
+    }
+}
+
+/// What a run learns is the algorithm's trace, the same on every machine: what changes it says so here.
+#[test]
+fn recordings_teach_what_they_taught_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = telemetry(folder.path(), "train", 32);
+    let trace = |change: fn(&mut TrainConfig)| {
+        let mut config = config();
+        (config.trainer.updates, config.network.hidden) = (120, vec![16]);
+        change(&mut config);
+        let recordings = read(&data, &config).unwrap();
+        let episodes: Vec<u32> = recordings.episodes().collect();
+        let mut training = Training::new(&recordings, &episodes, &config, Isa::best(), fused(Isa::best())).unwrap();
+        while !training.is_finished() {
+            training.round().unwrap();
+        }
+        let bytes: Vec<u8> = training.released().iter().flat_map(|value| value.to_le_bytes()).collect();
+        format!("{:08x}", crc32c::crc32c(&bytes))
+    };
+    let traces = [
+        trace(|_| ()),
+        trace(|config| config.trainer.isolation = true),
+        trace(|config| config.network.dueling = true),
+        trace(|config| (config.network.returns, config.trainer.huber) = (Returns::Quantiles(5), 0.1)),
+    ];
+    assert_eq!(traces, ["ed48da6e", "7c97847f", "0e4bcb21", "d8b27638"]);
+}
+
 /// Runs that were cut off at these updates, and went on.
 fn goes_on_to_the_same_bytes(learner: LearnerChoice, cuts: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
@@ -259,7 +325,7 @@ fn goes_on_to_the_same_bytes(learner: LearnerChoice, cuts: &[u64]) {
     for &die_at in cuts {
         let cut = tempfile::tempdir().unwrap();
         let case = Case { folder: cut.path(), ..case };
-        let died = std::panic::catch_unwind(|| {
+        let died = catch_unwind(|| {
             let _ = run(&case, &data, Some(&valid), &mut Watcher { die_at: Some(die_at) });
         });
         assert!(died.is_err());

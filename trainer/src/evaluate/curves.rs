@@ -1,11 +1,11 @@
 //! What a report draws: rates along the settings, and verdicts along the windows.
 
-use bellwether_env_adapter::Label;
+use bellwether_env_adapter::{Action, Label};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::operating_point::OperatingPoint;
-use super::outcome::{Outcome, Verdict};
+use super::outcome::Outcome;
 use super::summary::summarise;
 
 /// The policy at one setting of the grid, in hindsight.
@@ -23,7 +23,7 @@ pub struct CurvePoint {
     pub harm_prevented: Option<f64>,
 }
 
-/// When verdicts fall at one operating point.
+/// When verdicts fall at one operating point, and by which action.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Timeline {
     /// The target false-positive rate.
@@ -32,7 +32,7 @@ pub struct Timeline {
     pub points: Vec<TimelinePoint>,
 }
 
-/// Verdicts that have fallen in or before a window, as shares of the episodes of their class.
+/// What was done in or before a window, as shares of the episodes of a class. What is neither released nor convicted is watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TimelinePoint {
     /// Windows that were seen.
@@ -45,6 +45,18 @@ pub struct TimelinePoint {
     pub malicious_released: f64,
     /// Malicious episodes that were convicted.
     pub malicious_convicted: f64,
+    /// Benign episodes that were quarantined, a part of those convicted.
+    #[serde(default)]
+    pub benign_quarantined: f64,
+    /// Malicious episodes that were quarantined, a part of those convicted.
+    #[serde(default)]
+    pub malicious_quarantined: f64,
+    /// Benign episodes that are watched after isolation was raised.
+    #[serde(default)]
+    pub benign_isolated: f64,
+    /// Malicious episodes that are watched after isolation was raised.
+    #[serde(default)]
+    pub malicious_isolated: f64,
 }
 
 /// The curve of a policy at every setting of the grid.
@@ -65,22 +77,32 @@ pub(super) fn curve(outcomes: &[(f32, Vec<Outcome>)]) -> Vec<CurvePoint> {
 /// When verdicts fall at an operating point.
 pub(super) fn timeline(point: &OperatingPoint, outcomes: &[Outcome]) -> Timeline {
     let last = outcomes.iter().map(|outcome| outcome.windows).max().unwrap_or(0);
-    let share = |windows: u32, label: Label, verdict: Verdict| {
-        let (mut fallen, mut all) = (0u64, 0u64);
+    let share = |label: Label, is_counted: &dyn Fn(&Outcome) -> bool| {
+        let (mut counted, mut all) = (0u64, 0u64);
         for outcome in outcomes.iter().filter(|outcome| outcome.label == label) {
             all += 1;
-            fallen += u64::from(outcome.windows <= windows && outcome.verdict == verdict);
+            counted += u64::from(is_counted(outcome));
         }
-        fallen as f64 / all.max(1) as f64
+        counted as f64 / all.max(1) as f64
     };
     let points = marks(last)
         .into_iter()
-        .map(|windows| TimelinePoint {
-            windows,
-            benign_released: share(windows, Label::Benign, Verdict::Benign),
-            benign_convicted: share(windows, Label::Benign, Verdict::Malicious),
-            malicious_released: share(windows, Label::Malicious, Verdict::Benign),
-            malicious_convicted: share(windows, Label::Malicious, Verdict::Malicious),
+        .map(|windows| {
+            let released = |of: &Outcome| of.windows <= windows && !of.is_convicted();
+            let convicted = |of: &Outcome| of.windows <= windows && of.is_convicted();
+            let quarantined = |of: &Outcome| of.windows <= windows && of.action == Action::Quarantine;
+            let isolated = |of: &Outcome| of.windows > windows && of.isolated_at.is_some_and(|at| at <= windows);
+            TimelinePoint {
+                windows,
+                benign_released: share(Label::Benign, &released),
+                benign_convicted: share(Label::Benign, &convicted),
+                malicious_released: share(Label::Malicious, &released),
+                malicious_convicted: share(Label::Malicious, &convicted),
+                benign_quarantined: share(Label::Benign, &quarantined),
+                malicious_quarantined: share(Label::Malicious, &quarantined),
+                benign_isolated: share(Label::Benign, &isolated),
+                malicious_isolated: share(Label::Malicious, &isolated),
+            }
         })
         .collect();
     Timeline { target_fpr: point.target_fpr, points }
@@ -109,11 +131,12 @@ mod tests {
 
     #[test]
     fn verdicts_add_up() {
-        let outcome = |label, verdict, windows| Outcome {
+        let outcome = |label, action, windows| Outcome {
             episode: 0,
             label,
             group: 0,
-            verdict,
+            action,
+            isolated_at: (windows == 5).then_some(2),
             events: 0,
             windows,
             total_events: 0,
@@ -122,9 +145,9 @@ mod tests {
             ret: 0.0,
         };
         let outcomes = [
-            outcome(Label::Benign, Verdict::Benign, 5),
-            outcome(Label::Benign, Verdict::Malicious, 2),
-            outcome(Label::Malicious, Verdict::Malicious, 1),
+            outcome(Label::Benign, Action::Release, 5),
+            outcome(Label::Benign, Action::Terminate, 2),
+            outcome(Label::Malicious, Action::Quarantine, 1),
         ];
         let point = OperatingPoint { target_fpr: 0.05, setting: 0.5, calibrated_fpr: 0.0, met: true, supported: true };
         let timeline = timeline(&point, &outcomes);
@@ -132,5 +155,8 @@ mod tests {
         assert_eq!((at(1).malicious_convicted, at(1).benign_convicted), (1.0, 0.0));
         assert_eq!((at(2).benign_convicted, at(2).benign_released), (0.5, 0.0));
         assert_eq!((at(5).benign_released, at(5).malicious_released), (0.5, 0.0));
+        assert_eq!((at(1).malicious_quarantined, at(5).benign_quarantined), (1.0, 0.0));
+        // Watched at a raised level from the second window until the fifth.
+        assert_eq!([1, 2, 4, 5].map(|windows| at(windows).benign_isolated), [0.0, 0.5, 0.5, 0.0]);
     }
 }

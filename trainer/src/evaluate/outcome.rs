@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bellwether_env_adapter::Label;
+use bellwether_env_adapter::{Action, Label};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +34,10 @@ pub struct Outcome {
     pub label: Label,
     /// Family or intrusion, a number of [`Groups`].
     pub group: u32,
-    /// What the policy said.
-    pub verdict: Verdict,
+    /// The action that ended the episode; `release` where nothing was seen.
+    pub action: Action,
+    /// Windows seen when isolation was raised for the first time; `None` where it never was.
+    pub isolated_at: Option<u32>,
     /// Events seen up to the verdict.
     pub events: u64,
     /// Windows seen up to the verdict, at least 1.
@@ -56,9 +58,14 @@ impl Outcome {
         self.label == Label::Malicious
     }
 
+    /// What the policy said.
+    pub fn verdict(&self) -> Verdict {
+        if self.is_convicted() { Verdict::Malicious } else { Verdict::Benign }
+    }
+
     /// Whether the verdict calls the sample malicious.
     pub fn is_convicted(&self) -> bool {
-        self.verdict == Verdict::Malicious
+        self.action.is_conviction()
     }
 }
 

@@ -239,11 +239,10 @@ pub fn summarise(outcomes: &[Outcome]) -> Summary {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use bellwether_env_adapter::Label;
+    use bellwether_env_adapter::{Action, Label};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::evaluate::outcome::Verdict;
 
     /// An outcome with plain figures for tests.
     pub(crate) fn outcome(episode: u32, malicious: bool, group: u32, convicted: bool, events: u64) -> Outcome {
@@ -251,7 +250,8 @@ pub(crate) mod tests {
             episode,
             label: if malicious { Label::Malicious } else { Label::Benign },
             group,
-            verdict: if convicted { Verdict::Malicious } else { Verdict::Benign },
+            action: if convicted { Action::Terminate } else { Action::Release },
+            isolated_at: None,
             events,
             windows: 1 + (events / 10) as u32,
             total_events: events + 100,

@@ -10,12 +10,12 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::{
-    Cartesian2d, ChartBuilder, Circle, IntoDrawingArea, IntoLogRange, LineSeries, PathElement, Ranged, SVGBackend,
-    ShapeStyle,
+    Cartesian2d, ChartBuilder, Circle, IntoDrawingArea, IntoLogRange, LineSeries, PathElement, Polygon, Ranged,
+    SVGBackend, ShapeStyle,
 };
 use plotters::style::{BLACK, Color, RGBColor, WHITE};
 
-use crate::evaluate::{Evaluation, TimelinePoint};
+use crate::evaluate::{Evaluation, Timeline, TimelinePoint};
 use crate::metrics::UpdateMetrics;
 
 pub use sweep::sweep;
@@ -65,6 +65,8 @@ enum LineStyle {
     Dots,
     /// As dots on a line.
     DottedLine,
+    /// As all that lies below the line.
+    Area,
 }
 
 /// What a picture shows beside its lines.
@@ -192,8 +194,63 @@ pub fn evaluation(evaluation: &Evaluation) -> Result<Vec<Plot>, PlotError> {
         let lines: Vec<Line> =
             shares.into_iter().map(|(label, share, colour)| line(label, of(share), colour)).collect();
         plots.extend(draw(&frame, &lines)?);
+        plots.extend(actions(timeline)?);
     }
     plots.extend(values::values(&evaluation.values)?);
+    Ok(plots)
+}
+
+/// What is done with the episodes of each class by windows seen: bands on top of each other that fill the class.
+fn actions(timeline: &Timeline) -> Result<Vec<Plot>, PlotError> {
+    /// Shares quarantined, terminated, released and watched at a raised level of isolation; all others are watched at none.
+    type Shares = fn(&TimelinePoint) -> [f64; 4];
+    const BANDS: [(&str, usize); 5] =
+        [("quarantine", 3), ("terminate", 1), ("release", 2), ("isolated", 4), ("continue", 5)];
+    let classes: [(&str, &str, Shares); 2] = [
+        (
+            "actions-malicious",
+            "What has been done with the malicious episodes, by windows seen, at the largest target rate.",
+            |p| {
+                let convicted = p.malicious_convicted - p.malicious_quarantined;
+                [p.malicious_quarantined, convicted, p.malicious_released, p.malicious_isolated]
+            },
+        ),
+        (
+            "actions-benign",
+            "What has been done with the benign episodes, by windows seen, at the largest target rate.",
+            |p| {
+                let convicted = p.benign_convicted - p.benign_quarantined;
+                [p.benign_quarantined, convicted, p.benign_released, p.benign_isolated]
+            },
+        ),
+    ];
+    let mut plots = Vec::new();
+    for (name, caption, shares) in classes {
+        // The highest band first: each of the others hides the lower part of those before it.
+        let bands = BANDS.iter().enumerate().rev().map(|(band, (label, colour))| {
+            let top = |p: &TimelinePoint| {
+                let below = shares(p).iter().take(band + 1).sum::<f64>();
+                if band + 1 == BANDS.len() { 1.0 } else { below }
+            };
+            Line {
+                label: (*label).to_owned(),
+                points: timeline.points.iter().map(|p| (f64::from(p.windows.max(1)), top(p))).collect(),
+                style: LineStyle::Area,
+                colour: *colour,
+                ..Line::default()
+            }
+        });
+        let frame = Frame {
+            name: name.into(),
+            caption: caption.into(),
+            x: "windows".into(),
+            y: "share of the class".into(),
+            has_logarithmic_x: true,
+            y_limits: Some(0.0..1.0),
+            ..Frame::default()
+        };
+        plots.extend(draw(&frame, &bands.collect::<Vec<_>>())?);
+    }
     Ok(plots)
 }
 
@@ -277,7 +334,15 @@ where
         let spans = line.spans.iter().filter(|(x, low, high)| x.is_finite() && low.is_finite() && high.is_finite());
         let stroke = |&(x, low, high): &(f64, f64, f64)| PathElement::new(vec![(x, low), (x, high)], style);
         chart.draw_series(spans.map(stroke)).map_err(|error| told(&error))?;
-        if line.style != LineStyle::Line {
+        if line.style == LineStyle::Area {
+            let mut edge: Vec<(f64, f64)> = points.clone().collect();
+            if let (Some(first), Some(last)) = (edge.first().copied(), edge.last().copied()) {
+                edge.extend([(last.0, 0.0), (first.0, 0.0)]);
+            }
+            let below = Polygon::new(edge, ShapeStyle { filled: true, ..style });
+            chart.draw_series(std::iter::once(below)).map_err(|error| told(&error))?;
+        }
+        if matches!(line.style, LineStyle::Dots | LineStyle::DottedLine) {
             let dots = points.clone().map(|at| Circle::new(at, 3, dot));
             chart.draw_series(dots).map_err(|error| told(&error))?;
         }
@@ -372,6 +437,34 @@ mod tests {
     /// Lines of the axes and their ticks, which are black.
     fn axes(svg: &str) -> usize {
         svg.lines().filter(|line| line.contains("<polyline") && line.contains("stroke=\"#000000\"")).count()
+    }
+
+    #[test]
+    fn bands_fill_a_class() {
+        let point = |windows: u32, benign_released: f64| TimelinePoint {
+            windows,
+            benign_released,
+            malicious_convicted: 0.5,
+            malicious_quarantined: 0.25,
+            malicious_isolated: 0.125,
+            ..TimelinePoint::default()
+        };
+        let plots = actions(&Timeline { target_fpr: 0.05, points: vec![point(1, 0.0), point(10, 0.5)] }).unwrap();
+        assert_eq!(plots.len(), 2);
+        // How high each band begins and ends, as shares of the highest.
+        let tops = |plot: &Plot| {
+            let polygons = plot.svg.lines().filter(|line| line.starts_with("<polygon"));
+            let heights = polygons.map(|line| {
+                let corners = line.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
+                let y = |corner: &str| corner.split(',').nth(1).unwrap().parse::<f64>().unwrap();
+                let corners: Vec<f64> = corners.split_whitespace().map(y).collect();
+                [corners[2] - corners[0], corners[2] - corners[1]]
+            });
+            let heights: Vec<[f64; 2]> = heights.collect();
+            heights.iter().map(|ends| ends.map(|end| (end / heights[0][0] * 100.0).round() / 100.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(tops(&plots[0]), [[1.0, 1.0], [0.62, 0.62], [0.5, 0.5], [0.5, 0.5], [0.25, 0.25]]);
+        assert_eq!(tops(&plots[1]), [[1.0, 1.0], [0.0, 0.5], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0]]);
     }
 
     #[test]

@@ -103,11 +103,11 @@ impl<'a> AnswerModel<'a> {
     }
 
     /// The value of a state by the q-values of a judge that chooses without the label: the reward of its choice where that
-    /// is a verdict, and what it expects where the episode goes on.
-    pub fn value(&self, place: Place, q: &[f32], z: f32) -> f32 {
+    /// is a verdict, and what it `expects` of it where the episode goes on.
+    pub fn value(&self, place: Place, q: &[f32], z: f32, expects: impl FnOnce(usize) -> f32) -> f32 {
         let choice = best(q, &self.mask(place));
         let outcome = self.outcome(place, choice, z);
-        if outcome.next.is_none() { outcome.reward } else { q[choice] }
+        if outcome.next.is_none() { outcome.reward } else { expects(choice) }
     }
 }
 

@@ -65,6 +65,7 @@ struct Scratch {
     rows: Vec<u32>,
     next_overlay: Vec<f32>,
     q: Vec<f32>,
+    atoms: Vec<f32>,
     keep: Vec<Vec<u8>>,
     /// Scales of the elements of the drawn states, row-major.
     scales: Vec<f32>,
@@ -225,9 +226,11 @@ impl Member {
     /// Adds the values of the successors to the answers that lead to them.
     ///
     /// The judge of an episode's fold chooses the action without the label. A verdict is worth what the recording says
-    /// it earns; what goes on is worth what the judge expects.
+    /// it earns; what goes on is worth what the judge expects, or, where judges tell quantiles, one of these by chance: quantile
+    /// regression on single draws of the target fits the same quantiles.
     fn judge(&mut self, model: &AnswerModel<'_>, judges: &Judges<'_>, gamma: f32) -> Result<(), TrainingError> {
-        let Scratch { answers, successors, rows, next_overlay, q, .. } = &mut self.scratch;
+        let Scratch { answers, successors, rows, next_overlay, q, atoms, .. } = &mut self.scratch;
+        let each = self.learner.shape().returns().atoms();
         successors.sort_by_key(|successor| successor.fold);
         for group in successors.chunk_by(|a, b| a.fold == b.fold) {
             rows.clear();
@@ -238,9 +241,11 @@ impl Member {
             }
             let store = model.recordings().store();
             let states = SampledRows::new(store.states(), rows).with_overlay(&OVERLAY, next_overlay);
-            self.forward.q_values(&judges.parameters[group[0].fold as usize], &states, q)?;
-            for (successor, q) in group.iter().zip(q.chunks_exact(ACTION_COUNT)) {
-                let value = model.value(successor.place, q, successor.z);
+            self.forward.q_values_and_atoms(&judges.parameters[group[0].fold as usize], &states, q, atoms)?;
+            let told = q.chunks_exact(ACTION_COUNT).zip(atoms.chunks_exact(ACTION_COUNT * each));
+            for (successor, (q, atoms)) in group.iter().zip(told) {
+                let drawn = if each > 1 { self.sampling.next_u32() as usize % each } else { 0 };
+                let value = model.value(successor.place, q, successor.z, |action| atoms[action * each + drawn]);
                 answers[successor.answer as usize].reward += gamma * value;
             }
         }

@@ -28,6 +28,22 @@ pub enum Policy<'a> {
     Learnt(Learnt<'a>),
     /// A model as it is served, of any head and graph: by the canonical f32 kernel or by ONNX Runtime.
     Released(&'a Engine),
+    /// Several networks that doubt where they disagree.
+    Doubting(Doubting<'a>),
+}
+
+/// Networks of one shape whose q-value of an action is the mean of theirs less `doubt` times its standard deviation between
+/// them: bootstrapped estimates (Osband et al. 2016), where what each was trained on stands for the resampling.
+#[derive(Clone, Copy)]
+pub struct Doubting<'a> {
+    /// Widths of the networks.
+    pub shape: &'a NetworkShape,
+    /// Parameters of each, one network at least.
+    pub members: &'a [Vec<f32>],
+    /// Standard deviations that are taken off; below 0 they are added.
+    pub doubt: f32,
+    /// Instruction set to compute with; it does not change a byte.
+    pub isa: Isa,
 }
 
 /// A network in canonical layout.
@@ -45,6 +61,7 @@ pub struct Learnt<'a> {
 pub(crate) enum Judge<'a> {
     Learnt { forward: Box<Forward>, parameters: &'a [f32] },
     Released { engine: &'a Engine, scratch: Box<Scratch>, state: Vec<f32> },
+    Doubting { forward: Box<Forward>, networks: Doubting<'a>, q: Vec<f32>, sums: Vec<[f64; 2]> },
 }
 
 /// How the q-values of a policy are followed.
@@ -88,6 +105,7 @@ struct Walk {
     ret: f64,
     harm_let: f64,
     windows: u32,
+    isolated_at: Option<u32>,
     /// What is drawn from where actions are left to chance.
     rng: Option<ChaCha8Rng>,
 }
@@ -196,6 +214,10 @@ impl<'a> Judge<'a> {
             Policy::Released(engine) => {
                 Judge::Released { engine, scratch: Box::new(engine.scratch()), state: vec![0.0; engine.width()] }
             }
+            Policy::Doubting(networks) => {
+                let forward = Box::new(Forward::new(networks.shape.clone(), networks.isa)?);
+                Judge::Doubting { forward, networks, q: Vec::new(), sums: Vec::new() }
+            }
         })
     }
 
@@ -214,6 +236,25 @@ impl<'a> Judge<'a> {
                     // Q-values are those of all actions; which are allowed is the player's affair.
                     out.extend_from_slice(engine.decide_exactly(scratch, state, &[true; ACTION_COUNT])?.q_values);
                 }
+            }
+            Judge::Doubting { forward, networks, q, sums } => {
+                sums.clear();
+                sums.resize(states.len() * networks.shape.actions(), [0.0; 2]);
+                for parameters in networks.members {
+                    forward.q_values(parameters, states, q)?;
+                    for ([sum, squares], q) in sums.iter_mut().zip(q.iter().map(|q| f64::from(*q))) {
+                        *sum += q;
+                        *squares += q * q;
+                    }
+                }
+                let count = networks.members.len() as f64;
+                let doubt = f64::from(networks.doubt);
+                out.clear();
+                out.extend(sums.iter().map(|[sum, squares]| {
+                    let mean = sum / count;
+                    let deviation = (squares / count - mean * mean).max(0.0).sqrt();
+                    (mean - doubt * deviation) as f32
+                }));
             }
         }
         Ok(())
@@ -245,23 +286,26 @@ impl Course {
 impl Walk {
     fn new(model: &AnswerModel<'_>, place: Place, course: Course) -> Walk {
         let harm_let = f64::from(model.recordings().window(place.row).costs.harm[0]);
-        Walk { place, ret: 0.0, harm_let, windows: 1, rng: course.stream(place.episode) }
+        Walk { place, ret: 0.0, harm_let, windows: 1, isolated_at: None, rng: course.stream(place.episode) }
     }
 
     /// Takes an action that had this outcome; gives that of the episode where it ends.
     fn act(&mut self, model: &AnswerModel<'_>, choice: usize, outcome: answers::Outcome) -> Option<Outcome> {
         self.ret += f64::from(outcome.reward);
         let recordings = model.recordings();
+        let action = Action::ALL[choice];
         if let Some(next) = outcome.next {
+            if action == Action::RaiseIsolation {
+                self.isolated_at = self.isolated_at.or(Some(self.windows));
+            }
             self.place = next;
             self.windows += 1;
             self.harm_let += f64::from(recordings.window(next.row).costs.harm[usize::from(next.level)]);
             return None;
         }
-        let convicted = Action::ALL[choice].is_conviction();
         let facts = recordings.facts(self.place.episode);
         let episode = recordings.store().episode(self.place.episode);
-        if !convicted {
+        if !action.is_conviction() {
             // What is released goes on, at no isolation.
             let rest = self.place.row + 1..episode.first_row + episode.len;
             self.harm_let += rest.map(|row| f64::from(recordings.window(row).costs.harm[0])).sum::<f64>();
@@ -270,7 +314,8 @@ impl Walk {
             episode: self.place.episode,
             label: facts.label,
             group: episode.group,
-            verdict: if convicted { Verdict::Malicious } else { Verdict::Benign },
+            action,
+            isolated_at: self.isolated_at,
             events: recordings.window(self.place.row).events_seen,
             windows: self.windows,
             total_events: facts.events,
@@ -288,7 +333,8 @@ fn unseen(model: &AnswerModel<'_>, episode: u32) -> Outcome {
         episode,
         label: facts.label,
         group: model.recordings().store().episode(episode).group,
-        verdict: Verdict::Benign,
+        action: Action::Release,
+        isolated_at: None,
         events: 0,
         windows: 0,
         total_events: 0,

@@ -56,7 +56,7 @@ impl Head {
     }
 
     /// Atoms of all actions of a row.
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.actions * self.atoms
     }
 
@@ -125,6 +125,11 @@ impl Head {
     /// The q-values of row `i`.
     pub(super) fn q_values<'a>(&self, told: &'a Told, i: usize) -> &'a [f32] {
         &told.means[i * self.actions..(i + 1) * self.actions]
+    }
+
+    /// What row `i` tells about all actions.
+    pub(super) fn row<'a>(&self, told: &'a Told, i: usize) -> &'a [f32] {
+        &told.atoms[i * self.width()..(i + 1) * self.width()]
     }
 
     /// What row `i` tells about one action.

@@ -154,6 +154,13 @@ impl Worker {
         Ok(())
     }
 
+    /// The atoms of all actions of the first rows that were computed last, into `out`.
+    pub(super) fn last_atoms(&self, shared: Shared<'_>, out: &mut [f32]) {
+        for (i, out) in out.chunks_exact_mut(shared.head.width()).enumerate() {
+            out.copy_from_slice(shared.head.row(&self.told, i));
+        }
+    }
+
     /// What successors are worth, atoms of each in turn: what the target network tells about its best allowed action, or for
     /// Double DQN about that of the online network (van Hasselt et al. 2016, equation 4); ties go to the lowest number.
     pub(super) fn successors(

@@ -9,17 +9,21 @@ use bellwether_trainer::learner::tch::{TchDevice, TchLearner};
 use bellwether_trainer::learner::{Learner, LearnerError, LearnerState};
 use bellwether_trainer::network::NetworkShape;
 
-/// A learner on the processor.
+/// A learner that tells its gradient.
 pub(crate) trait Subject: Learner + Sized {
+    /// The learner on the processor.
     fn make(shape: NetworkShape, parameters: &[f32]) -> Result<Self, LearnerError>;
     /// The gradient of the last update before clipping.
     fn last_gradient(&self) -> Vec<f32>;
     /// A learner whose target network is the case's.
     fn of(case: &Case) -> Self {
-        let mut learner = Self::make(case.shape.clone(), &case.parameters).unwrap();
-        let state = LearnerState { target: case.target.clone(), ..learner.state() };
-        learner.restore(&state).unwrap();
-        learner
+        Self::make(case.shape.clone(), &case.parameters).unwrap().with_target(case)
+    }
+    /// The same learner with the target network of the case.
+    fn with_target(mut self, case: &Case) -> Self {
+        let state = LearnerState { target: case.target.clone(), ..self.state() };
+        self.restore(&state).unwrap();
+        self
     }
 }
 

@@ -17,12 +17,11 @@ use serde_json::Value;
 const QUICK: [&str; 6] = ["--set", "updates=120", "--set", "network.hidden=[32]", "--set", "checkpoint_interval=50"];
 
 /// A model, trained on a part of the recordings, and `played.parquet`, what it plays when it takes every third action at random.
-fn played(at: &Path) -> String {
-    reduced(at);
-    let train = ["train", "--json", "--data", "reduced.parquet", "--set", "calibration.target_fpr=[0.05]"];
+fn played(at: &Path, data: &str) -> String {
+    let train = ["train", "--json", "--data", data, "--set", "calibration.target_fpr=[0.05]"];
     let report = bellwether(at, &[&train[..], &SMALL].concat()).expect(0).json();
     let model = report["model"].as_str().unwrap().to_owned();
-    let evaluate = ["evaluate", "--json", "--model", &model, "--data", "reduced.parquet", "--episodes"];
+    let evaluate = ["evaluate", "--json", "--model", &model, "--data", data, "--episodes"];
     let report = bellwether(at, &[&evaluate[..], &["played.parquet", "--epsilon", "0.33"]].concat()).expect(0).json();
     keeps_schema("evaluation.schema.json", &report);
     assert_eq!(report["played"]["course"]["soft"]["seed"], 0);
@@ -33,8 +32,9 @@ fn played(at: &Path) -> String {
 fn every_algorithm_makes_a_model_that_is_evaluated_and_served_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    played(at);
-    let learn = ["learn", "--json", "--episodes", "played.parquet", "--valid", "reduced.parquet"];
+    reduced_parts(at);
+    played(at, "parts/train.parquet");
+    let learn = ["learn", "--json", "--episodes", "played.parquet", "--valid", "parts/test.parquet"];
     let mut versions = Vec::new();
     for algorithm in ["algorithm=dqn", "algorithm=cql", "algorithm=bcq", "algorithm=cloning"] {
         let arguments = [&learn[..], &QUICK, &["--set", algorithm]].concat();
@@ -48,7 +48,7 @@ fn every_algorithm_makes_a_model_that_is_evaluated_and_served_like_any_other() {
         // Whoever has the model alone sees the evaluation that the run made.
         let model = report["model"].as_str().unwrap();
         let again =
-            bellwether(at, &["evaluate", "--json", "--model", model, "--data", "reduced.parquet"]).expect(0).json();
+            bellwether(at, &["evaluate", "--json", "--model", model, "--data", "parts/test.parquet"]).expect(0).json();
         for key in ["operating_points", "oracle", "episodes", "values"] {
             assert_eq!(again[key], report["evaluation"][key], "{algorithm}: {key}");
         }
@@ -86,13 +86,18 @@ fn what_is_learnt_from_is_not_held_out() {
     bellwether(at, &[&train[..], &SMALL].concat())
         .complains(1, &["parts/test.parquet", "reduced.parquet", "never seen", "bellwether split"]);
     assert!(!at.join("runs").exists(), "nothing was begun");
+    played(at, "parts/train.parquet");
+    let learn = ["learn", "--episodes", "played.parquet", "--valid", "parts/train.parquet"];
+    bellwether(at, &[&learn[..], &QUICK].concat())
+        .complains(1, &["parts/train.parquet", "played.parquet", "never seen"]);
 }
 
 #[test]
 fn steps_that_do_not_fit_are_streamed_and_a_killed_run_goes_on_through_them() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    played(at);
+    reduced(at);
+    played(at, "reduced.parquet");
     let learn = |runs: &'static str, more: &[&'static str]| {
         let mut all = vec!["learn", "--json", "--episodes", "played.parquet", "--runs", runs];
         all.extend(["--set", "algorithm=bcq", "--set", "update.draw={prioritised={}}", "--set", "network.hidden=[32]"]);
@@ -128,7 +133,8 @@ fn steps_that_do_not_fit_are_streamed_and_a_killed_run_goes_on_through_them() {
 fn a_model_is_estimated_by_what_another_played() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let model = played(at);
+    reduced(at);
+    let model = played(at, "reduced.parquet");
     let estimate = ["estimate", "--json", "--model", &model, "--episodes", "played.parquet", "--set", "updates=60"];
     let report = bellwether(at, &[&estimate[..], &["--epsilon", "0.33"]].concat()).expect(0).json();
     keeps_schema("estimates.schema.json", &report);
@@ -174,7 +180,8 @@ fn a_model_is_estimated_by_what_another_played() {
 fn what_cannot_be_learned_from_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let model = played(at);
+    reduced(at);
+    let model = played(at, "reduced.parquet");
     let before = files(at);
     let learn = ["learn", "--episodes", "played.parquet"];
     let cases: [(i32, &[&str], &[&str]); 8] = [
@@ -297,7 +304,8 @@ fn made(at: &Path, run: &str) -> Value {
 fn a_run_tells_how_it_fares_and_makes_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    played(at);
+    reduced(at);
+    played(at, "reduced.parquet");
     reduced_parts(at);
     let train = ["train", "--data", "parts/train.parquet", "--set", "calibration.target_fpr=[0.05]"];
     let train = [&train[..], &SMALL, &["--valid", "parts/test.parquet"]].concat();

@@ -8,7 +8,7 @@ use bellwether_env_adapter::{ACTION_COUNT, Action};
 use bellwether_replay::episodes::{End, EpisodeFileHeader, EpisodeReader, Expect, Loaded, Player, StepRow};
 use bellwether_replay::{ActionMask, BufferConfig, Played, ReplayBuffer, ReplayError, StateRows};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,8 @@ pub struct LoggedFile {
     pub events: u64,
     /// How much it holds.
     pub loaded: Loaded,
+    /// Names of its episodes: those of the recordings, where such were played.
+    pub names: HashSet<String>,
 }
 
 /// A row of an episode file without its state.
@@ -289,17 +291,21 @@ impl Logged {
 struct Notes {
     cost: Option<f32>,
     events: u64,
+    names: HashSet<String>,
 }
 
 impl Notes {
     fn take(&mut self, row: &StepRow) {
         self.cost = self.cost.or_else(|| Some(cost(row)));
         self.events += if row.end.is_some() { row.events_seen } else { 0 };
+        if !self.names.contains(&row.episode_id) {
+            self.names.insert(row.episode_id.clone());
+        }
     }
 
     fn file(self, path: &Path, reader: &EpisodeReader, loaded: Loaded) -> LoggedFile {
         let (policy, cost) = (reader.header().policy.clone(), self.cost.unwrap_or(0.0));
-        LoggedFile { path: path.to_path_buf(), policy, cost, events: self.events, loaded }
+        LoggedFile { path: path.to_path_buf(), policy, cost, events: self.events, loaded, names: self.names }
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drive::{Learning, Mark, drive, end, manifest, open};
 use super::publish::{Judged, fingerprint, golden, metrics, publish, telemetry_fingerprint, write_evaluation};
-use super::{RunError, RunEvent, RunObserver, RunRequest, read, require_both_classes};
+use super::{RunError, RunEvent, RunObserver, RunRequest, read, require_both_classes, require_unplayed};
 use crate::config::TrainConfig;
 use crate::dqn::{DqnError, Format};
 use crate::evaluate::{self, Evaluation};
@@ -93,6 +93,7 @@ pub fn learn(request: &LearnRequest<'_>, observer: &mut dyn RunObserver) -> Resu
     let held_out = request.valid.map(|path| read(path, &judged.config)).transpose()?;
     if let (Some(path), Some(held_out)) = (request.valid, &held_out) {
         require_both_classes(path, held_out)?;
+        require_unplayed(&files, (path, held_out))?;
     }
     let inputs = request.data.iter().map(|path| InputFile::of("episodes", path)).collect::<Result<_, _>>()?;
     let manifest = manifest(request, "learn", (training.clone(), config.seed, &config.window), inputs)?;

@@ -20,7 +20,7 @@ use crate::evaluate::{Evaluation, FoldItem, Groups, grouped_folds};
 use crate::export::ExportError;
 use crate::learner::LearnerChoice;
 use crate::learner::fused::Isa;
-use crate::logged::LoggedError;
+use crate::logged::{LoggedError, LoggedFile};
 use crate::metrics::UpdateMetrics;
 use crate::network::NetworkError;
 use crate::recorded::TrainingError;
@@ -128,7 +128,7 @@ pub enum RunError {
     NotHeldOut {
         /// The telemetry to evaluate on.
         path: PathBuf,
-        /// The telemetry to learn from.
+        /// The telemetry or the played episodes to learn from.
         data: PathBuf,
         /// Episodes that both hold.
         count: usize,
@@ -204,8 +204,19 @@ fn require_held_out(
         (facts.id.clone(), facts.content)
     };
     let known: HashSet<_> = known.episodes().map(|episode| identity(known, episode)).collect();
-    let mut both = held_out.episodes().map(|episode| identity(held_out, episode)).filter(|both| known.contains(both));
-    let Some((first, _)) = both.next() else { return Ok(()) };
+    let held_out = held_out.episodes().map(|episode| identity(held_out, episode));
+    none_of_both((data, path), held_out.filter(|both| known.contains(both)).map(|(id, _)| id))
+}
+
+/// Refuses to hold out recordings that were played, and whose steps are learnt from.
+fn require_unplayed(files: &[LoggedFile], (path, held_out): (&Path, &Recordings)) -> Result<(), RunError> {
+    let ids = || held_out.episodes().map(|episode| held_out.facts(episode).id.clone());
+    files.iter().try_for_each(|file| none_of_both((&file.path, path), ids().filter(|id| file.names.contains(id))))
+}
+
+/// Fails if there is an episode in what is learnt from and in what is held out.
+fn none_of_both((data, path): (&Path, &Path), mut both: impl Iterator<Item = String>) -> Result<(), RunError> {
+    let Some(first) = both.next() else { return Ok(()) };
     let (path, data) = (path.to_path_buf(), data.to_path_buf());
     Err(RunError::NotHeldOut { path, data, count: 1 + both.count(), first })
 }

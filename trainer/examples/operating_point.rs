@@ -142,7 +142,7 @@ impl Data {
         config: &TrainConfig,
         network: &Trained,
         z: f32,
-        cautious: &dyn Fn(&[f32]) -> Result<(NetworkShape, Vec<f32>), Failure>,
+        cautious: impl Fn(&[f32]) -> Result<(NetworkShape, Vec<f32>), Failure>,
     ) -> Result<Vec<Outcome>, Failure> {
         let model = AnswerModel::new(&self.train, &config.reward, false);
         let mut outcomes = Vec::new();
@@ -160,7 +160,7 @@ impl Data {
         let as_it_is = |parameters: &[f32]| Ok((network.shape.clone(), parameters.to_vec()));
         let settings: Vec<f32> = config.cost.grid().collect();
         let test = curve(&settings, |z| self.play_test(config, network.learnt(&network.released), z))?;
-        let blind = curve(&settings, |z| self.play_blind(config, network, z, &as_it_is))?;
+        let blind = curve(&settings, |z| self.play_blind(config, network, z, as_it_is))?;
         Ok(Way { name, test, blind: Some(blind) })
     }
 
@@ -175,9 +175,8 @@ impl Data {
             let policy = Learnt { shape: &shape, parameters: &parameters, isa: Isa::best() };
             self.play_test(config, policy.into(), FIXED)
         })?;
-        let blind = curve(&settings, |knob| {
-            self.play_blind(config, network, FIXED, &|parameters| cautious(parameters, -knob))
-        })?;
+        let blind =
+            curve(&settings, |knob| self.play_blind(config, network, FIXED, |parameters| cautious(parameters, -knob)))?;
         Ok(Way { name: "share of the worst cases", test, blind: Some(blind) })
     }
 

@@ -230,6 +230,25 @@ mod tests {
     }
 
     #[test]
+    fn a_device_finds_the_first_learner_that_computes_there() {
+        let found = |device| LearnerChoice::for_device(device, Isa::Scalar);
+        assert_eq!(found(Device::Cpu).map(LearnerChoice::name), Ok("fused"));
+        for (device, built) in [
+            (
+                Device::Cuda(1),
+                if cfg!(feature = "tch") { Some("tch") } else { cfg!(feature = "burn-cuda").then_some("burn") },
+            ),
+            (Device::Wgpu(0), cfg!(feature = "burn-wgpu").then_some("burn")),
+        ] {
+            match (found(device), built) {
+                (Ok(choice), Some(name)) => assert_eq!((choice.name(), choice.device()), (name, device)),
+                (Err(error), None) => assert!(error.to_string().contains("choose the learner burn or tch"), "{error}"),
+                (other, _) => panic!("{device}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn devices_are_read_as_they_are_written() {
         for device in [Device::Cpu, Device::Cuda(0), Device::Wgpu(12)] {
             assert_eq!(device.to_string().parse(), Ok(device));

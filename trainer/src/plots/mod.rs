@@ -1,11 +1,12 @@
 //! Pictures as SVG: how a run learned, what it reaches, when its verdicts fall and how right its q-values are; and how the trials of a
 //! sweep compare.
 
+mod evaluation;
+mod learning;
 mod sweep;
 mod values;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
@@ -15,9 +16,8 @@ use plotters::prelude::{
 };
 use plotters::style::{BLACK, Color, RGBColor, WHITE};
 
-use crate::evaluate::{Evaluation, Timeline, TimelinePoint};
-use crate::metrics::UpdateMetrics;
-
+pub use evaluation::evaluation;
+pub use learning::learning;
 pub use sweep::sweep;
 
 /// A picture.
@@ -95,164 +95,6 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
 ];
-
-/// Learning curves: loss, q-values, gradients and returns of every network over the updates. None without a line.
-///
-/// # Errors
-/// [`PlotError`] where the library refuses.
-pub fn learning(lines: &[UpdateMetrics]) -> Result<Vec<Plot>, PlotError> {
-    type Measure = fn(&UpdateMetrics) -> Option<f32>;
-    let measures: [(&'static str, &'static str, &'static str, Measure); 4] = [
-        ("loss", "Loss before each update; the released network in front.", "loss", |line| Some(line.loss)),
-        (
-            "q-values",
-            "Mean of the fitted q-values: a climb beyond any return shows over-estimation.",
-            "mean q-value",
-            |line| Some(line.mean_q),
-        ),
-        ("gradients", "Norm of the gradient before clipping.", "norm", |line| Some(line.gradient_norm)),
-        (
-            "returns",
-            "Mean return on episodes that a network has not seen, by its average, at the cost in the middle of the range.",
-            "mean return",
-            |line| line.validation.as_ref().map(|validation| validation.mean_return),
-        ),
-    ];
-    let mut plots = Vec::new();
-    for (name, caption, y, measure) in measures {
-        let mut by_network: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-        for line in lines {
-            let Some(value) = measure(line) else { continue };
-            by_network.entry(&line.network).or_default().push((line.update as f64, f64::from(value)));
-        }
-        let lines: Vec<Line> = by_network
-            .into_iter()
-            .map(|(network, points)| {
-                let is_minor = network.starts_with("fold-");
-                let label = if is_minor { "folds".to_owned() } else { network.to_owned() };
-                let colour = if is_minor { 6 } else { usize::from(network == "imitator") };
-                Line { label, points, colour, is_minor, ..Line::default() }
-            })
-            .collect();
-        let frame =
-            Frame { name: name.into(), caption: caption.into(), x: "updates".into(), y: y.into(), ..Frame::default() };
-        plots.extend(draw(&frame, &lines)?);
-    }
-    Ok(plots)
-}
-
-/// What an evaluation says: the curve of rates, what is prevented at which price, and when verdicts fall. None of what it does not
-/// hold.
-///
-/// # Errors
-/// [`PlotError`] where the library refuses.
-pub fn evaluation(evaluation: &Evaluation) -> Result<Vec<Plot>, PlotError> {
-    let mut plots = Vec::new();
-    let curve = |y: fn(&crate::evaluate::CurvePoint) -> Option<f64>| {
-        let mut points: Vec<(f64, f64)> =
-            evaluation.curve.iter().filter_map(|point| Some((point.fpr?, y(point)?))).collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        points
-    };
-    let line = |label: &str, points, colour| Line { label: label.to_owned(), points, colour, ..Line::default() };
-    let frame = Frame {
-        name: "roc".into(),
-        caption: "True and false positives at every cost of a false positive, in hindsight.".into(),
-        x: "false-positive rate".into(),
-        y: "true-positive rate".into(),
-        y_limits: Some(0.0..1.0),
-        ..Frame::default()
-    };
-    plots.extend(draw(&frame, &[line("policy", curve(|point| point.tpr), 0)])?);
-    let frame = Frame {
-        name: "harm".into(),
-        caption: "Share of the harm that is prevented by stopping, at every false-positive rate, in hindsight.".into(),
-        x: "false-positive rate".into(),
-        y: "harm prevented".into(),
-        y_limits: Some(0.0..1.0),
-        ..Frame::default()
-    };
-    plots.extend(draw(&frame, &[line("policy", curve(|point| point.harm_prevented), 0)])?);
-    if let Some(timeline) = evaluation.timelines.iter().max_by(|a, b| a.target_fpr.total_cmp(&b.target_fpr)) {
-        type Share = fn(&TimelinePoint) -> f64;
-        let of = |share: Share| timeline.points.iter().map(|p| (f64::from(p.windows.max(1)), share(p))).collect();
-        let shares: [(&str, Share, usize); 4] = [
-            ("malicious, convicted", |point| point.malicious_convicted, 1),
-            ("malicious, released", |point| point.malicious_released, 4),
-            ("benign, released", |point| point.benign_released, 2),
-            ("benign, convicted", |point| point.benign_convicted, 3),
-        ];
-        let frame = Frame {
-            name: "earliness".into(),
-            caption: "Share of the episodes of each class whose verdict has fallen, by windows seen, at the largest target rate.".into(),
-            x: "windows".into(),
-            y: "share of the class".into(),
-            has_logarithmic_x: true,
-            y_limits: Some(0.0..1.0),
-            ..Frame::default()
-        };
-        let lines: Vec<Line> =
-            shares.into_iter().map(|(label, share, colour)| line(label, of(share), colour)).collect();
-        plots.extend(draw(&frame, &lines)?);
-        plots.extend(actions(timeline)?);
-    }
-    plots.extend(values::values(&evaluation.values)?);
-    Ok(plots)
-}
-
-/// What is done with the episodes of each class by windows seen: bands on top of each other that fill the class.
-fn actions(timeline: &Timeline) -> Result<Vec<Plot>, PlotError> {
-    /// Shares quarantined, terminated, released and watched at a raised level of isolation; all others are watched at none.
-    type Shares = fn(&TimelinePoint) -> [f64; 4];
-    const BANDS: [(&str, usize); 5] =
-        [("quarantine", 3), ("terminate", 1), ("release", 2), ("isolated", 4), ("continue", 5)];
-    let classes: [(&str, &str, Shares); 2] = [
-        (
-            "actions-malicious",
-            "What has been done with the malicious episodes, by windows seen, at the largest target rate.",
-            |p| {
-                let convicted = p.malicious_convicted - p.malicious_quarantined;
-                [p.malicious_quarantined, convicted, p.malicious_released, p.malicious_isolated]
-            },
-        ),
-        (
-            "actions-benign",
-            "What has been done with the benign episodes, by windows seen, at the largest target rate.",
-            |p| {
-                let convicted = p.benign_convicted - p.benign_quarantined;
-                [p.benign_quarantined, convicted, p.benign_released, p.benign_isolated]
-            },
-        ),
-    ];
-    let mut plots = Vec::new();
-    for (name, caption, shares) in classes {
-        // The highest band first: each of the others hides the lower part of those before it.
-        let bands = BANDS.iter().enumerate().rev().map(|(band, (label, colour))| {
-            let top = |p: &TimelinePoint| {
-                let below = shares(p).iter().take(band + 1).sum::<f64>();
-                if band + 1 == BANDS.len() { 1.0 } else { below }
-            };
-            Line {
-                label: (*label).to_owned(),
-                points: timeline.points.iter().map(|p| (f64::from(p.windows.max(1)), top(p))).collect(),
-                style: LineStyle::Area,
-                colour: *colour,
-                ..Line::default()
-            }
-        });
-        let frame = Frame {
-            name: name.into(),
-            caption: caption.into(),
-            x: "windows".into(),
-            y: "share of the class".into(),
-            has_logarithmic_x: true,
-            y_limits: Some(0.0..1.0),
-            ..Frame::default()
-        };
-        plots.extend(draw(&frame, &bands.collect::<Vec<_>>())?);
-    }
-    Ok(plots)
-}
 
 /// A picture of these lines, or none where there is nothing to see.
 fn draw(frame: &Frame, lines: &[Line]) -> Result<Option<Plot>, PlotError> {
@@ -385,95 +227,5 @@ fn number(value: &f64) -> String {
         true => format!("{value:.0e}"),
         false if rounded.abs() >= 1e6 => format!("{rounded:e}"),
         false => rounded.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metrics::Validation;
-
-    fn metrics(network: &str, update: u64, loss: f32) -> UpdateMetrics {
-        UpdateMetrics {
-            network: network.to_owned(),
-            update,
-            loss,
-            mean_q: 0.5,
-            mean_target: 0.5,
-            max_error: 1.0,
-            gradient_norm: loss * 2.0,
-            learning_rate: 1e-3,
-            validation: None,
-        }
-    }
-
-    #[test]
-    fn every_measure_has_a_line_for_every_network() {
-        let lines: Vec<UpdateMetrics> = (1..20)
-            .flat_map(|update| {
-                ["fold-1", "fold-2", "released"].map(|network| metrics(network, update, 1.0 / update as f32))
-            })
-            .collect();
-        let plots = learning(&lines).unwrap();
-        assert_eq!(plots.iter().map(|plot| plot.name.as_ref()).collect::<Vec<_>>(), ["loss", "q-values", "gradients"]);
-        let validated = |mut line: UpdateMetrics| {
-            line.validation = Some(Validation { episodes: 7, mean_return: line.loss, overestimation: 0.0 });
-            line
-        };
-        let folds = lines.iter().filter(|line| line.network != "released" && line.update % 4 == 0);
-        let returns = learning(&folds.cloned().map(validated).collect::<Vec<_>>()).unwrap().pop().unwrap();
-        let drawn = returns.svg.matches("<polyline").count() - axes(&returns.svg);
-        // Two lines and the mark of their label.
-        assert_eq!((returns.name.as_ref(), drawn), ("returns", 3), "{}", returns.svg);
-        for plot in &plots {
-            assert!(plot.svg.starts_with("<svg") && plot.svg.trim_end().ends_with("</svg>"), "{}", plot.svg);
-            // Three lines and two labels, the folds sharing one, each with a mark in its colour.
-            assert_eq!(plot.svg.matches("<polyline").count() - axes(&plot.svg), 5, "{}", plot.svg);
-            assert_eq!(plot.svg.matches("\nfolds\n").count(), 1);
-            assert_eq!(plot.svg, learning(&lines).unwrap().iter().find(|other| other.name == plot.name).unwrap().svg);
-        }
-    }
-
-    /// Lines of the axes and their ticks, which are black.
-    fn axes(svg: &str) -> usize {
-        svg.lines().filter(|line| line.contains("<polyline") && line.contains("stroke=\"#000000\"")).count()
-    }
-
-    #[test]
-    fn bands_fill_a_class() {
-        let point = |windows: u32, benign_released: f64| TimelinePoint {
-            windows,
-            benign_released,
-            malicious_convicted: 0.5,
-            malicious_quarantined: 0.25,
-            malicious_isolated: 0.125,
-            ..TimelinePoint::default()
-        };
-        let plots = actions(&Timeline { target_fpr: 0.05, points: vec![point(1, 0.0), point(10, 0.5)] }).unwrap();
-        assert_eq!(plots.len(), 2);
-        // How high each band begins and ends, as shares of the highest.
-        let tops = |plot: &Plot| {
-            let polygons = plot.svg.lines().filter(|line| line.starts_with("<polygon"));
-            let heights = polygons.map(|line| {
-                let corners = line.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
-                let y = |corner: &str| corner.split(',').nth(1).unwrap().parse::<f64>().unwrap();
-                let corners: Vec<f64> = corners.split_whitespace().map(y).collect();
-                [corners[2] - corners[0], corners[2] - corners[1]]
-            });
-            let heights: Vec<[f64; 2]> = heights.collect();
-            heights.iter().map(|ends| ends.map(|end| (end / heights[0][0] * 100.0).round() / 100.0)).collect::<Vec<_>>()
-        };
-        assert_eq!(tops(&plots[0]), [[1.0, 1.0], [0.62, 0.62], [0.5, 0.5], [0.5, 0.5], [0.25, 0.25]]);
-        assert_eq!(tops(&plots[1]), [[1.0, 1.0], [0.0, 0.5], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0]]);
-    }
-
-    #[test]
-    fn what_is_not_there_is_not_drawn() {
-        assert!(learning(&[]).unwrap().is_empty());
-        assert!(learning(&[metrics("released", 1, 0.5)]).unwrap().is_empty(), "one point is no curve");
-        let infinite: Vec<UpdateMetrics> = (1..9).map(|update| metrics("released", update, f32::INFINITY)).collect();
-        let plots = learning(&infinite).unwrap();
-        let names: Vec<&str> = plots.iter().map(|plot| plot.name.as_ref()).collect();
-        assert_eq!(names, ["q-values"]);
     }
 }
